@@ -1,0 +1,6 @@
+//! The bank's rules. Events and `now` in, outcomes and effects out: no IO, no clock, no threads.
+
+pub mod account;
+pub mod journal;
+
+pub use account::{Account, Sums};

@@ -1,0 +1,13 @@
+//! Every byte on every link of Tallystick, and the words they are made of. No IO.
+
+pub mod header;
+pub mod message;
+pub mod primitives;
+pub mod refusal;
+
+pub use header::{FRAME_HEADER_LEN_BYTES, FRAME_LEN_BYTES_MAX, FrameError, FrameHeader, PROTOCOL_VERSION, split_frame};
+pub use message::MessageType;
+pub use primitives::{
+    AccountId, AccountKind, AccountStatus, Amount, BranchId, Currency, CustomerId, Lsn, Timestamp, TransferId,
+};
+pub use refusal::Refusal;

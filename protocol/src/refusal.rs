@@ -1,0 +1,261 @@
+//! The wire code of every refusal. A refusal is a normal answer: it says why nothing was done.
+//!
+//! Numbers are never reused. The order of the variants within a group is the order in which the ledger
+//! checks, so the first that applies is the one that is answered (docs/PROTOCOL.md, "Refusals").
+
+macro_rules! refusals {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $code:literal $text:literal; )+) => {
+        /// Why a request was refused, or why it could not be taken at all.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u16)]
+        pub enum Refusal {
+            $( $(#[doc = $doc])+ $name = $code, )+
+        }
+
+        impl Refusal {
+            /// Every refusal, by rising code.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// Reads a wire code.
+            pub const fn from_code(code: u16) -> Option<Self> {
+                match code {
+                    $( $code => Some(Self::$name), )+
+                    _ => None,
+                }
+            }
+
+            /// The name on the wire's documentation, in logs, metrics and JSON.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $( Self::$name => $text, )+
+                }
+            }
+        }
+    };
+}
+
+refusals! {
+    // 1..=49: the session. Nothing was looked at; the id stays free.
+    /// A queue is full; try again after the hint in the reply.
+    Busy = 1 "busy";
+    /// The deadline in the header passed before the request was begun.
+    DeadlinePassed = 2 "deadline_passed";
+    /// The first frame must be a hello.
+    HelloExpected = 3 "hello_expected";
+    /// No version is spoken by both sides.
+    VersionUnsupported = 4 "version_unsupported";
+    /// Log in first.
+    LoginRequired = 5 "login_required";
+    /// Unknown user, wrong password, or a token that is not ours, expired or not yet valid.
+    LoginFailed = 6 "login_failed";
+    /// The role may not do this, or the account belongs to somebody else.
+    NotPermitted = 7 "not_permitted";
+    /// The message type is unknown.
+    MessageTypeUnknown = 8 "message_type_unknown";
+    /// The body's length does not fit its message type.
+    BodyLenInvalid = 9 "body_len_invalid";
+    /// A field holds a value that its description rules out.
+    FieldInvalid = 10 "field_invalid";
+    /// The frame header is broken (length, version or reserved field); the connection is closed.
+    FrameInvalid = 11 "frame_invalid";
+    /// A frame was begun and not finished in time; the connection is closed.
+    FrameStalled = 12 "frame_stalled";
+    /// Replies were not read in time; the connection is closed.
+    ReplyStalled = 13 "reply_stalled";
+    /// The server is stopping; ask again elsewhere or later.
+    ShuttingDown = 14 "shutting_down";
+    /// The disk is nearly full: reads go on, writes are refused.
+    DiskFull = 15 "disk_full";
+    /// Too many failed logins; wait.
+    LoginThrottled = 16 "login_throttled";
+    /// More requests in flight than the session may have.
+    InFlightLimit = 17 "in_flight_limit";
+    /// The user's rights changed or the session was ended; log in again.
+    SessionEnded = 18 "session_ended";
+    /// The position lies before the oldest record that is kept, or beyond the newest.
+    PositionOutOfRange = 19 "position_out_of_range";
+    /// A limit of this branch is reached (accounts, open holds); nothing was changed.
+    CapacityReached = 20 "capacity_reached";
+
+    // 50..=99: malformed. Depends on the request alone; the id stays free.
+    /// The id is zero.
+    IdMustNotBeZero = 50 "id_must_not_be_zero";
+    /// The id is all ones.
+    IdMustNotBeMax = 51 "id_must_not_be_max";
+    /// A flag that has no meaning is set.
+    FlagReserved = 52 "flag_reserved";
+    /// Flags that exclude each other, or do not go with the kind.
+    FlagsConflict = 53 "flags_conflict";
+    /// The kind is unknown.
+    KindInvalid = 54 "kind_invalid";
+    /// The debit account is missing.
+    DebitAccountMustNotBeZero = 55 "debit_account_must_not_be_zero";
+    /// The debit account id is all ones.
+    DebitAccountMustNotBeMax = 56 "debit_account_must_not_be_max";
+    /// The credit account is missing.
+    CreditAccountMustNotBeZero = 57 "credit_account_must_not_be_zero";
+    /// The credit account id is all ones.
+    CreditAccountMustNotBeMax = 58 "credit_account_must_not_be_max";
+    /// Debit and credit account are the same.
+    AccountsMustDiffer = 59 "accounts_must_differ";
+    /// This kind takes no reference.
+    ReferenceMustBeZero = 60 "reference_must_be_zero";
+    /// This kind must name the transfer that it settles, voids or reverses.
+    ReferenceMustNotBeZero = 61 "reference_must_not_be_zero";
+    /// The reference is all ones.
+    ReferenceMustNotBeMax = 62 "reference_must_not_be_max";
+    /// A transfer cannot refer to itself.
+    ReferenceMustDiffer = 63 "reference_must_differ";
+    /// Only a hold takes a time-out.
+    TimeoutReservedForHold = 64 "timeout_reserved_for_hold";
+    /// The amount is zero where this kind needs one.
+    AmountMustNotBeZero = 65 "amount_must_not_be_zero";
+    /// The currency is missing or not an ISO 4217 numeric code.
+    CurrencyInvalid = 66 "currency_invalid";
+    /// The code is zero.
+    CodeMustNotBeZero = 67 "code_must_not_be_zero";
+    /// The account belongs to another branch.
+    WrongBranch = 68 "wrong_branch";
+    /// The id lies in the range of the branch's own accounts.
+    AccountIdReserved = 69 "account_id_reserved";
+    /// The account's kind is unknown or cannot be opened by a client.
+    AccountKindInvalid = 70 "account_kind_invalid";
+    /// A linked chain is still open where the batch ends.
+    ChainOpen = 71 "chain_open";
+    /// A batch or chain has no entry, or too many.
+    CountInvalid = 72 "count_invalid";
+
+    // 100..=149: the id is known already.
+    /// A transfer with this id and other flags exists.
+    ExistsWithDifferentFlags = 100 "exists_with_different_flags";
+    /// ... and another kind.
+    ExistsWithDifferentKind = 101 "exists_with_different_kind";
+    /// ... and another reference.
+    ExistsWithDifferentReference = 102 "exists_with_different_reference";
+    /// ... and another time-out.
+    ExistsWithDifferentTimeout = 103 "exists_with_different_timeout";
+    /// ... and another debit account.
+    ExistsWithDifferentDebitAccount = 104 "exists_with_different_debit_account";
+    /// ... and another credit account.
+    ExistsWithDifferentCreditAccount = 105 "exists_with_different_credit_account";
+    /// ... and another amount.
+    ExistsWithDifferentAmount = 106 "exists_with_different_amount";
+    /// ... and other user data (128 bits).
+    ExistsWithDifferentUserData128 = 107 "exists_with_different_user_data_128";
+    /// ... and other user data (64 bits).
+    ExistsWithDifferentUserData64 = 108 "exists_with_different_user_data_64";
+    /// ... and other user data (32 bits).
+    ExistsWithDifferentUserData32 = 109 "exists_with_different_user_data_32";
+    /// ... and another currency.
+    ExistsWithDifferentCurrency = 110 "exists_with_different_currency";
+    /// ... and another code.
+    ExistsWithDifferentCode = 111 "exists_with_different_code";
+    /// ... and another owner (accounts).
+    ExistsWithDifferentOwner = 112 "exists_with_different_owner";
+    /// ... and other limits (accounts).
+    ExistsWithDifferentLimits = 113 "exists_with_different_limits";
+    /// The id was burnt by a cancel: no transfer will ever carry it.
+    IdCancelled = 114 "id_cancelled";
+    /// A cancel came too late: a transfer with this id was already posted or refused.
+    IdAlreadyUsed = 115 "id_already_used";
+
+    // 200..=299: the state of the ledger. Recorded; the id is used up.
+    /// Another transfer of the chain was refused.
+    ChainBroken = 200 "chain_broken";
+    /// The debit account does not exist.
+    DebitAccountNotFound = 201 "debit_account_not_found";
+    /// The credit account does not exist.
+    CreditAccountNotFound = 202 "credit_account_not_found";
+    /// The two accounts have different currencies.
+    AccountsCurrencyMismatch = 203 "accounts_currency_mismatch";
+    /// The transfer's currency is not that of the accounts.
+    TransferCurrencyMismatch = 204 "transfer_currency_mismatch";
+    /// The transfer that the reference names does not exist.
+    ReferenceNotFound = 205 "reference_not_found";
+    /// The reference names a transfer that is not a hold (settle, void) or not posted (reverse).
+    ReferenceKindMismatch = 206 "reference_kind_mismatch";
+    /// The hold has another debit account.
+    HoldHasDifferentDebitAccount = 207 "hold_has_different_debit_account";
+    /// The hold has another credit account.
+    HoldHasDifferentCreditAccount = 208 "hold_has_different_credit_account";
+    /// The hold has another currency.
+    HoldHasDifferentCurrency = 209 "hold_has_different_currency";
+    /// The hold has another code.
+    HoldHasDifferentCode = 210 "hold_has_different_code";
+    /// More than the hold holds.
+    AmountExceedsHold = 211 "amount_exceeds_hold";
+    /// A void must name the whole amount, or none.
+    HoldHasDifferentAmount = 212 "hold_has_different_amount";
+    /// The hold was settled before.
+    HoldAlreadySettled = 213 "hold_already_settled";
+    /// The hold was voided before.
+    HoldAlreadyVoided = 214 "hold_already_voided";
+    /// The hold's time ran out.
+    HoldExpired = 215 "hold_expired";
+    /// The transfer was reversed before.
+    AlreadyReversed = 216 "already_reversed";
+    /// The debit account is closed.
+    DebitAccountClosed = 217 "debit_account_closed";
+    /// The credit account is closed.
+    CreditAccountClosed = 218 "credit_account_closed";
+    /// The debit account is frozen.
+    DebitAccountFrozen = 219 "debit_account_frozen";
+    /// The credit account is frozen.
+    CreditAccountFrozen = 220 "credit_account_frozen";
+    /// The held debits would not fit in 64 bits.
+    OverflowsDebitsHeld = 221 "overflows_debits_held";
+    /// The held credits would not fit in 64 bits.
+    OverflowsCreditsHeld = 222 "overflows_credits_held";
+    /// The posted debits would not fit in 64 bits.
+    OverflowsDebitsPosted = 223 "overflows_debits_posted";
+    /// The posted credits would not fit in 64 bits.
+    OverflowsCreditsPosted = 224 "overflows_credits_posted";
+    /// Held and posted debits together would not fit in 64 bits.
+    OverflowsDebits = 225 "overflows_debits";
+    /// Held and posted credits together would not fit in 64 bits.
+    OverflowsCredits = 226 "overflows_credits";
+    /// The time-out lies beyond what a time stamp can say.
+    OverflowsTimeout = 227 "overflows_timeout";
+    /// The debit account has too little: its debits would exceed its credits and overdraft.
+    InsufficientFunds = 228 "insufficient_funds";
+    /// The credit account's credits would exceed its debits.
+    ExceedsDebits = 229 "exceeds_debits";
+    /// The debit account's limit for the day is used up.
+    DayLimitExceeded = 230 "day_limit_exceeded";
+    /// The session's customer does not own the debit account.
+    NotOwner = 231 "not_owner";
+
+    // 300..=349: operations on accounts.
+    /// No account with this id.
+    AccountNotFound = 300 "account_not_found";
+    /// The account was closed before.
+    AccountClosed = 301 "account_closed";
+    /// The account has money or holds on it.
+    AccountNotEmpty = 302 "account_not_empty";
+    /// The account is frozen already.
+    AccountAlreadyFrozen = 303 "account_already_frozen";
+    /// The account is not frozen.
+    AccountNotFrozen = 304 "account_not_frozen";
+    /// No transfer with this id is known; it may still arrive. Cancel the id to make sure that it never does.
+    TransferNotFound = 305 "transfer_not_found";
+}
+
+impl Refusal {
+    /// The wire code.
+    pub const fn code(self) -> u16 {
+        self as u16
+    }
+
+    /// Whether the ledger records this refusal and uses up the transfer's id. The others leave no
+    /// trace: the same id can be tried again.
+    pub const fn consumes_id(self) -> bool {
+        let code = self as u16;
+        code >= 200 && code < 300
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
