@@ -1,0 +1,1 @@
+//! Which transfer ids were ever used, and where their records lie.

@@ -1,0 +1,1 @@
+//! The journal on real files: carries out `tally_ledger::journal`.
