@@ -1,0 +1,237 @@
+//! All accounts of the branch: chunks of slots that never move, and the index in front of them.
+
+use crossbeam::epoch::{self, Guard};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use tally_ledger::Account;
+use tally_protocol::AccountId;
+
+use super::index::{IdHash, Index};
+use super::slot::Slot;
+
+/// Slots are allocated by the chunk, so that none ever moves: 12 MiB each.
+const CHUNK_LEN: usize = 1 << 16;
+
+/// Where an account lies. Handed out in the order of opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotNumber(u32);
+
+impl SlotNumber {
+    pub(super) const fn new(raw: u32) -> Self {
+        Self(raw)
+    }
+    /// The raw number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// The branch holds as many accounts as its configuration allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the branch holds as many accounts as its configuration allows")]
+pub struct AccountsFull;
+
+/// The accounts of a branch.
+pub struct Accounts {
+    chunks: Box<[OnceLock<Box<[Slot]>>]>,
+    index: Index,
+    len: AtomicU32,
+    len_max: u32,
+    opening: Mutex<()>,
+}
+
+impl std::fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Accounts({})", self.len())
+    }
+}
+
+/// The right to open accounts; one caller at a time.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    accounts: &'a Accounts,
+    _lock: MutexGuard<'a, ()>,
+}
+
+impl Accounts {
+    /// Room for `len_max` accounts; memory is taken as they are opened. `seed` keeps clients from
+    /// choosing ids that collide.
+    pub fn new(len_max: u32, seed: u64) -> Self {
+        let chunk_count = (len_max as usize).div_ceil(CHUNK_LEN);
+        Self {
+            chunks: (0..chunk_count).map(|_| OnceLock::new()).collect(),
+            index: Index::new(seed),
+            len: AtomicU32::new(0),
+            len_max,
+            opening: Mutex::new(()),
+        }
+    }
+
+    /// Accounts opened so far, closed ones included.
+    pub fn len(&self) -> u32 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The hash under which the index knows `id`.
+    #[inline]
+    pub(crate) fn hash(&self, id: AccountId) -> IdHash {
+        self.index.hash(id)
+    }
+
+    /// First half of a look-up: starts the cache miss in the index.
+    #[inline]
+    pub(crate) fn prefetch_index(&self, hash: IdHash, guard: &Guard) {
+        self.index.prefetch(hash, guard);
+    }
+
+    /// Second half: starts the cache misses in the slot that is most likely the right one.
+    #[inline]
+    pub(crate) fn prefetch_slot(&self, hash: IdHash, guard: &Guard) {
+        if let Some(number) = self.index.find(hash, guard, |_| true) {
+            self.slot(number).prefetch();
+        }
+    }
+
+    /// The account's slot.
+    pub fn find(&self, id: AccountId) -> Option<&Slot> {
+        self.find_pinned(id, &epoch::pin())
+    }
+
+    /// The account's slot, under the caller's guard: slots outlive it.
+    #[inline]
+    pub fn find_pinned(&self, id: AccountId, guard: &Guard) -> Option<&Slot> {
+        let number = self.index.find(self.hash(id), guard, |number| self.slot(number).id() == id)?;
+        Some(self.slot(number))
+    }
+
+    /// Waits for the right to open accounts.
+    pub fn opening(&self) -> Opening<'_> {
+        Opening { accounts: self, _lock: self.opening.lock() }
+    }
+
+    /// Every account, in order of opening, each a consistent copy of its own instant.
+    pub fn iter(&self) -> impl Iterator<Item = Account> + '_ {
+        (0..self.len()).map(|number| self.slot(SlotNumber(number)).read())
+    }
+
+    #[inline]
+    fn slot(&self, number: SlotNumber) -> &Slot {
+        let number = number.0 as usize;
+        let chunk = self.chunks[number / CHUNK_LEN].get().expect("a numbered slot's chunk exists");
+        &chunk[number % CHUNK_LEN]
+    }
+}
+
+impl<'a> Opening<'a> {
+    /// Makes sure that the next [`Opening::open`] finds room.
+    pub fn secure(&self) -> Result<(), AccountsFull> {
+        let number = self.accounts.len.load(Ordering::Relaxed);
+        if number >= self.accounts.len_max {
+            return Err(AccountsFull);
+        }
+        self.accounts.chunks[number as usize / CHUNK_LEN]
+            .get_or_init(|| (0..CHUNK_LEN).map(|_| Slot::default()).collect());
+        Ok(())
+    }
+
+    /// Puts an account that the index does not know yet into a slot and makes it findable.
+    ///
+    /// # Panics
+    /// When [`Opening::secure`] was not asked before.
+    pub fn open(&self, account: &Account) -> &'a Slot {
+        let accounts = self.accounts;
+        let number = SlotNumber(accounts.len.load(Ordering::Relaxed));
+        let slot = accounts.slot(number);
+        slot.lock().publish_all(account);
+        accounts.index.insert(accounts.hash(account.id), number, |number| accounts.hash(accounts.slot(number).id()));
+        // Pairs with the acquire load in `len`: whoever iterates finds the slot filled.
+        accounts.len.store(number.0 + 1, Ordering::Release);
+        slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tally_protocol::{Amount, BranchId, Lsn};
+
+    fn account(local: u128) -> Account {
+        Account {
+            id: AccountId::of_branch(BranchId::new(1), local),
+            owner: tally_protocol::CustomerId::new(local as u64),
+            user_data_128: local << 64,
+            user_data_64: 7,
+            user_data_32: 8,
+            currency: tally_protocol::Currency::EUR,
+            code: 1,
+            flags: 1,
+            kind: tally_protocol::AccountKind::Customer,
+            status: tally_protocol::AccountStatus::Open,
+            overdraft: Amount::new(5),
+            day_limit: Amount::MAX,
+            day_spent: Amount::ZERO,
+            day: 3,
+            sums: tally_ledger::Sums { debits_posted: Amount::new(9), ..Default::default() },
+            opened_at: tally_protocol::Timestamp::from_nanos(11),
+            lsn: Lsn::new(64),
+            timestamp: tally_protocol::Timestamp::from_nanos(12),
+        }
+    }
+
+    #[test]
+    fn finds_each_account_while_the_index_grows() {
+        let accounts = Accounts::new(200_000, 42);
+        for local in 1..=100_000 {
+            let opening = accounts.opening();
+            opening.secure().expect("room");
+            opening.open(&account(local));
+        }
+        for local in (1..=100_000).step_by(97) {
+            let slot = accounts.find(account(local).id).expect("opened");
+            assert_eq!(slot.read(), account(local));
+        }
+        assert!(accounts.find(account(100_001).id).is_none());
+        assert_eq!(accounts.iter().count(), 100_000);
+    }
+
+    #[test]
+    fn refuses_more_than_it_was_made_for() {
+        let accounts = Accounts::new(1, 0);
+        let opening = accounts.opening();
+        opening.secure().expect("room for one");
+        opening.open(&account(1));
+        assert_eq!(opening.secure(), Err(AccountsFull));
+    }
+
+    #[test]
+    fn readers_never_see_half_a_transfer() {
+        let accounts = Accounts::new(10, 0);
+        accounts.opening().secure().expect("room");
+        let slot = accounts.opening().open(&account(1));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=200_000u64 {
+                    let locked = slot.lock();
+                    let mut account = locked.load();
+                    account.sums.debits_held = Amount::new(round);
+                    account.sums.credits_posted = Amount::new(round * 3);
+                    account.lsn = Lsn::new(round * 8);
+                    locked.publish_sums(&account);
+                }
+            });
+            for _ in 0..100_000 {
+                let seen = slot.read();
+                let round = seen.sums.debits_held.get();
+                assert_eq!(seen.sums.credits_posted.get(), round * 3);
+                assert!(round == 0 || seen.lsn.get() == round * 8);
+            }
+        });
+    }
+}

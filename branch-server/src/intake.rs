@@ -1,0 +1,224 @@
+//! Intake: from a session to the worker that serves the account, through bounded lock-free queues.
+//!
+//! One queue per worker and priority class. Full means `Busy`, at once; nothing here grows.
+//!
+//! ```text
+//!   session threads ==push==> [control | interactive | bulk] ==pop==> worker
+//! ```
+
+use bytes::Bytes;
+use crossbeam::queue::ArrayQueue;
+use tally_ledger::Actor;
+use tally_protocol::message;
+use tally_protocol::{AccountId, TransferId};
+
+use crate::bell::Bell;
+
+/// Which session a request came from, so that its reply finds the way back, or finds that it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    /// The session thread.
+    pub thread: u16,
+    /// The place in that thread's table of sessions.
+    pub slot: u32,
+    /// Which user of that place: a reply for an earlier one is dropped.
+    pub generation: u32,
+}
+
+/// One request, checked for form and permitted by role, on its way to a worker.
+#[derive(Debug)]
+pub struct Request {
+    /// Where the reply goes.
+    pub session: SessionKey,
+    /// The client's number for it.
+    pub request_id: u64,
+    /// The client's trace id, for logs.
+    pub trace_id: u128,
+    /// When it must have begun, by [`crate::clock::monotonic_nanos`]; 0 for never too late.
+    pub deadline: u64,
+    /// On whose behalf.
+    pub actor: Actor,
+    /// What is wanted.
+    pub op: Op,
+}
+
+/// What is wanted.
+#[derive(Debug)]
+pub enum Op {
+    /// One transfer of any kind.
+    Transfer(message::Transfer),
+    /// Whole [`message::Transfer`]s, all or nothing.
+    Chain(Bytes),
+    /// Whole [`message::Transfer`]s.
+    Batch(Bytes),
+    /// Whole [`message::AccountOpen`]s.
+    OpenAccounts(Bytes),
+    /// Close an account.
+    CloseAccount(AccountId),
+    /// Freeze an account.
+    FreezeAccount(AccountId),
+    /// Unfreeze an account.
+    UnfreezeAccount(AccountId),
+    /// Give an account other limits.
+    SetLimits(message::LimitsSet),
+    /// Burn a transfer id.
+    CancelId(TransferId),
+    /// Read a balance.
+    GetBalance(AccountId),
+    /// Read an account.
+    GetAccount(AccountId),
+    /// Read a transfer.
+    GetTransfer(TransferId),
+    /// Read durable outcomes.
+    ReadFeed(message::FeedRead),
+}
+
+/// Who goes first when a worker has more than one kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Operations on accounts.
+    Control,
+    /// One payment, one read.
+    Interactive,
+    /// Batches and pages.
+    Bulk,
+}
+
+impl Op {
+    /// The class that this operation waits in.
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::CloseAccount(_)
+            | Self::FreezeAccount(_)
+            | Self::UnfreezeAccount(_)
+            | Self::SetLimits(_)
+            | Self::CancelId(_) => Class::Control,
+            Self::Transfer(_) | Self::Chain(_) | Self::GetBalance(_) | Self::GetAccount(_) | Self::GetTransfer(_) => {
+                Class::Interactive
+            }
+            Self::Batch(_) | Self::OpenAccounts(_) | Self::ReadFeed(_) => Class::Bulk,
+        }
+    }
+
+    /// A number that is the same for requests about the same account, to pick the worker by.
+    fn affinity(&self) -> u64 {
+        let raw = match self {
+            Self::Transfer(transfer) if transfer.debit_account_id.get() != 0 => transfer.debit_account_id.get(),
+            Self::Transfer(transfer) => transfer.credit_account_id.get(),
+            Self::CloseAccount(id)
+            | Self::FreezeAccount(id)
+            | Self::UnfreezeAccount(id)
+            | Self::GetBalance(id)
+            | Self::GetAccount(id) => id.get(),
+            Self::SetLimits(limits) => limits.id.get(),
+            Self::CancelId(id) | Self::GetTransfer(id) => id.get(),
+            Self::Chain(bytes) | Self::Batch(bytes) | Self::OpenAccounts(bytes) => {
+                bytes.get(..16).map_or(0, |id| u128::from_le_bytes(id.try_into().expect("sixteen bytes")))
+            }
+            Self::ReadFeed(_) => 0,
+        };
+        // Fibonacci hashing (Knuth, TAOCP 3, 6.4): account numbers are often consecutive.
+        ((raw as u64) ^ (raw >> 64) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32
+    }
+}
+
+/// How many requests may wait for one worker.
+#[derive(Clone, Copy, Debug)]
+pub struct IntakeConfig {
+    /// Operations on accounts.
+    pub control_depth: usize,
+    /// Single payments and reads.
+    pub interactive_depth: usize,
+    /// Batches and pages; each may be a megabyte.
+    pub bulk_depth: usize,
+}
+
+impl Default for IntakeConfig {
+    fn default() -> Self {
+        Self { control_depth: 1_024, interactive_depth: 16_384, bulk_depth: 64 }
+    }
+}
+
+/// The queue was full. Try again after the hint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IntakeFull {
+    /// Milliseconds after which there may be room.
+    pub retry_after_ms: u32,
+}
+
+/// The worker's end: its queues, and the bell that wakes it.
+#[derive(Debug)]
+pub struct Lane {
+    /// Popped first.
+    pub control: ArrayQueue<Request>,
+    /// Popped second.
+    pub interactive: ArrayQueue<Request>,
+    /// Popped last, in slices.
+    pub bulk: ArrayQueue<Request>,
+    /// Wakes the worker.
+    pub bell: Bell,
+}
+
+impl Lane {
+    /// An empty lane behind `bell`.
+    pub fn new(config: &IntakeConfig, bell: Bell) -> Self {
+        Self {
+            control: ArrayQueue::new(config.control_depth),
+            interactive: ArrayQueue::new(config.interactive_depth),
+            bulk: ArrayQueue::new(config.bulk_depth),
+            bell,
+        }
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.interactive.is_empty() && self.control.is_empty() && self.bulk.is_empty()
+    }
+}
+
+/// The sessions' end: all lanes.
+#[derive(Debug)]
+pub struct Intake {
+    lanes: Vec<std::sync::Arc<Lane>>,
+}
+
+impl Intake {
+    /// An intake in front of `lanes`, one per worker.
+    pub fn new(lanes: Vec<std::sync::Arc<Lane>>) -> Self {
+        assert!(!lanes.is_empty(), "a branch has at least one worker");
+        Self { lanes }
+    }
+
+    /// Queues a request for its worker. Call [`Intake::ring`] after the last one of a burst.
+    pub fn push(&self, request: Request) -> Result<(), IntakeFull> {
+        let lane = if self.lanes.len() == 1 {
+            &self.lanes[0]
+        } else {
+            &self.lanes[request.op.affinity() as usize % self.lanes.len()]
+        };
+        let (queue, retry_after_ms) = match request.op.class() {
+            Class::Control => (&lane.control, 2),
+            Class::Interactive => (&lane.interactive, 5),
+            Class::Bulk => (&lane.bulk, 20),
+        };
+        queue.push(request).map_err(|_| IntakeFull { retry_after_ms })
+    }
+
+    /// Wakes the workers that sleep.
+    pub fn ring(&self) {
+        for lane in &self.lanes {
+            lane.bell.ring();
+        }
+    }
+
+    /// Requests that wait, per class: control, interactive, bulk.
+    pub fn depths(&self) -> [usize; 3] {
+        let mut depths = [0; 3];
+        for lane in &self.lanes {
+            depths[0] += lane.control.len();
+            depths[1] += lane.interactive.len();
+            depths[2] += lane.bulk.len();
+        }
+        depths
+    }
+}

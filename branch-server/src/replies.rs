@@ -1,0 +1,164 @@
+//! Replies: from a worker back to the session, and never before what they tell is durable.
+//!
+//! One queue per worker and session thread, in order of the position ("gate") that each reply waits for.
+//! A worker hands over what it gathered in one duty cycle at once; the session thread takes what the
+//! durable position has passed.
+//!
+//! **Invariant:** no reply leaves before its record is durable: [`ReplyReceiver::poll_ready`] is the only
+//! way out, and it compares each gate with a [`DurableLsn`], which only the journal can make.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tally_ledger::journal::position::DurableLsn;
+use tally_protocol::message::{self, MessageType};
+use tally_protocol::{Lsn, Refusal};
+
+use crate::bell::Bell;
+use crate::intake::SessionKey;
+use crate::sync::{Arc, Mutex, Ordering, fence};
+
+/// One answer, on its way to a session.
+#[derive(Debug)]
+pub struct Reply {
+    /// Where it goes.
+    pub session: SessionKey,
+    /// The client's number for the request.
+    pub request_id: u64,
+    /// The client's trace id.
+    pub trace_id: u128,
+    /// What it says.
+    pub body: ReplyBody,
+}
+
+/// What a reply says.
+#[derive(Debug)]
+pub enum ReplyBody {
+    /// About one transfer, with the sums of both accounts when they were asked for.
+    Transfer {
+        /// The answer.
+        reply: message::TransferReply,
+        /// Debit side, credit side.
+        balances: Option<[message::Sums; 2]>,
+    },
+    /// About one account operation or cancel.
+    Item(MessageType, message::ItemResult),
+    /// About each entry of a batch, chain or list of accounts: whole [`message::ItemResult`]s.
+    Items(MessageType, Bytes),
+    /// A balance.
+    Balance(message::Balance),
+    /// An account.
+    Account(Box<message::Account>),
+    /// A transfer.
+    Found(Box<message::TransferFound>),
+    /// A page of the feed: [`message::FeedPagePrefix`] and its entries.
+    Feed(Bytes),
+    /// Nothing was done.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// When to try again, in milliseconds; 0 for "not without a change".
+        retry_after_ms: u32,
+        /// For people.
+        text: Option<Box<str>>,
+    },
+}
+
+/// A reply behind its gate.
+#[derive(Debug)]
+struct Gated {
+    gate: Lsn,
+    reply: Reply,
+}
+
+type Queue = Arc<Mutex<VecDeque<Gated>>>;
+
+/// A worker's end, with one queue per session thread.
+#[derive(Debug)]
+pub struct ReplySender {
+    queues: Vec<Queue>,
+    gathered: Vec<Vec<Gated>>,
+    bells: Vec<Bell>,
+    gate_last: Lsn,
+}
+
+/// A session thread's end, with one queue per worker.
+#[derive(Debug)]
+pub struct ReplyReceiver {
+    queues: Vec<Queue>,
+    ready: Vec<Reply>,
+}
+
+/// All ends, for `senders` workers and one session thread per bell.
+pub fn channels(senders: usize, bells: &[Bell]) -> (Vec<ReplySender>, Vec<ReplyReceiver>) {
+    let mut receivers: Vec<_> =
+        bells.iter().map(|_| ReplyReceiver { queues: Vec::with_capacity(senders), ready: Vec::new() }).collect();
+    let senders = (0..senders)
+        .map(|_| {
+            let queues: Vec<Queue> = bells.iter().map(|_| Arc::new(Mutex::new(VecDeque::new()))).collect();
+            for (receiver, queue) in receivers.iter_mut().zip(&queues) {
+                receiver.queues.push(queue.clone());
+            }
+            ReplySender {
+                gathered: queues.iter().map(|_| Vec::new()).collect(),
+                queues,
+                bells: bells.to_vec(),
+                gate_last: Lsn::ZERO,
+            }
+        })
+        .collect();
+    (senders, receivers)
+}
+
+impl ReplySender {
+    /// Gathers a reply that may leave once everything up to and including the record at `gate` is
+    /// durable. A reply waits at least as long as the ones before it, so that the queue stays in order.
+    pub fn push(&mut self, gate: Lsn, reply: Reply) {
+        self.gate_last = self.gate_last.max(gate);
+        let gated = Gated { gate: self.gate_last, reply };
+        self.gathered[gated.reply.session.thread as usize].push(gated);
+    }
+
+    /// Hands over what was gathered. Rings a session thread only if something of it can already leave;
+    /// for the rest the journal's next flush rings.
+    ///
+    /// `durable` is asked *after* the hand-over: a flush that ended before it could ring for nothing, and
+    /// nobody would ring again.
+    pub fn hand_over(&mut self, durable: impl Fn() -> DurableLsn) {
+        for ((gathered, queue), bell) in self.gathered.iter_mut().zip(&self.queues).zip(&self.bells) {
+            let Some(first) = gathered.first().map(|gated| gated.gate) else { continue };
+            queue.lock().extend(gathered.drain(..));
+            // Pairs with the fence in `Bell::ring`, which the journal calls after it raised `durable`.
+            fence(Ordering::SeqCst);
+            if durable().covers(first) {
+                bell.ring();
+            }
+        }
+    }
+}
+
+impl ReplyReceiver {
+    /// Passes every reply that may leave to `take`, in order per worker. Returns whether there were any.
+    ///
+    /// After a `false` the thread may sleep: `durable` was read before the queues were looked at, and a
+    /// flush or a hand-over that came later rings.
+    pub fn poll_ready(&mut self, durable: DurableLsn, mut take: impl FnMut(Reply)) -> bool {
+        let mut any = false;
+        for queue in &self.queues {
+            {
+                let mut queue = queue.lock();
+                while queue.front().is_some_and(|first| durable.covers(first.gate)) {
+                    self.ready.push(queue.pop_front().expect("its front was just seen").reply);
+                }
+            }
+            any |= !self.ready.is_empty();
+            self.ready.drain(..).for_each(&mut take);
+        }
+        any
+    }
+
+    /// Replies that wait for the disk or for this thread.
+    pub fn waiting(&self) -> usize {
+        self.queues.iter().map(|queue| queue.lock().len()).sum()
+    }
+}
