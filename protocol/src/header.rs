@@ -7,8 +7,10 @@
 //!
 //! `length` counts the whole frame, header included. All fields are little-endian.
 
+use zerocopy::FromBytes;
 use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::{MessageType, Refusal};
 
 /// The only protocol version this build speaks.
 pub const PROTOCOL_VERSION: u8 = 1;
@@ -17,33 +19,29 @@ pub const FRAME_HEADER_LEN_BYTES: usize = 40;
 /// The largest frame either side may send: room for a full batch (8,190 x 112 bytes), rounded up to 1 MiB.
 pub const FRAME_LEN_BYTES_MAX: usize = 1 << 20;
 
-/// The header of a frame, as it lies on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct FrameHeader {
-    /// Bytes in the frame, this header included: `FRAME_HEADER_LEN_BYTES..=FRAME_LEN_BYTES_MAX`.
-    pub len_bytes: U32,
-    /// One of [`crate::MessageType`].
-    pub message_type: U16,
-    /// [`PROTOCOL_VERSION`] once the handshake has chosen it.
-    pub version: u8,
-    /// Must be 0.
-    pub reserved: u8,
-    /// Chosen by the client, repeated in the reply; replies may come in another order.
-    pub request_id: U64,
-    /// A W3C trace id (16 bytes, opaque to us) that logs repeat; 0 for none.
-    pub trace_id: U128,
-    /// Milliseconds after receipt at which the request is refused instead of begun; 0 for none.
-    pub deadline_ms: U32,
-    /// Must be 0.
-    pub reserved_2: U32,
+wire! {
+    /// The header of a frame, as it lies on the wire.
+    FrameHeader 40 {
+        /// Bytes in the frame, this header included: `FRAME_HEADER_LEN_BYTES..=FRAME_LEN_BYTES_MAX`.
+        0 len_bytes: U32,
+        /// One of [`crate::MessageType`].
+        4 message_type: U16,
+        /// [`PROTOCOL_VERSION`], in the handshake too: the version of the framing itself.
+        6 version: u8,
+        /// Must be 0.
+        7 reserved: u8,
+        /// Chosen by the client, repeated in the reply; replies may come in another order.
+        8 request_id: U64,
+        /// A W3C trace id (16 bytes, opaque to us) that logs repeat; 0 for none.
+        16 trace_id: U128,
+        /// Milliseconds after receipt at which the request is refused instead of begun; 0 for none.
+        32 deadline_ms: U32,
+        /// Must be 0.
+        36 reserved_2: U32,
+    }
 }
 
-const _: () = assert!(size_of::<FrameHeader>() == FRAME_HEADER_LEN_BYTES);
-const _: () = assert!(core::mem::offset_of!(FrameHeader, message_type) == 4);
-const _: () = assert!(core::mem::offset_of!(FrameHeader, request_id) == 8);
-const _: () = assert!(core::mem::offset_of!(FrameHeader, trace_id) == 16);
-const _: () = assert!(core::mem::offset_of!(FrameHeader, deadline_ms) == 32);
+const _: () = assert!(FrameHeader::LEN_BYTES == FRAME_HEADER_LEN_BYTES);
 
 /// What is wrong with the bytes where a frame should start. The connection cannot go on after any of
 /// these: where the next frame starts is not known.
@@ -72,6 +70,17 @@ pub enum FrameError {
     Reserved,
 }
 
+impl FrameError {
+    /// The code that the peer is told before the connection is closed.
+    pub const fn refusal(self) -> Refusal {
+        match self {
+            Self::TooShort { .. } | Self::TooLong { .. } | Self::Version { .. } | Self::Reserved => {
+                Refusal::FrameInvalid
+            }
+        }
+    }
+}
+
 /// The first frame in `bytes`, if it is there in full: its header and its body.
 ///
 /// Returns `Ok(None)` when more bytes are needed, and an error as soon as the header shows one, before
@@ -89,7 +98,7 @@ impl FrameHeader {
     ///
     /// # Panics
     /// When the frame would be over [`FRAME_LEN_BYTES_MAX`]: a bug of the caller.
-    pub fn new(message_type: crate::MessageType, request_id: u64, body_len_bytes: usize) -> Self {
+    pub fn new(message_type: MessageType, request_id: u64, body_len_bytes: usize) -> Self {
         let len_bytes = FRAME_HEADER_LEN_BYTES + body_len_bytes;
         assert!(len_bytes <= FRAME_LEN_BYTES_MAX, "frame of {len_bytes} bytes");
         Self {
@@ -102,6 +111,27 @@ impl FrameHeader {
             deadline_ms: U32::new(0),
             reserved_2: U32::new(0),
         }
+    }
+
+    /// The same header for a request that logs know by `trace_id` (0 for none).
+    pub const fn with_trace_id(self, trace_id: u128) -> Self {
+        Self { trace_id: U128::new(trace_id), ..self }
+    }
+
+    /// The same header for a request that is refused when it has not begun `deadline_ms` after receipt (0 for
+    /// no deadline).
+    pub const fn with_deadline_ms(self, deadline_ms: u32) -> Self {
+        Self { deadline_ms: U32::new(deadline_ms), ..self }
+    }
+
+    /// What the frame carries, if this build knows the code.
+    pub const fn message_type(&self) -> Option<MessageType> {
+        MessageType::from_code(self.message_type.get())
+    }
+
+    /// Bytes behind the header. Only of use once [`split_frame`] has accepted the header.
+    pub const fn body_len_bytes(&self) -> usize {
+        (self.len_bytes.get() as usize).saturating_sub(FRAME_HEADER_LEN_BYTES)
     }
 
     fn check(&self) -> Result<(), FrameError> {

@@ -1,5 +1,8 @@
 //! Every byte on every link of Tallystick, and the words they are made of. No IO.
 
+#[macro_use]
+pub mod wire;
+
 pub mod header;
 pub mod message;
 pub mod primitives;
