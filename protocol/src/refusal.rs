@@ -84,10 +84,10 @@ refusals! {
     IdMustNotBeMax = 51 "id_must_not_be_max";
     /// A flag that has no meaning is set.
     FlagReserved = 52 "flag_reserved";
-    /// Flags that exclude each other, or do not go with the kind.
-    FlagsConflict = 53 "flags_conflict";
     /// The kind is unknown.
-    KindInvalid = 54 "kind_invalid";
+    KindInvalid = 53 "kind_invalid";
+    /// Flags that exclude each other, or do not go with the kind.
+    FlagsConflict = 54 "flags_conflict";
     /// The debit account is missing.
     DebitAccountMustNotBeZero = 55 "debit_account_must_not_be_zero";
     /// The debit account id is all ones.
@@ -124,6 +124,8 @@ refusals! {
     ChainOpen = 71 "chain_open";
     /// A batch or chain has no entry, or too many.
     CountInvalid = 72 "count_invalid";
+    /// A deposit names no debit account, a withdrawal no credit account: that side is the branch's cash account.
+    CashSideMustBeZero = 73 "cash_side_must_be_zero";
 
     // 100..=149: the id is known already.
     /// A transfer with this id and other flags exists.
@@ -162,68 +164,68 @@ refusals! {
     // 200..=299: the state of the ledger. Recorded; the id is used up.
     /// Another transfer of the chain was refused.
     ChainBroken = 200 "chain_broken";
-    /// The debit account does not exist.
-    DebitAccountNotFound = 201 "debit_account_not_found";
-    /// The credit account does not exist.
-    CreditAccountNotFound = 202 "credit_account_not_found";
-    /// The two accounts have different currencies.
-    AccountsCurrencyMismatch = 203 "accounts_currency_mismatch";
-    /// The transfer's currency is not that of the accounts.
-    TransferCurrencyMismatch = 204 "transfer_currency_mismatch";
-    /// The transfer that the reference names does not exist.
-    ReferenceNotFound = 205 "reference_not_found";
-    /// The reference names a transfer that is not a hold (settle, void) or not posted (reverse).
-    ReferenceKindMismatch = 206 "reference_kind_mismatch";
-    /// The hold has another debit account.
-    HoldHasDifferentDebitAccount = 207 "hold_has_different_debit_account";
-    /// The hold has another credit account.
-    HoldHasDifferentCreditAccount = 208 "hold_has_different_credit_account";
-    /// The hold has another currency.
-    HoldHasDifferentCurrency = 209 "hold_has_different_currency";
-    /// The hold has another code.
-    HoldHasDifferentCode = 210 "hold_has_different_code";
-    /// More than the hold holds.
-    AmountExceedsHold = 211 "amount_exceeds_hold";
-    /// A void must name the whole amount, or none.
-    HoldHasDifferentAmount = 212 "hold_has_different_amount";
+    /// The transfer that the reference names does not exist, or was refused.
+    ReferenceNotFound = 201 "reference_not_found";
+    /// The reference names a transfer that is not a hold (settle, void) or did not post (reverse).
+    ReferenceKindMismatch = 202 "reference_kind_mismatch";
     /// The hold was settled before.
-    HoldAlreadySettled = 213 "hold_already_settled";
+    HoldAlreadySettled = 203 "hold_already_settled";
     /// The hold was voided before.
-    HoldAlreadyVoided = 214 "hold_already_voided";
+    HoldAlreadyVoided = 204 "hold_already_voided";
     /// The hold's time ran out.
-    HoldExpired = 215 "hold_expired";
+    HoldExpired = 205 "hold_expired";
     /// The transfer was reversed before.
-    AlreadyReversed = 216 "already_reversed";
+    AlreadyReversed = 206 "already_reversed";
+    /// The debit account does not exist.
+    DebitAccountNotFound = 207 "debit_account_not_found";
+    /// The credit account does not exist.
+    CreditAccountNotFound = 208 "credit_account_not_found";
+    /// The session's customer does not own the account that decides: the credit account for settle and void, else the debit account.
+    NotOwner = 209 "not_owner";
+    /// The two accounts have different currencies.
+    AccountsCurrencyMismatch = 210 "accounts_currency_mismatch";
+    /// The transfer's currency is not that of the accounts.
+    TransferCurrencyMismatch = 211 "transfer_currency_mismatch";
+    /// The reference leads to another debit account.
+    ReferenceHasDifferentDebitAccount = 212 "reference_has_different_debit_account";
+    /// The reference leads to another credit account.
+    ReferenceHasDifferentCreditAccount = 213 "reference_has_different_credit_account";
+    /// The reference has another currency.
+    ReferenceHasDifferentCurrency = 214 "reference_has_different_currency";
+    /// The hold has another code (settle, void).
+    HoldHasDifferentCode = 215 "hold_has_different_code";
+    /// More than the hold holds.
+    AmountExceedsHold = 216 "amount_exceeds_hold";
+    /// A void or a reversal must name the whole amount, or none.
+    ReferenceHasDifferentAmount = 217 "reference_has_different_amount";
     /// The debit account is closed.
-    DebitAccountClosed = 217 "debit_account_closed";
+    DebitAccountClosed = 218 "debit_account_closed";
     /// The credit account is closed.
-    CreditAccountClosed = 218 "credit_account_closed";
+    CreditAccountClosed = 219 "credit_account_closed";
     /// The debit account is frozen.
-    DebitAccountFrozen = 219 "debit_account_frozen";
+    DebitAccountFrozen = 220 "debit_account_frozen";
     /// The credit account is frozen.
-    CreditAccountFrozen = 220 "credit_account_frozen";
+    CreditAccountFrozen = 221 "credit_account_frozen";
     /// The held debits would not fit in 64 bits.
-    OverflowsDebitsHeld = 221 "overflows_debits_held";
+    OverflowsDebitsHeld = 222 "overflows_debits_held";
     /// The held credits would not fit in 64 bits.
-    OverflowsCreditsHeld = 222 "overflows_credits_held";
+    OverflowsCreditsHeld = 223 "overflows_credits_held";
     /// The posted debits would not fit in 64 bits.
-    OverflowsDebitsPosted = 223 "overflows_debits_posted";
+    OverflowsDebitsPosted = 224 "overflows_debits_posted";
     /// The posted credits would not fit in 64 bits.
-    OverflowsCreditsPosted = 224 "overflows_credits_posted";
+    OverflowsCreditsPosted = 225 "overflows_credits_posted";
     /// Held and posted debits together would not fit in 64 bits.
-    OverflowsDebits = 225 "overflows_debits";
+    OverflowsDebits = 226 "overflows_debits";
     /// Held and posted credits together would not fit in 64 bits.
-    OverflowsCredits = 226 "overflows_credits";
+    OverflowsCredits = 227 "overflows_credits";
     /// The time-out lies beyond what a time stamp can say.
-    OverflowsTimeout = 227 "overflows_timeout";
+    OverflowsTimeout = 228 "overflows_timeout";
     /// The debit account has too little: its debits would exceed its credits and overdraft.
-    InsufficientFunds = 228 "insufficient_funds";
+    InsufficientFunds = 229 "insufficient_funds";
     /// The credit account's credits would exceed its debits.
-    ExceedsDebits = 229 "exceeds_debits";
+    ExceedsDebits = 230 "exceeds_debits";
     /// The debit account's limit for the day is used up.
-    DayLimitExceeded = 230 "day_limit_exceeded";
-    /// The session's customer does not own the debit account.
-    NotOwner = 231 "not_owner";
+    DayLimitExceeded = 231 "day_limit_exceeded";
 
     // 300..=349: operations on accounts.
     /// No account with this id.
