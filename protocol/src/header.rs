@@ -151,3 +151,42 @@ impl FrameHeader {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    fn with(change: impl FnOnce(&mut FrameHeader)) -> Result<bool, FrameError> {
+        let mut header = FrameHeader::new(MessageType::Ping, 1, 0);
+        change(&mut header);
+        split_frame(header.as_bytes()).map(|frame| frame.is_some())
+    }
+
+    #[test]
+    fn a_broken_header_is_an_error_before_the_body_has_arrived() {
+        assert_eq!(with(|_| ()), Ok(true));
+        assert_eq!(with(|header| header.len_bytes.set(41)), Ok(false));
+        assert_eq!(with(|header| header.len_bytes.set(FRAME_LEN_BYTES_MAX as u32)), Ok(false));
+        let over = FRAME_LEN_BYTES_MAX as u32 + 1;
+        assert_eq!(with(|header| header.len_bytes.set(over)), Err(FrameError::TooLong { len_bytes: over }));
+        assert_eq!(with(|header| header.len_bytes.set(39)), Err(FrameError::TooShort { len_bytes: 39 }));
+        assert_eq!(with(|header| header.len_bytes.set(0)), Err(FrameError::TooShort { len_bytes: 0 }));
+        assert_eq!(with(|header| header.version = 2), Err(FrameError::Version { version: 2 }));
+        assert_eq!(with(|header| header.reserved = 1), Err(FrameError::Reserved));
+        assert_eq!(with(|header| header.reserved_2.set(1)), Err(FrameError::Reserved));
+        assert_eq!(FrameError::Reserved.refusal(), Refusal::FrameInvalid);
+    }
+
+    #[test]
+    fn every_cut_of_a_frame_waits_for_more() {
+        let mut frame = Vec::new();
+        crate::append_frame(&mut frame, crate::Envelope::request(1), MessageType::Login, &[b"hello"]);
+        for len in 0..frame.len() {
+            assert_eq!(split_frame(&frame[..len]), Ok(None), "{len} bytes");
+        }
+        let (header, body) = split_frame(&frame).expect("valid").expect("whole");
+        assert_eq!((header.body_len_bytes(), body), (5, &b"hello"[..]));
+    }
+}

@@ -5,6 +5,18 @@
 
 use std::fmt;
 
+/// Two folded multiplications (64 x 64 -> 128 bits, halves xored). The seed is mixed into both factors: a
+/// factor that a client could make zero would throw the other half of the id away.
+const fn mix(id: u128, seed: u64) -> u64 {
+    const fn fold(a: u64, b: u64) -> u64 {
+        let product = (a as u128) * (b as u128);
+        (product as u64) ^ ((product >> 64) as u64)
+    }
+    let (low, high) = (id as u64, (id >> 64) as u64);
+    let inner = fold(low ^ seed, high ^ seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15);
+    fold(inner ^ seed, 0xd6e8_feb8_6659_fd93)
+}
+
 /// The home of an account: the top 16 bits of an [`AccountId`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct BranchId(u16);
@@ -63,6 +75,12 @@ impl AccountId {
     pub const fn get(self) -> u128 {
         self.0
     }
+    /// 64 well-mixed bits of the id: table index from the top bits, shard from the bottom ones, or the
+    /// other way round. `seed` is drawn once per process, because ids are chosen by clients, who could
+    /// otherwise pick many that fall into one place.
+    pub const fn hash64(self, seed: u64) -> u64 {
+        mix(self.0, seed)
+    }
     /// Whether this names no account.
     pub const fn is_none(self) -> bool {
         self.0 == 0
@@ -96,6 +114,10 @@ impl TransferId {
     /// The raw 128-bit id.
     pub const fn get(self) -> u128 {
         self.0
+    }
+    /// 64 well-mixed bits of the id; see [`AccountId::hash64`].
+    pub const fn hash64(self, seed: u64) -> u64 {
+        mix(self.0, seed)
     }
     /// Whether this names no transfer.
     pub const fn is_none(self) -> bool {
@@ -398,5 +420,69 @@ impl Lsn {
 impl fmt::Display for Lsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_id_is_its_branch_and_the_rest() {
+        let branch = BranchId::new(0xab);
+        let id = AccountId::of_branch(branch, u128::MAX);
+        assert_eq!((id.branch(), id.get()), (branch, 0x00ab_ffff_ffff_ffff_ffff_ffff_ffff_ffff));
+        assert_eq!(AccountId::of_branch(branch, 5).to_string(), "171:5");
+        assert!(!AccountId::of_branch(branch, 5).is_house());
+
+        let cash = AccountId::of_house(branch, AccountKind::Cash, Currency::EUR);
+        assert_eq!((cash.branch(), cash.is_house()), (branch, true));
+        assert_eq!(cash.get(), 0x00ab_8000_0000_0000_0000_0000_0002_03d2);
+    }
+
+    #[test]
+    fn currencies_know_their_decimals() {
+        for (code, numeric, decimals) in [("EUR", 978, 2), ("JPY", 392, 0), ("BHD", 48, 3)] {
+            let currency = Currency::from_code(code).expect("in the table");
+            assert_eq!((currency.get(), currency.decimals(), currency.code()), (numeric, decimals, Some(code)));
+        }
+        assert_eq!(Currency::from_code("eur"), Some(Currency::EUR));
+        assert_eq!(Currency::from_code("XXX"), None);
+        assert_eq!((Currency::new(0), Currency::new(1_000)), (None, None));
+        assert_eq!(Currency::new(7).expect("in range").to_string(), "007");
+        let mut seen = std::collections::HashSet::new();
+        assert!(CURRENCIES.iter().all(|(code, numeric, _)| code.len() == 3 && seen.insert(numeric)));
+    }
+
+    #[test]
+    fn sums_that_do_not_fit_are_refused() {
+        assert_eq!(Amount::MAX.checked_add(Amount::new(1)), None);
+        assert_eq!(Amount::ZERO.checked_sub(Amount::new(1)), None);
+        assert_eq!(Amount::new(2).checked_add(Amount::new(3)), Some(Amount::new(5)));
+        assert_eq!(Amount::new(3).checked_sub(Amount::new(2)), Some(Amount::new(1)));
+        assert_eq!(Amount::new(2).saturating_sub(Amount::new(3)), Amount::ZERO);
+    }
+
+    #[test]
+    fn days_begin_at_midnight_utc() {
+        let day_2 = 2 * 86_400_000_000_000;
+        assert_eq!(Timestamp::from_nanos(day_2 - 1).day(), 1);
+        assert_eq!(Timestamp::from_nanos(day_2).day(), 2);
+        assert_eq!(Timestamp::MAX.checked_add_seconds(1), None);
+        assert_eq!(Timestamp::from_nanos(1).checked_add_seconds(2), Some(Timestamp::from_nanos(2_000_000_001)));
+    }
+
+    #[test]
+    fn hashes_spread_ids_that_differ_little() {
+        // 4,096 neighbours into 4,096 buckets, by either end of the hash: a random function fills
+        // 1 - 1/e = 63 % of them; demand 60 %.
+        for shift in [0, 52] {
+            let filled: std::collections::HashSet<u64> = (1..=4_096u128)
+                .map(|local| AccountId::of_branch(BranchId::new(1), local).hash64(42) >> shift & 4_095)
+                .collect();
+            assert!(filled.len() > 4_096 * 60 / 100, "{} of 4096 buckets with shift {shift}", filled.len());
+        }
+        let id = TransferId::new(1);
+        assert_ne!(id.hash64(1), id.hash64(2));
     }
 }

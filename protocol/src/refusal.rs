@@ -256,8 +256,122 @@ impl Refusal {
     }
 }
 
+/// What kind of refusal a code is; told by its range, so that codes of a newer branch are understood too.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RefusalGroup {
+    /// `1..=49`: the session or the server; nothing was looked at and the id stays free.
+    Session,
+    /// `50..=99`: the request can never be done as it is; the id stays free.
+    Malformed,
+    /// `100..=199`: the id is known already, with other content or burnt.
+    Known,
+    /// `200..=299`: the state of the ledger forbids it; recorded, and the id is used up.
+    State,
+    /// `300..`: an operation or question about an account or transfer; nothing was recorded.
+    Account,
+}
+
+impl RefusalGroup {
+    /// The group of a wire code, whether this build knows the code or not. 0 is no refusal.
+    pub const fn of_code(code: u16) -> Option<Self> {
+        Some(match code {
+            0 => return None,
+            1..=49 => Self::Session,
+            50..=99 => Self::Malformed,
+            100..=199 => Self::Known,
+            200..=299 => Self::State,
+            300.. => Self::Account,
+        })
+    }
+}
+
+impl Refusal {
+    /// Which range the code lies in.
+    pub const fn group(self) -> RefusalGroup {
+        match self as u16 {
+            0..=49 => RefusalGroup::Session,
+            50..=99 => RefusalGroup::Malformed,
+            100..=199 => RefusalGroup::Known,
+            200..=299 => RefusalGroup::State,
+            300.. => RefusalGroup::Account,
+        }
+    }
+
+    /// Whether the same request, with the same id, may well be done when it is sent again later. Nothing
+    /// about the request is wrong then, only the moment.
+    pub const fn is_transient(self) -> bool {
+        matches!(
+            self,
+            Self::Busy
+                | Self::DeadlinePassed
+                | Self::ShuttingDown
+                | Self::DiskFull
+                | Self::LoginThrottled
+                | Self::InFlightLimit
+                | Self::CapacityReached
+        )
+    }
+
+    /// Whether the server closes the connection behind this refusal.
+    pub const fn closes_connection(self) -> bool {
+        matches!(
+            self,
+            Self::HelloExpected
+                | Self::VersionUnsupported
+                | Self::LoginRequired
+                | Self::FrameInvalid
+                | Self::FrameStalled
+                | Self::ReplyStalled
+                | Self::SessionEnded
+        )
+    }
+}
+
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `DebitAccountNotFound` and `UserData128` as the wire's documentation writes them.
+    fn snake_case(name: &str) -> String {
+        let mut out = String::new();
+        let mut before = ' ';
+        for c in name.chars() {
+            let digits_begin = c.is_ascii_digit() && !before.is_ascii_digit();
+            if (c.is_ascii_uppercase() || digits_begin) && !out.is_empty() {
+                out.push('_');
+            }
+            out.push(c.to_ascii_lowercase());
+            before = c;
+        }
+        out
+    }
+
+    #[test]
+    fn codes_rise_and_names_are_those_of_the_variants() {
+        assert!(Refusal::ALL.is_sorted_by(|a, b| a.code() < b.code()));
+        for &refusal in Refusal::ALL {
+            assert_eq!(refusal.name(), snake_case(&format!("{refusal:?}")));
+            assert_eq!(Refusal::from_code(refusal.code()), Some(refusal));
+            assert_eq!(RefusalGroup::of_code(refusal.code()), Some(refusal.group()));
+            assert_eq!(refusal.consumes_id(), refusal.group() == RefusalGroup::State, "{refusal}");
+        }
+        assert_eq!(Refusal::from_code(0), None);
+        assert_eq!(RefusalGroup::of_code(0), None);
+    }
+
+    #[test]
+    fn only_the_session_is_transient_or_closes() {
+        for &refusal in Refusal::ALL {
+            if refusal.is_transient() || refusal.closes_connection() {
+                assert_eq!(refusal.group(), RefusalGroup::Session, "{refusal}");
+            }
+            assert!(!(refusal.is_transient() && refusal.closes_connection()), "{refusal}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 
 use super::Sums;
+use crate::Refusal;
 
 /// What a transfer does. The value of [`Transfer::kind`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -186,5 +187,39 @@ wire! {
         208 state: u8,
         /// 0.
         209 reserved: [u8; 7],
+    }
+}
+
+impl ItemResult {
+    /// Whether it was done.
+    pub const fn is_done(&self) -> bool {
+        self.refusal.get() == 0
+    }
+
+    /// Why it was not done; `None` when it was, or when a newer branch gave a code that this build does not know.
+    pub const fn known_refusal(&self) -> Option<Refusal> {
+        Refusal::from_code(self.refusal.get())
+    }
+
+    /// Whether this is the first answer again.
+    pub const fn is_repeat(&self) -> bool {
+        self.flags.get() & RESULT_REPEATED != 0
+    }
+}
+
+impl TransferReply {
+    /// Whether it was done.
+    pub const fn is_done(&self) -> bool {
+        self.refusal.get() == 0
+    }
+
+    /// Why it was not done; `None` when it was, or when a newer branch gave a code that this build does not know.
+    pub const fn known_refusal(&self) -> Option<Refusal> {
+        Refusal::from_code(self.refusal.get())
+    }
+
+    /// Whether this is the first answer again.
+    pub const fn is_repeat(&self) -> bool {
+        self.flags.get() & RESULT_REPEATED != 0
     }
 }
