@@ -1,8 +1,8 @@
 //! Requests, from client to branch: a frame's body read in place as what its type says, or refused by name.
 //!
 //! What is checked here depends on the frame alone: lengths, counts, reserved fields, and values that no
-//! state of the branch could make valid. The rules of a transfer (`50..=99`) are the ledger's, which checks
-//! each entry of a batch by itself.
+//! state of the branch could make valid. What a transfer or an account to open says is the ledger's to check,
+//! each entry of a batch by itself, its reserved fields too: one bad entry must not take the others with it.
 //!
 //! Invariant: `decode` allocates nothing and never panics, and what it accepts encodes to the same bytes.
 
@@ -63,7 +63,7 @@ pub enum Request<'a> {
 pub enum Login<'a> {
     /// By name and password.
     Password {
-        /// 1 to 255 bytes.
+        /// 1 to 64 bytes.
         user: &'a str,
         /// 1 to 4,096 bytes.
         password: &'a [u8],
@@ -92,11 +92,7 @@ pub fn decode<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Request<'a>, R
         MessageType::Login => Request::Login(decode_login(body)?),
         MessageType::Ping => empty(body, Request::Ping)?,
         MessageType::GetStatus => empty(body, Request::GetStatus)?,
-        MessageType::OpenAccounts => {
-            let opens = many::<AccountOpen>(body, BATCH_LEN_MAX)?;
-            all_zero(opens.iter().all(|open| open.reserved == [0; 5]))?;
-            Request::OpenAccounts(opens)
-        }
+        MessageType::OpenAccounts => Request::OpenAccounts(many(body, BATCH_LEN_MAX)?),
         MessageType::CloseAccount => Request::CloseAccount(account_id(body)?),
         MessageType::FreezeAccount => Request::FreezeAccount(account_id(body)?),
         MessageType::UnfreezeAccount => Request::UnfreezeAccount(account_id(body)?),
@@ -105,13 +101,9 @@ pub fn decode<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Request<'a>, R
             id_in_range(limits.id.get())?;
             Request::SetLimits(limits)
         }
-        MessageType::Transfer => {
-            let transfer = one::<Transfer>(body)?;
-            all_zero(transfer.reserved == 0)?;
-            Request::Transfer(transfer)
-        }
-        MessageType::Chain => Request::Chain(transfers(body, CHAIN_LEN_MAX)?),
-        MessageType::Batch => Request::Batch(transfers(body, BATCH_LEN_MAX)?),
+        MessageType::Transfer => Request::Transfer(one(body)?),
+        MessageType::Chain => Request::Chain(many(body, CHAIN_LEN_MAX)?),
+        MessageType::Batch => Request::Batch(many(body, BATCH_LEN_MAX)?),
         MessageType::CancelId => Request::CancelId(transfer_id(body)?),
         MessageType::GetBalance => Request::GetBalance(account_id(body)?),
         MessageType::GetAccount => Request::GetAccount(account_id(body)?),
@@ -279,16 +271,6 @@ fn one<T: FromBytes + KnownLayout + Immutable + Unaligned>(body: &[u8]) -> Resul
 fn many<T: FromBytes + Immutable + Unaligned>(body: &[u8], count_max: usize) -> Result<&[T], Refusal> {
     let entries = <[T]>::ref_from_bytes(body).map_err(|_| Refusal::BodyLenInvalid)?;
     if (1..=count_max).contains(&entries.len()) { Ok(entries) } else { Err(Refusal::CountInvalid) }
-}
-
-fn transfers(body: &[u8], count_max: usize) -> Result<&[Transfer], Refusal> {
-    let transfers = many::<Transfer>(body, count_max)?;
-    all_zero(transfers.iter().all(|transfer| transfer.reserved == 0))?;
-    Ok(transfers)
-}
-
-fn all_zero(reserved_is_zero: bool) -> Result<(), Refusal> {
-    if reserved_is_zero { Ok(()) } else { Err(Refusal::FieldInvalid) }
 }
 
 fn account_id(body: &[u8]) -> Result<AccountId, Refusal> {

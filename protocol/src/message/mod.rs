@@ -7,8 +7,6 @@
 //! Invariant: the offset written in front of each field is where it lies, which the compiler asserts, and
 //! every struct has alignment 1 and no padding, so that any bytes of the right length can be read in place.
 
-use crate::wire::FieldLayout;
-
 /// The most transfers in one batch.
 pub const BATCH_LEN_MAX: usize = 8_190;
 /// The most transfers in one [`MessageType::Chain`].
@@ -26,6 +24,7 @@ mod session;
 mod transfer;
 mod types;
 
+pub use crate::wire::FieldLayout;
 pub use account::{Account, AccountOpen, AccountRef, Balance, LimitsSet, Sums, account_flags};
 pub use feed::{FEED_WAIT_MS_MAX, FeedEntry, FeedKind, FeedPagePrefix, FeedRead};
 pub use session::{

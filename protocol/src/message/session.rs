@@ -44,7 +44,7 @@ wire! {
 }
 
 /// The longest user name.
-pub const USER_LEN_BYTES_MAX: usize = 255;
+pub const USER_LEN_BYTES_MAX: usize = 64;
 /// The longest password or token; a token is about 300 bytes.
 pub const SECRET_LEN_BYTES_MAX: usize = 4_096;
 
