@@ -38,7 +38,7 @@ proptest! {
         mut limits in any_wire::<LimitsSet>(),
         mut read in any_wire::<FeedRead>(),
         id in 1..u128::MAX,
-        (user, password, token) in ("[^\0]{1,60}", vec(any::<u8>(), 1..100), "[!-~]{1,400}"),
+        (user, password, token) in ("[^\0]{1,16}", vec(any::<u8>(), 1..100), "[!-~]{1,400}"),
         envelope in (any::<u64>(), any::<u128>(), any::<u32>())
             .prop_map(|(request_id, trace_id, deadline_ms)| Envelope { request_id, trace_id, deadline_ms }),
     ) {
