@@ -1,5 +1,6 @@
 //! An account: who owns it, what bounds it, and the four sums from which its balance is derived.
 
+use tally_protocol::message::account_flags;
 use tally_protocol::{AccountId, AccountKind, AccountStatus, Amount, Currency, CustomerId, Lsn, Timestamp};
 
 /// Running sums that only ever add up; the balance is derived.
@@ -57,4 +58,89 @@ pub struct Account {
     pub lsn: Lsn,
     /// The time stamp of that record.
     pub timestamp: Timestamp,
+}
+
+impl Sums {
+    /// Held and posted debits.
+    ///
+    /// # Panics
+    /// When they do not fit in 64 bits, which the rules never let happen.
+    #[inline]
+    pub const fn debits(&self) -> Amount {
+        self.debits_held.checked_add(self.debits_posted).expect("the rules keep held + posted within 64 bits")
+    }
+
+    /// Held and posted credits.
+    ///
+    /// # Panics
+    /// When they do not fit in 64 bits, which the rules never let happen.
+    #[inline]
+    pub const fn credits(&self) -> Amount {
+        self.credits_held.checked_add(self.credits_posted).expect("the rules keep held + posted within 64 bits")
+    }
+
+    /// Whether nothing is held on either side and posted debits equal posted credits.
+    pub fn is_settled(&self) -> bool {
+        self.debits_held.is_zero() && self.credits_held.is_zero() && self.debits_posted == self.credits_posted
+    }
+}
+
+impl Account {
+    /// Whether `flag` of [`account_flags`] is set.
+    #[inline]
+    pub const fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// What was debited or held on the day of `now`.
+    #[inline]
+    pub fn spent_on_day_of(&self, now: Timestamp) -> Amount {
+        // `day` never lies after `now`: time stamps rise.
+        if now.day() > self.day { Amount::ZERO } else { self.day_spent }
+    }
+
+    /// What the limit on the account's debits leaves: [`Amount::MAX`] where debits are not limited. Money
+    /// that is only held for the account cannot be spent.
+    #[inline]
+    pub const fn funds_left(&self) -> Amount {
+        if self.has(account_flags::DEBITS_LIMITED) { self.funds_up_to(self.overdraft) } else { Amount::MAX }
+    }
+
+    /// What the limit for the day leaves at `now`.
+    #[inline]
+    pub fn day_left(&self, now: Timestamp) -> Amount {
+        if self.day_limit == Amount::MAX {
+            Amount::MAX
+        } else {
+            self.day_limit.saturating_sub(self.spent_on_day_of(now))
+        }
+    }
+
+    /// What the limit on the account's credits leaves: [`Amount::MAX`] where credits are not limited.
+    #[inline]
+    pub const fn credits_left(&self) -> Amount {
+        if self.has(account_flags::CREDITS_LIMITED) { self.credits_up_to_balance() } else { Amount::MAX }
+    }
+
+    /// What can be debited at `now` under the account's own limits.
+    pub fn available(&self, now: Timestamp) -> Amount {
+        self.funds_left().min(self.day_left(now))
+    }
+
+    /// What can be debited until debits exceed posted credits by `overdraft`.
+    #[inline]
+    pub(crate) const fn funds_up_to(&self, overdraft: Amount) -> Amount {
+        // More than 64 bits of room is as good as all of them: debits fit in 64 bits.
+        let room = match self.sums.credits_posted.checked_add(overdraft) {
+            Some(room) => room,
+            None => Amount::MAX,
+        };
+        room.saturating_sub(self.sums.debits())
+    }
+
+    /// What can be credited until credits reach posted debits.
+    #[inline]
+    pub(crate) const fn credits_up_to_balance(&self) -> Amount {
+        self.sums.debits_posted.saturating_sub(self.sums.credits())
+    }
 }

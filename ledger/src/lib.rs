@@ -1,10 +1,40 @@
 //! The bank's rules. Events and `now` in, outcomes and effects out: no IO, no clock, no threads.
+//!
+//! The path of one transfer:
+//!
+//! ```text
+//!   Transfer::from_wire    well formed?                          refused: no trace, the id stays free
+//!   repeat                 id known?                             the first answer again, or Exists...
+//!   effective_accounts     which two accounts?                   (lock them)
+//!   decide                 the ladder of rules                   refused: recorded, the id is used up
+//!   transfer_record        what happened, for the journal
+//!   Outcome::apply         both accounts after it
+//!   RecordEffect           holds opened and ended
+//! ```
 
 pub mod account;
+pub mod account_change;
 pub mod actor;
+pub mod chain;
+pub mod decide;
 pub mod hold;
 pub mod journal;
+pub mod outcome;
+pub mod reference;
+pub mod repeat;
+pub mod replay;
+pub mod transfer;
 
 pub use account::{Account, Sums};
+pub use account_change::{
+    Opened, cash_account, close_account, freeze_account, open_account, set_limits, unfreeze_account,
+};
 pub use actor::Actor;
+pub use chain::{ChainOutcome, ChainStep, chain_accounts, decide_chain};
+pub use decide::{decide, expire_hold};
 pub use hold::{Hold, HoldEnd};
+pub use outcome::{Outcome, expiry_record, transfer_of_record, transfer_record};
+pub use reference::{Ended, Posted, Reference, effective_accounts};
+pub use repeat::{cancel_id, repeat, same_content};
+pub use replay::{RecordEffect, redo_account, redo_credit, redo_debit};
+pub use transfer::{Transfer, cash_account_id, check_transfer_id};

@@ -1,0 +1,195 @@
+//! Linked transfers: all of them, or none.
+//!
+//! The steps are decided one after the other on copies of the accounts, each seeing what those before it did:
+//! a chain may hold and then settle that hold, reverse what it has just posted, and use an account as often
+//! as it likes. When one step is refused, the copies are dropped.
+//!
+//! **Invariant:** either every outcome is done, or none is: then exactly one says why, and the others that
+//! could have been done are `ChainBroken`.
+
+use tally_protocol::message::TransferKind;
+use tally_protocol::{AccountId, BranchId, Lsn, Refusal, Timestamp};
+
+use crate::account::Account;
+use crate::actor::Actor;
+use crate::decide::decide;
+use crate::hold::HoldEnd;
+use crate::outcome::{Outcome, transfer_record};
+use crate::reference::{Ended, Reference, effective_accounts};
+use crate::transfer::Transfer;
+
+/// One transfer of a chain, with what is known about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainStep {
+    /// What is asked for.
+    pub transfer: Transfer,
+    /// What the ledger knows of its reference, apart from this chain.
+    pub reference: Reference,
+    /// A refusal that does not come from these rules, e.g. that the id is known (`Exists...`,
+    /// `IdAlreadyUsed` for the same content, `IdCancelled`). It breaks the chain at this step.
+    pub refusal: Option<Refusal>,
+}
+
+/// What became of a chain. Kept by the caller and reused, so that a chain allocates nothing once it is warm.
+#[derive(Clone, Debug, Default)]
+pub struct ChainOutcome {
+    /// One for each step. Record those that are done or whose refusal [`Refusal::consumes_id`].
+    pub outcomes: Vec<Outcome>,
+    /// What each step's reference was when its turn came: the one for [`transfer_record`].
+    pub references: Vec<Reference>,
+    /// The accounts, in the order in which they were handed in, as the chain left them: after all of it, or
+    /// as before. The caller sets `lsn` and `timestamp` of those that changed.
+    pub accounts: Vec<Account>,
+}
+
+impl ChainOutcome {
+    /// Whether the whole chain was done.
+    pub fn is_done(&self) -> bool {
+        self.outcomes.iter().all(Outcome::is_done)
+    }
+}
+
+/// The accounts that a chain may touch, in id order and each once: those to lock.
+pub fn chain_accounts(steps: &[ChainStep], branch: BranchId, out: &mut Vec<AccountId>) {
+    out.clear();
+    for (index, step) in steps.iter().enumerate() {
+        // A reference into the chain leads to accounts that the step referred to has named already.
+        let is_inside = steps[..index].iter().any(|earlier| earlier.transfer.id == step.transfer.reference);
+        if !is_inside && let Ok((debit, credit)) = effective_accounts(&step.transfer, &step.reference, branch) {
+            out.extend([debit, credit]);
+        }
+    }
+    out.sort_unstable();
+    out.dedup();
+}
+
+/// Decides a chain. `accounts` are those of [`chain_accounts`] that exist, in id order. The record of step
+/// `i` is stamped `now + i` nanoseconds.
+pub fn decide_chain(
+    steps: &[ChainStep],
+    accounts: &[Account],
+    branch: BranchId,
+    actor: &Actor,
+    now: Timestamp,
+    out: &mut ChainOutcome,
+) {
+    assert!(accounts.is_sorted_by(|a, b| a.id < b.id), "accounts of a chain come in id order, each once");
+    out.outcomes.clear();
+    out.references.clear();
+    out.accounts.clear();
+    out.accounts.extend_from_slice(accounts);
+    for index in 0..steps.len() {
+        let reference = reference_inside(steps, out, index, branch, now);
+        out.references.push(reference);
+        let outcome = decide_step(steps, index, branch, actor, now, out);
+        out.outcomes.push(outcome);
+        if !outcome.is_done() {
+            break_chain(steps, accounts, branch, out, outcome.refusal);
+            return;
+        }
+    }
+}
+
+fn stamp(now: Timestamp, index: usize) -> Timestamp {
+    Timestamp::from_nanos(now.as_nanos().saturating_add(index as u64))
+}
+
+fn find(accounts: &[Account], id: AccountId) -> Option<usize> {
+    accounts.binary_search_by(|account| account.id.cmp(&id)).ok()
+}
+
+fn decide_step(
+    steps: &[ChainStep],
+    index: usize,
+    branch: BranchId,
+    actor: &Actor,
+    now: Timestamp,
+    out: &mut ChainOutcome,
+) -> Outcome {
+    let ChainStep { transfer, refusal, .. } = &steps[index];
+    let reference = &out.references[index];
+    let is_repeated_inside = steps[..index].iter().any(|earlier| earlier.transfer.id == transfer.id);
+    let known = refusal.or(is_repeated_inside.then_some(Refusal::IdAlreadyUsed));
+    let found = known.map_or_else(|| effective_accounts(transfer, reference, branch), Err);
+    let (debit, credit) = match found {
+        Ok((debit, credit)) => (find(&out.accounts, debit), find(&out.accounts, credit)),
+        Err(refusal) => return Outcome::refused(refusal, None, None),
+    };
+    let at = stamp(now, index);
+    let copies = &mut out.accounts;
+    let outcome = decide(transfer, reference, debit.map(|i| &copies[i]), credit.map(|i| &copies[i]), actor, at);
+    if let (true, Some(debit), Some(credit)) = (outcome.is_done(), debit, credit) {
+        let [debit, credit] =
+            copies.get_disjoint_mut([debit, credit]).expect("a transfer's two accounts differ, and both were found");
+        let (debit_lsn, credit_lsn) = (debit.lsn, credit.lsn);
+        outcome.apply(debit, credit, Lsn::ZERO, at);
+        (debit.lsn, credit.lsn) = (debit_lsn, credit_lsn);
+    }
+    outcome
+}
+
+/// What the step's reference is by the time its turn comes: the steps before it may have made it, or ended it.
+fn reference_inside(
+    steps: &[ChainStep],
+    out: &ChainOutcome,
+    index: usize,
+    branch: BranchId,
+    now: Timestamp,
+) -> Reference {
+    let ChainStep { transfer, reference, .. } = &steps[index];
+    if transfer.reference.is_none() {
+        return *reference;
+    }
+    let before = &steps[..index];
+    let ended = before.iter().rev().find(|step| step.transfer.reference == transfer.reference);
+    let ended = ended.and_then(|step| match step.transfer.kind {
+        TransferKind::Settle => Some(Ended::Hold(HoldEnd::Settled)),
+        TransferKind::Void => Some(Ended::Hold(HoldEnd::Voided)),
+        TransferKind::Reverse => Some(Ended::Reversed),
+        TransferKind::Transfer | TransferKind::Deposit | TransferKind::Withdraw | TransferKind::Hold => None,
+    });
+    match before.iter().position(|step| step.transfer.id == transfer.reference) {
+        Some(made) => {
+            let ChainStep { transfer: earlier, .. } = &steps[made];
+            let record = transfer_record(earlier, &out.references[made], branch, &out.outcomes[made]);
+            Reference::of_transfer(&record, Lsn::ZERO, stamp(now, made), ended)
+        }
+        None => match ended {
+            Some(Ended::Hold(end)) => Reference::Ended(end),
+            Some(Ended::Reversed) => Reference::ReversedBefore,
+            None => *reference,
+        },
+    }
+}
+
+/// Takes everything back. The step that failed keeps its refusal, and so does one that could not have been
+/// recorded under its id anyway; the rest is `ChainBroken`.
+fn break_chain(
+    steps: &[ChainStep],
+    accounts: &[Account],
+    branch: BranchId,
+    out: &mut ChainOutcome,
+    refusal: Option<Refusal>,
+) {
+    let failed = out.outcomes.len() - 1;
+    out.accounts.clear();
+    out.accounts.extend_from_slice(accounts);
+    out.outcomes.clear();
+    out.references.truncate(failed + 1);
+    for (index, step) in steps.iter().enumerate() {
+        if index > failed {
+            out.references.push(step.reference);
+        }
+        let is_repeated_inside = steps[..index].iter().any(|earlier| earlier.transfer.id == step.transfer.id);
+        let own = step.refusal.or(is_repeated_inside.then_some(Refusal::IdAlreadyUsed));
+        let answer = if index == failed { refusal } else { own.or(Some(Refusal::ChainBroken)) };
+        let found = effective_accounts(&step.transfer, &out.references[index], branch).ok();
+        let account = |id: Option<AccountId>| id.and_then(|id| find(accounts, id)).map(|i| &accounts[i]);
+        let outcome = Outcome::refused(
+            answer.expect("a broken chain has a refusal"),
+            account(found.map(|(debit, _)| debit)),
+            account(found.map(|(_, credit)| credit)),
+        );
+        out.outcomes.push(outcome);
+    }
+}

@@ -1,0 +1,188 @@
+//! A transfer as the rules see it: typed, and well formed as far as that can be told from the request alone.
+//!
+//! **Invariant:** a [`Transfer`] that came out of [`Transfer::from_wire`] has a valid id, only flags that go
+//! with its kind, the accounts, reference, time-out, amount, currency and code that its kind asks for, and
+//! names no account of another branch. None of these checks looks at the state of the ledger, so a refusal
+//! here leaves no trace and the id stays free.
+
+use tally_protocol::message::{self, TransferKind, transfer_flags};
+use tally_protocol::{AccountId, AccountKind, Amount, BranchId, Currency, Refusal, TransferId};
+
+/// A well-formed transfer. What the client may leave out, and did, is `NONE`, `None` or 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Chosen by the client; neither 0 nor all ones.
+    pub id: TransferId,
+    /// As written; [`AccountId::NONE`] where left out. See [`crate::effective_accounts`].
+    pub debit_account_id: AccountId,
+    /// As written; [`AccountId::NONE`] where left out.
+    pub credit_account_id: AccountId,
+    /// The hold to settle or void, or the transfer to reverse; else [`TransferId::NONE`].
+    pub reference: TransferId,
+    /// The client's own.
+    pub user_data_128: u128,
+    /// As written. Settle: 0 for all of the hold. Void, reverse: 0 or the whole amount.
+    pub amount: Amount,
+    /// The client's own.
+    pub user_data_64: u64,
+    /// The client's own.
+    pub user_data_32: u32,
+    /// Holds: seconds until it expires, 0 for never.
+    pub timeout_s: u32,
+    /// `None` where left out: that of the reference.
+    pub currency: Option<Currency>,
+    /// 0 where left out: that of the reference.
+    pub code: u16,
+    /// [`transfer_flags`].
+    pub flags: u16,
+    /// What it does.
+    pub kind: TransferKind,
+}
+
+/// Whether this kind acts on an earlier transfer, from which it takes what the client leaves out.
+pub(crate) const fn takes_reference(kind: TransferKind) -> bool {
+    match kind {
+        TransferKind::Settle | TransferKind::Void | TransferKind::Reverse => true,
+        TransferKind::Transfer | TransferKind::Deposit | TransferKind::Withdraw | TransferKind::Hold => false,
+    }
+}
+
+/// The flags that go with a kind.
+const fn flags_of(kind: TransferKind) -> u16 {
+    use transfer_flags::{BALANCING_CREDIT, BALANCING_DEBIT, LINKED, WANT_BALANCES};
+    let balancing = match kind {
+        TransferKind::Transfer | TransferKind::Hold => BALANCING_DEBIT | BALANCING_CREDIT,
+        // The cash account has no limit that could be balanced against.
+        TransferKind::Deposit => BALANCING_CREDIT,
+        TransferKind::Withdraw => BALANCING_DEBIT,
+        TransferKind::Settle | TransferKind::Void | TransferKind::Reverse => 0,
+    };
+    balancing | LINKED | WANT_BALANCES
+}
+
+const fn ensure(holds: bool, refusal: Refusal) -> Result<(), Refusal> {
+    if holds { Ok(()) } else { Err(refusal) }
+}
+
+impl Transfer {
+    /// Reads a transfer for `branch` off the wire.
+    ///
+    /// # Errors
+    /// The first that applies, in this order: `FieldInvalid` (the reserved byte), then those of
+    /// [`Refusal`]'s "malformed" group from `IdMustNotBeZero` to `CashSideMustBeZero` as listed there.
+    pub fn from_wire(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
+        ensure(wire.reserved == 0, Refusal::FieldInvalid)?;
+        let id = wire.id.get();
+        ensure(id != 0, Refusal::IdMustNotBeZero)?;
+        ensure(id != u128::MAX, Refusal::IdMustNotBeMax)?;
+        let flags = wire.flags.get();
+        ensure(flags & !transfer_flags::ALL == 0, Refusal::FlagReserved)?;
+        let kind = TransferKind::from_wire(wire.kind).ok_or(Refusal::KindInvalid)?;
+        ensure(flags & !flags_of(kind) == 0, Refusal::FlagsConflict)?;
+        let transfer = Self {
+            id: TransferId::new(id),
+            debit_account_id: AccountId::new(wire.debit_account_id.get()),
+            credit_account_id: AccountId::new(wire.credit_account_id.get()),
+            reference: TransferId::new(wire.reference.get()),
+            user_data_128: wire.user_data_128.get(),
+            amount: Amount::new(wire.amount.get()),
+            user_data_64: wire.user_data_64.get(),
+            user_data_32: wire.user_data_32.get(),
+            timeout_s: wire.timeout_s.get(),
+            currency: Currency::new(wire.currency.get()),
+            code: wire.code.get(),
+            flags,
+            kind,
+        };
+        transfer.check_accounts(branch)?;
+        transfer.check_reference()?;
+        ensure(transfer.timeout_s == 0 || kind == TransferKind::Hold, Refusal::TimeoutReservedForHold)?;
+        let is_complete = !takes_reference(kind);
+        ensure(!transfer.amount.is_zero() || !is_complete, Refusal::AmountMustNotBeZero)?;
+        let currency_left_out = wire.currency.get() == 0 && !is_complete;
+        ensure(transfer.currency.is_some() || currency_left_out, Refusal::CurrencyInvalid)?;
+        ensure(transfer.code != 0 || !is_complete, Refusal::CodeMustNotBeZero)?;
+        transfer.check_branch(branch)?;
+        Ok(transfer)
+    }
+
+    fn check_accounts(&self, branch: BranchId) -> Result<(), Refusal> {
+        let (debit, credit) = (self.debit_account_id, self.credit_account_id);
+        let may_leave_out = takes_reference(self.kind);
+        let debit_may_be_zero = may_leave_out || self.kind == TransferKind::Deposit;
+        let credit_may_be_zero = may_leave_out || self.kind == TransferKind::Withdraw;
+        ensure(debit_may_be_zero || !debit.is_none(), Refusal::DebitAccountMustNotBeZero)?;
+        ensure(debit.get() != u128::MAX, Refusal::DebitAccountMustNotBeMax)?;
+        ensure(credit_may_be_zero || !credit.is_none(), Refusal::CreditAccountMustNotBeZero)?;
+        ensure(credit.get() != u128::MAX, Refusal::CreditAccountMustNotBeMax)?;
+        let differ = match (self.kind, self.currency) {
+            (TransferKind::Deposit, Some(currency)) => credit != cash_account_id(branch, currency),
+            (TransferKind::Withdraw, Some(currency)) => debit != cash_account_id(branch, currency),
+            _ => debit != credit || debit.is_none(),
+        };
+        ensure(differ, Refusal::AccountsMustDiffer)
+    }
+
+    fn check_reference(&self) -> Result<(), Refusal> {
+        if !takes_reference(self.kind) {
+            return ensure(self.reference.is_none(), Refusal::ReferenceMustBeZero);
+        }
+        ensure(!self.reference.is_none(), Refusal::ReferenceMustNotBeZero)?;
+        ensure(self.reference.get() != u128::MAX, Refusal::ReferenceMustNotBeMax)?;
+        ensure(self.reference != self.id, Refusal::ReferenceMustDiffer)
+    }
+
+    fn check_branch(&self, branch: BranchId) -> Result<(), Refusal> {
+        let is_home = |id: AccountId| id.is_none() || id.branch() == branch;
+        ensure(is_home(self.debit_account_id) && is_home(self.credit_account_id), Refusal::WrongBranch)?;
+        let cash_side_is_zero = match self.kind {
+            TransferKind::Deposit => self.debit_account_id.is_none(),
+            TransferKind::Withdraw => self.credit_account_id.is_none(),
+            TransferKind::Transfer
+            | TransferKind::Hold
+            | TransferKind::Settle
+            | TransferKind::Void
+            | TransferKind::Reverse => true,
+        };
+        ensure(cash_side_is_zero, Refusal::CashSideMustBeZero)
+    }
+
+    /// The transfer as the client wrote it.
+    pub fn to_wire(&self) -> message::Transfer {
+        message::Transfer {
+            id: self.id.get().into(),
+            debit_account_id: self.debit_account_id.get().into(),
+            credit_account_id: self.credit_account_id.get().into(),
+            reference: self.reference.get().into(),
+            user_data_128: self.user_data_128.into(),
+            amount: self.amount.get().into(),
+            user_data_64: self.user_data_64.into(),
+            user_data_32: self.user_data_32.into(),
+            timeout_s: self.timeout_s.into(),
+            currency: self.currency.map_or(0, Currency::get).into(),
+            code: self.code.into(),
+            flags: self.flags.into(),
+            kind: self.kind as u8,
+            reserved: 0,
+        }
+    }
+
+    /// Whether `flag` of [`transfer_flags`] is set.
+    pub const fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// The branch's till in a currency: the other side of every deposit and withdrawal.
+pub const fn cash_account_id(branch: BranchId, currency: Currency) -> AccountId {
+    AccountId::of_house(branch, AccountKind::Cash, currency)
+}
+
+/// Checks a transfer id that a client names, e.g. to cancel it or to look it up.
+///
+/// # Errors
+/// `IdMustNotBeZero`, `IdMustNotBeMax`.
+pub fn check_transfer_id(id: TransferId) -> Result<(), Refusal> {
+    ensure(!id.is_none(), Refusal::IdMustNotBeZero)?;
+    ensure(id.get() != u128::MAX, Refusal::IdMustNotBeMax)
+}
