@@ -16,12 +16,13 @@
 //! either side's total, so neither can be refused by a limit, an overflow or a freeze.
 
 use tally_protocol::message::{Role, TransferKind, transfer_flags};
-use tally_protocol::{AccountStatus, Amount, CustomerId, Refusal, Timestamp};
+use tally_protocol::{AccountStatus, Amount, Refusal, Timestamp};
 
 use crate::account::{Account, Sums};
 use crate::actor::Actor;
 use crate::hold::Hold;
 use crate::outcome::Outcome;
+use crate::permissions::owns;
 use crate::reference::{Posted, Reference};
 use crate::transfer::Transfer;
 
@@ -108,8 +109,7 @@ fn check_owner(kind: TransferKind, debit: &Account, credit: &Account, actor: &Ac
     };
     let permitted = match actor.role {
         Role::Teller | Role::Admin => true,
-        // Customer 0 is the bank: a customer session without a number must not act for it.
-        Role::Customer => owner == actor.customer && actor.customer != CustomerId::BANK,
+        Role::Customer => owns(actor, owner),
         Role::Auditor => false,
     };
     if permitted { Ok(()) } else { Err(Refusal::NotOwner) }

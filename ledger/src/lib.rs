@@ -16,14 +16,18 @@ pub mod account;
 pub mod account_change;
 pub mod actor;
 pub mod chain;
+pub mod check;
 pub mod decide;
 pub mod hold;
 pub mod journal;
 pub mod outcome;
+pub mod permissions;
 pub mod reference;
 pub mod repeat;
 pub mod replay;
+pub mod state_hash;
 pub mod transfer;
+pub mod wire;
 
 pub use account::{Account, Sums};
 pub use account_change::{
@@ -34,7 +38,9 @@ pub use chain::{ChainOutcome, ChainStep, chain_accounts, decide_chain};
 pub use decide::{decide, expire_hold};
 pub use hold::{Hold, HoldEnd};
 pub use outcome::{Outcome, expiry_record, transfer_of_record, transfer_record};
+pub use permissions::{Action, may_read, permit};
 pub use reference::{Ended, Posted, Reference, effective_accounts};
 pub use repeat::{cancel_id, repeat, same_content};
 pub use replay::{RecordEffect, redo_account, redo_credit, redo_debit};
+pub use state_hash::StateHash;
 pub use transfer::{Transfer, cash_account_id, check_transfer_id};

@@ -1,0 +1,215 @@
+//! The ledger's values as the messages of `protocol`.
+//!
+//! Only translations: nothing here decides, except that `available` is worked out from sums and limits.
+
+use tally_protocol::message::{self, FeedKind, RESULT_REPEATED, TransferState};
+use tally_protocol::{Lsn, Refusal, Timestamp, TransferId};
+
+use crate::account::{Account, Sums};
+use crate::hold::HoldEnd;
+use crate::journal::record::{Record, RecordBody, TransferRecord};
+use crate::outcome::transfer_of_record;
+use crate::reference::Ended;
+
+/// An account's sums.
+pub fn sums_message(sums: &Sums) -> message::Sums {
+    message::Sums {
+        debits_held: sums.debits_held.get().into(),
+        debits_posted: sums.debits_posted.get().into(),
+        credits_held: sums.credits_held.get().into(),
+        credits_posted: sums.credits_posted.get().into(),
+    }
+}
+
+const NO_SUMS: message::Sums = message::Sums {
+    debits_held: message_u64(0),
+    debits_posted: message_u64(0),
+    credits_held: message_u64(0),
+    credits_posted: message_u64(0),
+};
+
+const fn message_u64(value: u64) -> zerocopy::byteorder::little_endian::U64 {
+    zerocopy::byteorder::little_endian::U64::new(value)
+}
+
+/// An account's balance; `available` counts the day of `now`.
+pub fn balance_message(account: &Account, now: Timestamp) -> message::Balance {
+    message::Balance {
+        id: account.id.get().into(),
+        sums: sums_message(&account.sums),
+        available: account.available(now).get().into(),
+        lsn: account.lsn.get().into(),
+        timestamp: account.timestamp.as_nanos().into(),
+        overdraft: account.overdraft.get().into(),
+        currency: account.currency.get().into(),
+        status: account.status as u8,
+        reserved: [0; 5],
+    }
+}
+
+/// All about an account.
+pub fn account_message(account: &Account) -> message::Account {
+    message::Account {
+        open: message::AccountOpen {
+            id: account.id.get().into(),
+            user_data_128: account.user_data_128.into(),
+            owner: account.owner.get().into(),
+            user_data_64: account.user_data_64.into(),
+            overdraft: account.overdraft.get().into(),
+            day_limit: account.day_limit.get().into(),
+            user_data_32: account.user_data_32.into(),
+            currency: account.currency.get().into(),
+            code: account.code.into(),
+            flags: account.flags.into(),
+            kind: account.kind as u8,
+            reserved: [0; 5],
+        },
+        sums: sums_message(&account.sums),
+        day_spent: account.day_spent.get().into(),
+        opened_at: account.opened_at.as_nanos().into(),
+        lsn: account.lsn.get().into(),
+        timestamp: account.timestamp.as_nanos().into(),
+        day: account.day.into(),
+        status: account.status as u8,
+        reserved: [0; 11],
+    }
+}
+
+fn result_flags(repeated: bool) -> u16 {
+    if repeated { RESULT_REPEATED } else { 0 }
+}
+
+fn refusal_code(refusal: Option<Refusal>) -> u16 {
+    refusal.map_or(0, Refusal::code)
+}
+
+/// The answer to a transfer that is recorded at `lsn`; `repeated` when it was recorded before this request.
+pub fn transfer_reply(
+    record: &TransferRecord,
+    lsn: Lsn,
+    timestamp: Timestamp,
+    repeated: bool,
+) -> message::TransferReply {
+    message::TransferReply {
+        timestamp: timestamp.as_nanos().into(),
+        lsn: lsn.get().into(),
+        amount: record.amount.get().into(),
+        refusal: refusal_code(record.refusal).into(),
+        flags: result_flags(repeated).into(),
+        reserved: 0.into(),
+    }
+}
+
+/// The answer to a transfer that left no trace.
+pub fn unrecorded_reply(refusal: Refusal) -> message::TransferReply {
+    message::TransferReply {
+        timestamp: 0.into(),
+        lsn: 0.into(),
+        amount: 0.into(),
+        refusal: refusal.code().into(),
+        flags: 0.into(),
+        reserved: 0.into(),
+    }
+}
+
+/// The answer about one of many. `timestamp` is that of the record, [`Timestamp::default`] where there is none.
+pub fn item_result(refusal: Option<Refusal>, timestamp: Timestamp, repeated: bool) -> message::ItemResult {
+    message::ItemResult {
+        timestamp: timestamp.as_nanos().into(),
+        refusal: refusal_code(refusal).into(),
+        flags: result_flags(repeated).into(),
+        reserved: 0.into(),
+    }
+}
+
+/// What a look-up says about a recorded transfer, given what a later record did to it.
+pub fn transfer_state(record: &TransferRecord, ended: Option<Ended>) -> TransferState {
+    match (record.refusal, ended) {
+        (Some(_), _) => TransferState::Refused,
+        (None, None) => TransferState::Done,
+        (None, Some(Ended::Hold(HoldEnd::Settled))) => TransferState::Settled,
+        (None, Some(Ended::Hold(HoldEnd::Voided))) => TransferState::Voided,
+        (None, Some(Ended::Hold(HoldEnd::Expired))) => TransferState::Expired,
+        (None, Some(Ended::Reversed)) => TransferState::Reversed,
+    }
+}
+
+/// What a look-up answers about the transfer that is recorded at `lsn`.
+pub fn transfer_found(
+    record: &TransferRecord,
+    lsn: Lsn,
+    timestamp: Timestamp,
+    ended: Option<Ended>,
+) -> message::TransferFound {
+    message::TransferFound {
+        transfer: transfer_of_record(record).to_wire(),
+        reply: transfer_reply(record, lsn, timestamp, false),
+        debit: sums_message(&record.debit),
+        credit: sums_message(&record.credit),
+        state: transfer_state(record, ended) as u8,
+        reserved: [0; 7],
+    }
+}
+
+/// What a look-up answers about an id that has no transfer, but a `state` (in flight, or cancelled).
+pub fn id_found(id: TransferId, state: TransferState, lsn: Lsn, timestamp: Timestamp) -> message::TransferFound {
+    message::TransferFound {
+        transfer: only_id(id),
+        reply: message::TransferReply {
+            timestamp: timestamp.as_nanos().into(),
+            lsn: lsn.get().into(),
+            ..unrecorded_reply_done()
+        },
+        debit: NO_SUMS,
+        credit: NO_SUMS,
+        state: state as u8,
+        reserved: [0; 7],
+    }
+}
+
+fn unrecorded_reply_done() -> message::TransferReply {
+    message::TransferReply { refusal: 0.into(), ..unrecorded_reply(Refusal::Busy) }
+}
+
+/// A transfer of which only the id is known.
+fn only_id(id: TransferId) -> message::Transfer {
+    message::Transfer { id: id.get().into(), ..zerocopy::FromZeros::new_zeroed() }
+}
+
+/// One record as the feed tells it.
+pub fn feed_entry(record: &Record) -> message::FeedEntry {
+    let (lsn, timestamp) = (record.lsn, record.timestamp);
+    let plain = |kind: FeedKind, transfer: message::Transfer| message::FeedEntry {
+        lsn: lsn.get().into(),
+        kind: kind as u8,
+        account_change: 0,
+        reserved: [0; 6],
+        transfer,
+        reply: message::TransferReply {
+            timestamp: timestamp.as_nanos().into(),
+            lsn: lsn.get().into(),
+            ..unrecorded_reply_done()
+        },
+        debit: NO_SUMS,
+        credit: NO_SUMS,
+    };
+    let moved = |kind: FeedKind, of: &TransferRecord| message::FeedEntry {
+        reply: transfer_reply(of, lsn, timestamp, false),
+        debit: sums_message(&of.debit),
+        credit: sums_message(&of.credit),
+        ..plain(kind, transfer_of_record(of).to_wire())
+    };
+    match &record.body {
+        RecordBody::Transfer(of) => moved(FeedKind::Transfer, of),
+        RecordBody::Expired(of) => moved(FeedKind::Expired, of),
+        RecordBody::Cancelled(id) => plain(FeedKind::Cancelled, only_id(*id)),
+        RecordBody::Account(change, account) => {
+            let named = message::Transfer { debit_account_id: account.id.get().into(), ..only_id(TransferId::NONE) };
+            message::FeedEntry {
+                account_change: *change as u8,
+                debit: sums_message(&account.sums),
+                ..plain(FeedKind::Account, named)
+            }
+        }
+    }
+}
