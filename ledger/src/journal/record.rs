@@ -235,6 +235,11 @@ impl TransferRecord {
             && self.timeout_s == 0
     }
 
+    /// Bytes that the record of a transfer takes in the log, known before its outcome is.
+    pub const fn len_bytes_of(is_plain: bool) -> usize {
+        RECORD_HEADER_LEN_BYTES + size_of::<RawTransfer>() + if is_plain { 0 } else { size_of::<RawExtension>() }
+    }
+
     fn raw(&self) -> RawTransfer {
         RawTransfer {
             id: U128::new(self.id.get()),
@@ -309,12 +314,17 @@ impl RecordBody {
     pub const fn len_bytes(&self) -> usize {
         let body = match self {
             Self::Transfer(transfer) | Self::Expired(transfer) => {
-                size_of::<RawTransfer>() + if transfer.is_plain() { 0 } else { size_of::<RawExtension>() }
+                return TransferRecord::len_bytes_of(transfer.is_plain());
             }
-            Self::Account(..) => size_of::<RawAccount>(),
+            Self::Account(change, _) => return Self::account_len_bytes(*change),
             Self::Cancelled(_) => size_of::<U128>(),
         };
         RECORD_HEADER_LEN_BYTES + body
+    }
+
+    /// Bytes that the record of a change to an account takes in the log; the same for every change.
+    pub const fn account_len_bytes(_change: AccountChange) -> usize {
+        RECORD_HEADER_LEN_BYTES + size_of::<RawAccount>()
     }
 }
 
