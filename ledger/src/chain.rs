@@ -7,7 +7,9 @@
 //! **Invariant:** either every outcome is done, or none is: then exactly one says why, and the others that
 //! could have been done are `ChainBroken`.
 
-use tally_protocol::message::TransferKind;
+use std::ops::Range;
+
+use tally_protocol::message::{self, CHAIN_LEN_MAX, TransferKind, transfer_flags};
 use tally_protocol::{AccountId, BranchId, Lsn, Refusal, Timestamp};
 
 use crate::account::Account;
@@ -25,8 +27,10 @@ pub struct ChainStep {
     pub transfer: Transfer,
     /// What the ledger knows of its reference, apart from this chain.
     pub reference: Reference,
-    /// A refusal that does not come from these rules, e.g. that the id is known (`Exists...`,
-    /// `IdAlreadyUsed` for the same content, `IdCancelled`). It breaks the chain at this step.
+    /// A refusal that does not come from these rules: that the id is known (`Exists...`, `IdCancelled`, or
+    /// `IdAlreadyUsed` for the same content), or that there is no room. It breaks the chain at this step.
+    /// A chain of which every step is known with the same content is not decided again: it is answered as
+    /// the first time.
     pub refusal: Option<Refusal>,
 }
 
@@ -47,6 +51,37 @@ impl ChainOutcome {
     pub fn is_done(&self) -> bool {
         self.outcomes.iter().all(Outcome::is_done)
     }
+}
+
+/// A stretch of a batch: one transfer alone, or a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Which of the batch's transfers.
+    pub range: Range<usize>,
+    /// Why the stretch cannot be done, whatever its transfers say; nothing of it is recorded. `ChainOpen`: the
+    /// batch ends before the chain does. `CountInvalid`: the chain has more than [`CHAIN_LEN_MAX`] steps.
+    /// The last transfer of the stretch is answered with it, the others with `ChainBroken`.
+    pub refusal: Option<Refusal>,
+}
+
+/// How a batch falls into single transfers and chains: `LINKED` joins a transfer to the next.
+pub fn stretches(transfers: &[message::Transfer]) -> impl Iterator<Item = Stretch> {
+    let is_linked = |index: usize| transfers[index].flags.get() & transfer_flags::LINKED != 0;
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        if start == transfers.len() {
+            return None;
+        }
+        let last = (start..transfers.len()).find(|&index| !is_linked(index));
+        let range = start..last.map_or(transfers.len(), |last| last + 1);
+        start = range.end;
+        let refusal = match last {
+            None => Some(Refusal::ChainOpen),
+            Some(_) if range.len() > CHAIN_LEN_MAX => Some(Refusal::CountInvalid),
+            Some(_) => None,
+        };
+        Some(Stretch { range, refusal })
+    })
 }
 
 /// The accounts that a chain may touch, in id order and each once: those to lock.

@@ -326,7 +326,8 @@ fn end_hold(hold: &Hold, posted: Amount, amount: Amount, debit: &Account, credit
     credit_sums.credits_held = minus(credit_sums.credits_held, hold.amount);
     credit_sums.credits_posted = plus(credit_sums.credits_posted, posted);
     let same_day = debit.day == hold.timestamp.day();
-    let day_spent = if same_day { minus(debit.day_spent, rest) } else { debit.day_spent };
+    // The counter is no money: one that is off must not stop the branch.
+    let day_spent = if same_day { debit.day_spent.saturating_sub(rest) } else { debit.day_spent };
     Outcome { refusal: None, day: debit.day, day_spent, amount, debit: debit_sums, credit: credit_sums }
 }
 

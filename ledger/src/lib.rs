@@ -34,7 +34,7 @@ pub use account_change::{
     Opened, cash_account, close_account, freeze_account, open_account, set_limits, unfreeze_account,
 };
 pub use actor::Actor;
-pub use chain::{ChainOutcome, ChainStep, chain_accounts, decide_chain};
+pub use chain::{ChainOutcome, ChainStep, Stretch, chain_accounts, decide_chain, stretches};
 pub use decide::{decide, expire_hold};
 pub use hold::{Hold, HoldEnd};
 pub use outcome::{Outcome, expiry_record, transfer_of_record, transfer_record};

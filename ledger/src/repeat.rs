@@ -4,9 +4,10 @@
 //! any other: the same transfer sent again is refused for the same reason, even if it would pass by now.
 
 use tally_protocol::message::{TransferKind, transfer_flags};
-use tally_protocol::{AccountId, Refusal};
+use tally_protocol::{AccountId, Currency, Refusal};
 
 use crate::journal::record::{GIVEN_CODE, GIVEN_CREDIT, GIVEN_CURRENCY, GIVEN_DEBIT, RecordBody, TransferRecord};
+use crate::outcome::as_written;
 use crate::transfer::{Transfer, takes_reference};
 
 /// Flags that say how a transfer travels, not what it is.
@@ -61,7 +62,7 @@ pub fn same_content(transfer: &Transfer, record: &TransferRecord) -> Result<(), 
     compare(transfer.user_data_128 == record.user_data_128, Refusal::ExistsWithDifferentUserData128)?;
     compare(transfer.user_data_64 == record.user_data_64, Refusal::ExistsWithDifferentUserData64)?;
     compare(transfer.user_data_32 == record.user_data_32, Refusal::ExistsWithDifferentUserData32)?;
-    let currency = transfer.currency.map_or(0, tally_protocol::Currency::get);
+    let currency = transfer.currency.map_or(0, Currency::get);
     compare(same_or_left_out(currency, record.currency, record, GIVEN_CURRENCY), Refusal::ExistsWithDifferentCurrency)?;
     compare(same_or_left_out(transfer.code, record.code, record, GIVEN_CODE), Refusal::ExistsWithDifferentCode)
 }
@@ -72,15 +73,15 @@ fn same_account(asked: AccountId, record: &TransferRecord, bit: u8) -> bool {
         return same_or_left_out(asked, recorded, record, bit);
     }
     // A deposit or withdrawal leaves the till's side out, always.
-    asked == crate::outcome::as_written(record, bit, recorded, AccountId::NONE)
+    asked == as_written(record, bit, recorded, AccountId::NONE)
 }
 
 /// Whether `asked` is what took effect, or was left out where it may be. A refusal may have come before the
-/// reference was known; then only what was written out the first time can be compared.
+/// reference was known: then only what was written the first time counts.
 fn same_or_left_out<T: Default + PartialEq>(asked: T, recorded: T, record: &TransferRecord, bit: u8) -> bool {
     if asked == T::default() && takes_reference(record.kind) {
-        let was_known = record.given & bit == 0 || record.refusal.is_none();
-        return was_known || recorded == T::default();
+        let was_left_out = record.given & bit == 0;
+        return was_left_out || record.refusal.is_none();
     }
     asked == recorded
 }
