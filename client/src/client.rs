@@ -1,0 +1,204 @@
+//! The client: a pool, a deadline, and the loop that tries again.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tally_protocol::reply::Reply;
+use tally_protocol::request::Request;
+use tally_protocol::{FRAME_HEADER_LEN_BYTES, FRAME_LEN_BYTES_MAX};
+
+use crate::outcome::UnknownReason;
+use crate::pool::Pool;
+use crate::retry::worth_another_attempt;
+use crate::{ConnectError, ConnectInfo, Dialer, Random, Refused, RequestError, RetryPolicy, Session};
+
+/// How a client behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientOptions {
+    /// Connections to the branch; each takes thousands of requests in flight, so one or two do for most.
+    pub connections: usize,
+    /// How long a call may take, all attempts together. It travels with the request: the branch does not begin
+    /// what nobody waits for any more.
+    pub deadline: Duration,
+    /// When to try again.
+    pub retry: RetryPolicy,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self { connections: 1, deadline: Duration::from_secs(10), retry: RetryPolicy::default() }
+    }
+}
+
+/// A client of one branch. Cheap to clone; all clones share the connections.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use tally_client::{Between, Client, ClientOptions, ConnectFile, Money, Outcome, next_transfer_id};
+/// use tally_protocol::{AccountId, Amount, Currency};
+///
+/// let info = ConnectFile::read("bank/connect.json".as_ref())?.connect_info(None)?;
+/// let client = Client::connect(info, ClientOptions::default()).await?;
+/// let branch_id = client.session().await?.branch_id;
+/// let between = Between {
+///     debit_account_id: AccountId::of_branch(branch_id, 1),
+///     credit_account_id: AccountId::of_branch(branch_id, 2),
+/// };
+/// let money = Money { amount: Amount::new(12_50), currency: Currency::EUR };
+/// let id = next_transfer_id();
+/// match client.transfer(id, between, money).await {
+///     Outcome::Done(receipt) => println!("done at {:?}", receipt.timestamp),
+///     Outcome::Refused(refused) => println!("refused: {refused}"),
+///     Outcome::NotSent { why, .. } => println!("nothing was sent: {why}"),
+///     Outcome::Unknown { id, why } => println!("not known ({why}): {:?}", client.make_final(id).await?),
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+    options: ClientOptions,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pool: Pool,
+    random: Mutex<Random>,
+}
+
+/// How a reply was read: the value, the branch's refusal, or something that does not answer this request.
+pub(crate) enum Answer<T> {
+    Value(T),
+    Refused(Refused),
+    Unexpected(String),
+}
+
+impl<T> Answer<T> {
+    /// For every reply that is not the one expected.
+    pub(crate) fn other(reply: Reply<'_>) -> Self {
+        match reply {
+            Reply::Refused(refused) => Self::Refused(refused.into()),
+            other => Self::Unexpected(format!("{:?}", other.message_type())),
+        }
+    }
+}
+
+/// How a call ended, and why an attempt of it, if any, was sent and got no answer.
+pub(crate) struct Ended<T> {
+    pub(crate) result: Result<T, RequestError>,
+    pub(crate) unanswered: Option<UnknownReason>,
+}
+
+impl Client {
+    /// Opens the first connection and logs in; the others follow when they are needed. Must be called, like
+    /// every method, inside a tokio runtime with time and IO enabled.
+    pub async fn connect(info: ConnectInfo, options: ClientOptions) -> Result<Self, ConnectError> {
+        let client = Self::new(info, options)?;
+        client.session().await?;
+        Ok(client)
+    }
+
+    /// A client that connects when it is first used.
+    pub fn new(info: ConnectInfo, options: ClientOptions) -> Result<Self, ConnectError> {
+        let pool = Pool::new(Dialer::new(info)?, options.connections, options.retry);
+        Ok(Self { inner: Arc::new(Inner { pool, random: Mutex::new(Random::from_system()) }), options })
+    }
+
+    /// The same connections with another deadline for each call.
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { inner: Arc::clone(&self.inner), options: ClientOptions { deadline, ..self.options } }
+    }
+
+    /// The same connections with another idea of when to try again.
+    pub fn with_retry(&self, retry: RetryPolicy) -> Self {
+        Self { inner: Arc::clone(&self.inner), options: ClientOptions { retry, ..self.options } }
+    }
+
+    /// Where the branch is, `host:port`.
+    pub fn endpoint(&self) -> &str {
+        self.inner.pool.endpoint()
+    }
+
+    /// What the branch said when it took the login.
+    pub async fn session(&self) -> Result<Session, ConnectError> {
+        Ok(self.inner.pool.get(Instant::now() + self.options.deadline).await?.session())
+    }
+
+    /// Closes the connections. Calls in flight end as lost; a later call opens new ones.
+    pub fn close(&self) {
+        self.inner.pool.close();
+    }
+
+    /// Sends `request` until it is answered, cannot be, or the deadline passes.
+    pub(crate) async fn request<T>(
+        &self,
+        request: &Request<'_>,
+        read: impl Fn(Reply<'_>) -> Answer<T>,
+    ) -> Result<T, RequestError> {
+        self.request_until(request, self.options.deadline, read).await.result
+    }
+
+    /// As [`Self::request`], for what changes the ledger: says also whether an attempt went unanswered.
+    pub(crate) async fn request_once_known<T>(
+        &self,
+        request: &Request<'_>,
+        read: impl Fn(Reply<'_>) -> Answer<T>,
+    ) -> Ended<T> {
+        self.request_until(request, self.options.deadline, read).await
+    }
+
+    pub(crate) async fn request_until<T>(
+        &self,
+        request: &Request<'_>,
+        within: Duration,
+        read: impl Fn(Reply<'_>) -> Answer<T>,
+    ) -> Ended<T> {
+        let deadline = Instant::now() + within;
+        let mut unanswered = None;
+        let mut attempt_index = 0;
+        loop {
+            let error = match self.attempt(request, deadline, &read).await {
+                Ok(value) => return Ended { result: Ok(value), unanswered },
+                Err(error) => error,
+            };
+            match &error {
+                RequestError::Lost(reason) => unanswered = Some(UnknownReason::Lost(*reason)),
+                RequestError::DeadlinePassed => unanswered = Some(UnknownReason::DeadlinePassed),
+                RequestError::Unexpected(what) => unanswered = Some(UnknownReason::Unexpected(what.clone())),
+                RequestError::Refused(_) | RequestError::NotSent(_) => {}
+            }
+            let wait = worth_another_attempt(&error)
+                .and_then(|hint| self.options.retry.backoff(attempt_index, hint, &mut self.lock_random()));
+            match wait {
+                Some(wait) if Instant::now() + wait < deadline => tokio::time::sleep(wait).await,
+                Some(_) | None => return Ended { result: Err(error), unanswered },
+            }
+            attempt_index += 1;
+        }
+    }
+
+    async fn attempt<T>(
+        &self,
+        request: &Request<'_>,
+        deadline: Instant,
+        read: &impl Fn(Reply<'_>) -> Answer<T>,
+    ) -> Result<T, RequestError> {
+        let connection = self.inner.pool.get(deadline).await?;
+        match connection.call(request, deadline, read).await? {
+            Some(Answer::Value(value)) => Ok(value),
+            Some(Answer::Refused(refused)) => Err(RequestError::Refused(refused)),
+            Some(Answer::Unexpected(what)) => Err(RequestError::Unexpected(what)),
+            None => Err(RequestError::NotSent(ConnectError::Unreachable {
+                endpoint: self.endpoint().to_owned(),
+                kind: "the connection had just ended".to_owned(),
+            })),
+        }
+    }
+
+    fn lock_random(&self) -> std::sync::MutexGuard<'_, Random> {
+        self.inner.random.lock().expect("nothing panics while it draws a number")
+    }
+}
+
+/// The most bytes that one frame's body can hold.
+pub(crate) const BODY_LEN_BYTES_MAX: usize = FRAME_LEN_BYTES_MAX - FRAME_HEADER_LEN_BYTES;

@@ -1,0 +1,1 @@
+//! Many connections kept full from one thread.
