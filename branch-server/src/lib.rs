@@ -12,9 +12,21 @@ pub mod bell;
 mod prefetch;
 pub mod sync;
 
-#[cfg(not(feature = "loom"))]
+pub mod acceptor;
+pub mod affinity;
+pub mod auth;
 pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod holds;
 pub mod ids;
 pub mod intake;
 pub mod journal;
+pub mod limits;
+pub mod lookup;
 pub mod replies;
+pub mod session;
+pub mod tls;
+pub mod tokens;
+pub mod users;
+pub mod worker;

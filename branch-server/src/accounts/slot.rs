@@ -80,6 +80,12 @@ impl Slot {
         Locked { slot: self, _guard: self.lock.lock() }
     }
 
+    /// The account's lock, if nobody holds it.
+    #[cfg(not(feature = "loom"))]
+    pub fn try_lock(&self) -> Option<Locked<'_>> {
+        self.lock.try_lock().map(|guard| Locked { slot: self, _guard: guard })
+    }
+
     /// A consistent copy, without a lock.
     pub fn read(&self) -> Account {
         loop {
@@ -127,6 +133,18 @@ impl Slot {
 pub struct Locked<'a> {
     slot: &'a Slot,
     _guard: MutexGuard<'a, ()>,
+}
+
+/// Locks two different accounts in rising order of id, whichever is the debit one.
+#[inline]
+pub fn lock_both<'a>(debit: &'a Slot, credit: &'a Slot) -> (Locked<'a>, Locked<'a>) {
+    if debit.id() < credit.id() {
+        let debit = debit.lock();
+        (debit, credit.lock())
+    } else {
+        let credit = credit.lock();
+        (debit.lock(), credit)
+    }
 }
 
 impl Locked<'_> {

@@ -116,6 +116,11 @@ impl Accounts {
         Opening { accounts: self, _lock: self.opening.lock() }
     }
 
+    /// The right to open accounts, if nobody has it.
+    pub fn try_opening(&self) -> Option<Opening<'_>> {
+        self.opening.try_lock().map(|lock| Opening { accounts: self, _lock: lock })
+    }
+
     /// Every account, in order of opening, each a consistent copy of its own instant.
     pub fn iter(&self) -> impl Iterator<Item = Account> + '_ {
         (0..self.len()).map(|number| self.slot(SlotNumber(number)).read())
@@ -136,8 +141,10 @@ impl<'a> Opening<'a> {
         if number >= self.accounts.len_max {
             return Err(AccountsFull);
         }
-        self.accounts.chunks[number as usize / CHUNK_LEN]
-            .get_or_init(|| (0..CHUNK_LEN).map(|_| Slot::default()).collect());
+        self.accounts.chunks[number as usize / CHUNK_LEN].get_or_init(|| {
+            let len = CHUNK_LEN.min(self.accounts.len_max as usize);
+            (0..len).map(|_| Slot::default()).collect()
+        });
         Ok(())
     }
 

@@ -1,0 +1,43 @@
+//! A hold whose time ran out: given back by the branch itself, with a record of its own.
+
+use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
+use tally_ledger::{expire_hold, expiry_record};
+use tally_protocol::{CustomerId, Timestamp, TransferId};
+
+use super::{Engine, Writer};
+use crate::accounts;
+
+impl Engine {
+    /// Ends the hold `id` if it is still open and due at `now`. `false` when the log has no room just now.
+    pub fn expire(&self, writer: &mut Writer, id: TransferId, now: Timestamp) -> bool {
+        let len_bytes = TransferRecord::len_bytes_of(true);
+        if writer.secure(len_bytes as u64).is_err() {
+            return false;
+        }
+        let Some(hold) = self.holds.get(id) else { return true };
+        let find = |id| self.accounts.find(id).expect("a hold's accounts exist");
+        let (debit_slot, credit_slot) = (find(hold.debit_account_id), find(hold.credit_account_id));
+        let (debit_lock, credit_lock) = accounts::lock_both(debit_slot, credit_slot);
+        // Settled or voided before the locks were there.
+        if self.holds.get(id).is_none() {
+            return true;
+        }
+        let (mut debit, mut credit) = (debit_lock.load(), credit_lock.load());
+        let reservation = writer.reserve(len_bytes as u64, 1, now);
+        let outcome = expire_hold(&hold, &debit, &credit);
+        outcome.apply(&mut debit, &mut credit, reservation.lsn(), reservation.timestamp());
+        debit_lock.publish_sums(&debit);
+        credit_lock.publish_sums(&credit);
+        self.holds.remove(id).expect("it was open under these locks");
+        self.ids.note_ended(id, reservation.lsn());
+        drop((debit_lock, credit_lock));
+        let record = Record {
+            lsn: reservation.lsn(),
+            timestamp: reservation.timestamp(),
+            actor: CustomerId::BANK,
+            body: RecordBody::Expired(expiry_record(&hold, &outcome)),
+        };
+        writer.fill(reservation, |space| record.encode_into(space));
+        true
+    }
+}

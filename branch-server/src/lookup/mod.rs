@@ -1,0 +1,204 @@
+//! Lookup: questions about the past that only the disk can answer, asked off the workers.
+//!
+//! ```text
+//!   worker --Job--> [lookup queue] --> lookup threads --Reply--> session   (a repeat: answered as the first time)
+//!      ^                                    |
+//!      '------------- Returned ------------'                               (never seen: go on with the rules)
+//! ```
+//!
+//! **Invariant:** a job that returns finds room: at most [`LookupConfig::jobs_max`] are out at a time, which
+//! a worker makes sure of before it sends one, and the queue back holds as many.
+
+mod answer;
+mod questions;
+mod resolve;
+mod threads;
+
+use bytes::Bytes;
+use crossbeam::channel;
+use crossbeam::queue::ArrayQueue;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tally_ledger::{Actor, Reference};
+use tally_protocol::TransferId;
+use tally_protocol::message;
+
+use crate::ids::LookedUp;
+use crate::intake::{Op, Request, SessionKey};
+
+pub use questions::{Answer, resolve};
+pub use resolve::{RecordReader, ResolveError};
+pub use threads::{LookupThreads, start};
+
+/// Bounds of the look-ups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LookupConfig {
+    /// Threads that read the disk.
+    pub threads: usize,
+    /// Jobs that may be out at a time; one more is `Busy`.
+    pub jobs_max: usize,
+}
+
+impl Default for LookupConfig {
+    fn default() -> Self {
+        Self { threads: 2, jobs_max: 16_384 }
+    }
+}
+
+/// A request without what it asks for: enough to reply to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// Where the reply goes.
+    pub session: SessionKey,
+    /// The client's number for it.
+    pub request_id: u64,
+    /// The client's trace id.
+    pub trace_id: u128,
+    /// When it must have begun; 0 for never too late.
+    pub deadline: u64,
+    /// On whose behalf.
+    pub actor: Actor,
+}
+
+impl Asker {
+    /// Parts a request from what it asks for.
+    pub fn of(request: Request) -> (Self, Op) {
+        let Request { session, request_id, trace_id, deadline, actor, op } = request;
+        (Self { session, request_id, trace_id, deadline, actor }, op)
+    }
+}
+
+/// A question for the disk.
+#[derive(Debug)]
+pub struct Job {
+    /// The worker that it returns to.
+    pub worker: usize,
+    /// What is asked.
+    pub question: Question,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub enum Question {
+    /// Whether a transfer, or its reference, is known.
+    Transfer(Asker, message::Transfer),
+    /// The same for each of a chain.
+    Chain(Asker, Bytes),
+    /// The same for one entry, or one linked chain, of a batch that waits for it.
+    BatchEntry {
+        /// Which batch of the worker.
+        batch: u64,
+        /// The entry, or the whole linked chain.
+        transfers: Vec<message::Transfer>,
+    },
+    /// Which of these ids of a batch were never used.
+    BatchIds {
+        /// Which batch of the worker.
+        batch: u64,
+        /// Ids that a filter could not rule out.
+        ids: Vec<TransferId>,
+    },
+    /// What became of a transfer.
+    GetTransfer(Asker, TransferId),
+    /// Whether the id may still be burnt.
+    CancelId(Asker, TransferId),
+}
+
+/// What the disk said about transfers that it does not know.
+#[derive(Clone, Debug, Default)]
+pub struct Looked {
+    /// Ids that were never used, and as of when.
+    pub absent: Vec<(TransferId, LookedUp)>,
+    /// References that are not open holds, what they are, and as of when.
+    pub references: Vec<(TransferId, Reference, LookedUp)>,
+}
+
+impl Looked {
+    /// What was found out about `id`.
+    pub fn absent(&self, id: TransferId) -> Option<&LookedUp> {
+        self.absent.iter().find(|(absent, _)| *absent == id).map(|(_, looked_up)| looked_up)
+    }
+
+    /// What was found out about `reference`.
+    pub fn reference(&self, reference: TransferId) -> Option<(Reference, LookedUp)> {
+        self.references.iter().find(|(id, ..)| *id == reference).map(|&(_, found, looked_up)| (found, looked_up))
+    }
+}
+
+/// A job on its way back to its worker.
+#[derive(Debug)]
+pub enum Returned {
+    /// The transfer is new: go on.
+    Transfer(Asker, message::Transfer, Looked),
+    /// The chain is new: go on.
+    Chain(Asker, Bytes, Looked),
+    /// The entry (or chain) of the batch is new: go on.
+    BatchEntryNew(u64, Looked),
+    /// The entry (or chain) of the batch was known: these are its answers.
+    BatchEntryKnown(u64, Vec<message::ItemResult>),
+    /// These ids of the batch, sorted, were never used.
+    BatchIds(u64, Vec<(TransferId, LookedUp)>),
+    /// The id was never used: burn it.
+    CancelId(Asker, TransferId, LookedUp),
+}
+
+/// The queues between the workers and the look-up threads.
+#[derive(Debug)]
+pub struct LookupQueues {
+    jobs: (channel::Sender<Job>, channel::Receiver<Job>),
+    returned: Vec<ArrayQueue<Returned>>,
+    /// Jobs that are out: asked and not yet taken back or answered. `0 <= out <= jobs_max`
+    out: AtomicUsize,
+    jobs_max: usize,
+}
+
+impl LookupQueues {
+    /// Queues for `workers` workers.
+    pub fn new(workers: usize, config: &LookupConfig) -> Self {
+        Self {
+            jobs: channel::bounded(config.jobs_max),
+            returned: (0..workers).map(|_| ArrayQueue::new(config.jobs_max)).collect(),
+            out: AtomicUsize::new(0),
+            jobs_max: config.jobs_max,
+        }
+    }
+
+    /// Sends a job, or gives it back when as many as allowed are out.
+    pub fn ask(&self, job: Job) -> Result<(), Job> {
+        if self.out.fetch_add(1, Ordering::Relaxed) >= self.jobs_max {
+            self.out.fetch_sub(1, Ordering::Relaxed);
+            return Err(job);
+        }
+        self.jobs.0.try_send(job).map_err(|refused| refused.into_inner())
+    }
+
+    /// The next job that came back for `worker`.
+    pub fn take_back(&self, worker: usize) -> Option<Returned> {
+        let returned = self.returned[worker].pop()?;
+        self.out.fetch_sub(1, Ordering::Relaxed);
+        Some(returned)
+    }
+
+    /// Whether something came back for `worker`.
+    pub fn has_returned(&self, worker: usize) -> bool {
+        !self.returned[worker].is_empty()
+    }
+
+    /// Jobs that are out.
+    pub fn out(&self) -> usize {
+        self.out.load(Ordering::Relaxed)
+    }
+
+    /// The jobs, for a look-up thread to wait on.
+    fn jobs(&self) -> &channel::Receiver<Job> {
+        &self.jobs.1
+    }
+
+    fn give_back(&self, worker: usize, returned: Returned) {
+        self.returned[worker].push(returned).expect("as many places as jobs may be out");
+    }
+
+    /// The job was answered here and does not go back.
+    fn answered(&self) {
+        self.out.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,172 @@
+//! One question, answered: the same function for the look-up threads and the simulator.
+
+use tally_ledger::cancel_id;
+use tally_ledger::journal::record::{Record, RecordBody};
+use tally_ledger::wire::item_result;
+use tally_protocol::message::{self, MessageType};
+use tally_protocol::{AccountId, Refusal, Timestamp, TransferId};
+use zerocopy::IntoBytes;
+
+use super::answer;
+use super::resolve::{RecordReader, ResolveError, Resolver};
+use super::{Asker, Looked, Question, Returned};
+use crate::engine::Engine;
+use crate::replies::ReplyBody;
+
+/// What a question led to.
+#[derive(Debug)]
+pub enum Answer {
+    /// The asker can be told. Everything in it was durable before it was read.
+    Reply(Asker, ReplyBody),
+    /// The worker goes on with it.
+    Return(Returned),
+}
+
+/// Answers a question from what `reader` reads. Blocking.
+pub fn resolve<R: RecordReader>(engine: &Engine, reader: &R, question: Question) -> Answer {
+    Reading { engine, resolver: Resolver { engine, reader } }.resolve(question)
+}
+
+struct Reading<'a, R> {
+    engine: &'a Engine,
+    resolver: Resolver<'a, R>,
+}
+
+enum Found {
+    /// None of them is known.
+    New(Looked),
+    /// The record of each that is.
+    Known(Vec<Option<Record>>),
+}
+
+impl<R: RecordReader> Reading<'_, R> {
+    fn resolve(&self, question: Question) -> Answer {
+        match question {
+            Question::Transfer(asker, transfer) => match self.look_up(std::slice::from_ref(&transfer)) {
+                Ok(Found::New(looked)) => Answer::Return(Returned::Transfer(asker, transfer, looked)),
+                Ok(Found::Known(records)) => {
+                    let record = records.into_iter().flatten().next().expect("the one that was asked for is known");
+                    Answer::Reply(asker, answer::repeated(&transfer, &record, self.engine.branch))
+                }
+                Err(error) => failed(asker, &error),
+            },
+            Question::Chain(asker, entries) => {
+                let transfers = crate::worker::transfers_of(&entries).expect("the worker checked the length");
+                match self.look_up(transfers) {
+                    Ok(Found::New(looked)) => Answer::Return(Returned::Chain(asker, entries, looked)),
+                    Ok(Found::Known(records)) => {
+                        let items = self.chain_items(transfers, &records).as_bytes().to_vec();
+                        Answer::Reply(asker, ReplyBody::Items(MessageType::ChainReply, items.into()))
+                    }
+                    Err(error) => failed(asker, &error),
+                }
+            }
+            Question::BatchEntry { batch, transfers } => Answer::Return(match self.look_up(&transfers) {
+                Ok(Found::New(looked)) => Returned::BatchEntryNew(batch, looked),
+                Ok(Found::Known(records)) => Returned::BatchEntryKnown(batch, self.chain_items(&transfers, &records)),
+                Err(error) => {
+                    log(&error);
+                    let items = transfers.iter().map(|_| answer::refused_item(Refusal::Busy)).collect();
+                    Returned::BatchEntryKnown(batch, items)
+                }
+            }),
+            Question::BatchIds { batch, mut ids } => {
+                ids.sort_unstable();
+                ids.dedup();
+                // What is known, or cannot be read now, is met again when the entry's turn comes.
+                let looked_up = ids.into_iter().filter_map(|id| Some((id, self.engine.ids.lookup_on_disk(id).ok()?)));
+                let absent = looked_up.filter(|(_, looked_up)| looked_up.facts.record.is_none()).collect();
+                Answer::Return(Returned::BatchIds(batch, absent))
+            }
+            Question::GetTransfer(asker, id) => match self.resolver.known(id) {
+                Ok(known) => Answer::Reply(asker, answer::found(&asker, &known, |record| self.owns(&asker, record))),
+                Err(error) => failed(asker, &error),
+            },
+            Question::CancelId(asker, id) => self.cancel_id(asker, id),
+        }
+    }
+
+    fn cancel_id(&self, asker: Asker, id: TransferId) -> Answer {
+        let known = match self.resolver.known(id) {
+            Ok(known) => known,
+            Err(error) => return failed(asker, &error),
+        };
+        let item = match cancel_id(known.record.as_ref().map(|record| &record.body)) {
+            Ok(true) => return Answer::Return(Returned::CancelId(asker, id, known.looked_up)),
+            Ok(false) => {
+                let timestamp = known.record.map_or(Timestamp::default(), |record| record.timestamp);
+                item_result(None, timestamp, true)
+            }
+            Err(refusal) => answer::refused_item(refusal),
+        };
+        Answer::Reply(asker, ReplyBody::Item(MessageType::CancelIdReply, item))
+    }
+
+    /// Whether any of the transfers' ids is known; if none is, what they refer to.
+    fn look_up(&self, transfers: &[message::Transfer]) -> Result<Found, ResolveError> {
+        let resolver = &self.resolver;
+        let mut looked = Looked::default();
+        let mut records = Vec::with_capacity(transfers.len());
+        for transfer in transfers {
+            let id = TransferId::new(transfer.id.get());
+            let known = resolver.known(id)?;
+            looked.absent.push((id, known.looked_up));
+            records.push(known.record);
+        }
+        if records.iter().any(Option::is_some) {
+            return Ok(Found::Known(records));
+        }
+        for transfer in transfers {
+            let reference = TransferId::new(transfer.reference.get());
+            let in_chain = transfers.iter().any(|earlier| earlier.id.get() == reference.get());
+            if !reference.is_none() && !in_chain {
+                let (found, looked_up) = resolver.reference(reference)?;
+                looked.references.push((reference, found, looked_up));
+            }
+        }
+        Ok(Found::New(looked))
+    }
+
+    /// A chain, some of which is known: the first answers again if all of it is, unchanged; else nothing
+    /// is done and each says why.
+    fn chain_items(&self, transfers: &[message::Transfer], records: &[Option<Record>]) -> Vec<message::ItemResult> {
+        let item = |(transfer, record): (&message::Transfer, &Option<Record>)| match record {
+            Some(record) => answer::repeated_item(transfer, record, self.engine.branch),
+            None => answer::refused_item(Refusal::ChainBroken),
+        };
+        let mut items: Vec<_> = transfers.iter().zip(records).map(item).collect();
+        let is_repeat = |item: &message::ItemResult| item.flags.get() & message::RESULT_REPEATED != 0;
+        if !items.iter().all(is_repeat) {
+            for item in items.iter_mut().filter(|item| is_repeat(item)) {
+                *item = answer::refused_item(Refusal::IdAlreadyUsed);
+            }
+        }
+        items
+    }
+
+    /// Whether the asking customer owns one of the accounts of the record.
+    fn owns(&self, asker: &Asker, record: &Record) -> bool {
+        let owned =
+            |id: AccountId| self.engine.accounts.find(id).is_some_and(|slot| slot.read().owner == asker.actor.customer);
+        match &record.body {
+            RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) => {
+                owned(transfer.debit_account_id) || owned(transfer.credit_account_id)
+            }
+            RecordBody::Account(..) | RecordBody::Cancelled(_) => false,
+        }
+    }
+
+    fn resolver(&self) -> Resolver<'_> {
+        Resolver { engine: &self.engine, journal: &self.journal }
+    }
+}
+
+fn failed(asker: Asker, error: &ResolveError) -> Answer {
+    log(error);
+    let text = Some("the past could not be read from disk; see the branch's log".into());
+    Answer::Reply(asker, ReplyBody::Refused { refusal: Refusal::Busy, retry_after_ms: 1_000, text })
+}
+
+fn log(error: &ResolveError) {
+    tracing::error!(stage = "lookup", %error, "the past could not be read");
+}

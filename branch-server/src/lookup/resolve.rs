@@ -1,0 +1,104 @@
+//! What the id index and the journal together know of a transfer id. Blocking: for look-up threads only.
+
+use tally_ledger::journal::record::{Record, RecordBody};
+use tally_ledger::{Ended, Reference};
+use tally_protocol::{Lsn, TransferId};
+
+use crate::engine::Engine;
+use crate::ids::LookedUp;
+use crate::journal::{Journal, ReadError};
+
+/// The disk did not give what the id index says is there.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// The id index could not be read.
+    #[error("id index: {0}")]
+    Ids(#[from] crate::ids::IdError),
+    /// The journal could not be read.
+    #[error("journal: {0}")]
+    Journal(#[from] ReadError),
+    /// The record at that position is of another kind than the index says.
+    #[error("the record at {lsn} does not belong to transfer {id}")]
+    Mismatch {
+        /// The id that was asked for.
+        id: TransferId,
+        /// Where its record should be.
+        lsn: Lsn,
+    },
+}
+
+/// What became of a transfer id, durably.
+#[derive(Debug)]
+pub struct Known {
+    /// The record that used it: a transfer, posted or refused, or a cancel. `None`: never used.
+    pub record: Option<Record>,
+    /// What a later record did to it.
+    pub ended: Option<Ended>,
+    /// As of when.
+    pub looked_up: LookedUp,
+}
+
+/// Where records are read from: the journal, or the simulator's disk.
+pub trait RecordReader {
+    /// The record at `lsn`, once it is durable.
+    ///
+    /// # Errors
+    /// When it cannot be read, or never becomes durable.
+    fn read_durable(&self, lsn: Lsn) -> Result<Record, ReadError>;
+}
+
+impl RecordReader for Journal {
+    fn read_durable(&self, lsn: Lsn) -> Result<Record, ReadError> {
+        self.wait_durable(lsn);
+        self.read_record(lsn)
+    }
+}
+
+/// Reads the past.
+#[derive(Clone, Copy)]
+pub struct Resolver<'a, R> {
+    /// Ids and open holds.
+    pub engine: &'a Engine,
+    /// The records.
+    pub reader: &'a R,
+}
+
+impl<R: RecordReader> Resolver<'_, R> {
+    /// What became of `id`; waits until that is durable.
+    pub fn known(&self, id: TransferId) -> Result<Known, ResolveError> {
+        let looked_up = self.engine.ids.lookup_on_disk(id)?;
+        let record = looked_up.facts.record.map(|lsn| self.record_of(id, lsn)).transpose()?;
+        let ended = looked_up.facts.ended.map(|lsn| self.ended(id, lsn)).transpose()?;
+        Ok(Known { record, ended, looked_up })
+    }
+
+    /// What a settle, void or reversal finds under its `reference`.
+    pub fn reference(&self, reference: TransferId) -> Result<(Reference, LookedUp), ResolveError> {
+        let known = self.known(reference)?;
+        let found = match &known.record {
+            Some(record) => Reference::of_record(&record.body, record.lsn, record.timestamp, known.ended),
+            None => Reference::Absent,
+        };
+        Ok((found, known.looked_up))
+    }
+
+    fn record_of(&self, id: TransferId, lsn: Lsn) -> Result<Record, ResolveError> {
+        let record = self.reader.read_durable(lsn)?;
+        let is_it = match &record.body {
+            RecordBody::Transfer(transfer) => transfer.id == id,
+            RecordBody::Cancelled(cancelled) => *cancelled == id,
+            RecordBody::Expired(_) | RecordBody::Account(..) => false,
+        };
+        if is_it { Ok(record) } else { Err(ResolveError::Mismatch { id, lsn }) }
+    }
+
+    fn ended(&self, id: TransferId, lsn: Lsn) -> Result<Ended, ResolveError> {
+        let record = self.reader.read_durable(lsn)?;
+        let is_it = match &record.body {
+            RecordBody::Transfer(transfer) => transfer.reference == id,
+            RecordBody::Expired(hold) => hold.id == id,
+            RecordBody::Account(..) | RecordBody::Cancelled(_) => false,
+        };
+        Ended::of_record(&record.body).filter(|_| is_it).ok_or(ResolveError::Mismatch { id, lsn })
+    }
+}

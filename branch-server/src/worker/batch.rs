@@ -1,0 +1,265 @@
+//! A batch, worked in slices and in order: entry k is applied before entry k+1, whatever either needs.
+//!
+//! ```text
+//!   Scanning --(no id may be old)----------------------------.
+//!      '--(ask about those that may)--> waits for BatchIds --+--> Working <--> waits for one entry (a known id,
+//!                                                                   |          or a reference in the past)
+//!                                                                   '--> done: reply
+//! ```
+
+use bytes::Bytes;
+use tally_ledger::wire::item_result;
+use tally_protocol::message::{self, MessageType, RESULT_REPEATED, transfer_flags};
+use tally_protocol::{Lsn, Refusal, Timestamp, TransferId};
+use zerocopy::IntoBytes;
+
+use super::Worker;
+use super::requests::transfers_of;
+use crate::clock;
+use crate::engine::{ChainStep, Step};
+use crate::ids::{LookedUp, Recent};
+use crate::lookup::{Asker, Job, Looked, Question};
+use crate::replies::{Reply, ReplyBody, ReplySender};
+
+/// Batches that one worker has in hand at a time; each may hold a megabyte.
+pub(super) const OPEN_MAX: usize = 16;
+/// Entries of batches worked in one cycle: about 100 microseconds, which a single payment may have to wait.
+pub(super) const SLICE_LEN: usize = 256;
+/// Entries whose cache misses overlap.
+const BURST_LEN: usize = 16;
+
+enum Phase {
+    /// Looking for ids that may be old, from this entry on.
+    Scanning { next: usize, maybe_old: Vec<TransferId> },
+    /// The disk was asked.
+    Waiting,
+    /// Applying.
+    Working,
+}
+
+/// One batch in hand.
+pub(super) struct Batch {
+    number: u64,
+    asker: Asker,
+    entries: Bytes,
+    phase: Phase,
+    /// Entries answered so far: `0 <= answered == results.len() / 16 <= entries`
+    answered: usize,
+    results: Vec<u8>,
+    gate: Lsn,
+    /// Ids that a filter could not rule out but the disk did, sorted.
+    absent: Vec<(TransferId, LookedUp)>,
+    /// What was found out about the next entry, or chain.
+    looked: Option<Looked>,
+}
+
+impl Batch {
+    pub(super) fn new(number: u64, asker: Asker, entries: Bytes) -> Self {
+        let count = entries.len() / message::Transfer::LEN_BYTES;
+        Self {
+            number,
+            asker,
+            entries,
+            phase: Phase::Scanning { next: 0, maybe_old: Vec::new() },
+            answered: 0,
+            results: Vec::with_capacity(count * message::ItemResult::LEN_BYTES),
+            gate: Lsn::ZERO,
+            absent: Vec::new(),
+            looked: None,
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.answered == self.len()
+    }
+
+    fn len(&self) -> usize {
+        self.entries.len() / message::Transfer::LEN_BYTES
+    }
+
+    /// Works at most `budget` entries. Returns how many it worked; 0 while it waits for the disk.
+    pub(super) fn work(&mut self, worker: &mut Worker, budget: usize, now: Timestamp, now_ns: u64) -> usize {
+        match std::mem::replace(&mut self.phase, Phase::Waiting) {
+            Phase::Waiting => 0,
+            Phase::Scanning { next, maybe_old } => self.scan(worker, next, maybe_old, budget),
+            Phase::Working => {
+                self.phase = Phase::Working;
+                self.apply(worker, budget, now, now_ns)
+            }
+        }
+    }
+
+    fn scan(&mut self, worker: &mut Worker, next: usize, mut maybe_old: Vec<TransferId>, budget: usize) -> usize {
+        let entries = self.entries.clone();
+        let transfers = transfers_of(&entries).expect("the session checked the length");
+        let slice = &transfers[next..transfers.len().min(next + budget)];
+        for burst in slice.chunks(BURST_LEN) {
+            burst.iter().for_each(|transfer| worker.engine.ids.prefetch(TransferId::new(transfer.id.get())));
+            let ids = burst.iter().map(|transfer| TransferId::new(transfer.id.get()));
+            maybe_old.extend(ids.filter(|id| worker.engine.ids.facts_recent(*id) == Recent::MaybeOld));
+        }
+        let next = next + slice.len();
+        if next < transfers.len() {
+            self.phase = Phase::Scanning { next, maybe_old };
+        } else if maybe_old.is_empty() {
+            self.phase = Phase::Working;
+        } else {
+            self.ask(worker, Question::BatchIds { batch: self.number, ids: maybe_old });
+        }
+        slice.len()
+    }
+
+    fn apply(&mut self, worker: &mut Worker, budget: usize, now: Timestamp, now_ns: u64) -> usize {
+        if self.asker.deadline != 0 && now_ns > self.asker.deadline {
+            let rest = self.len() - self.answered;
+            (0..rest).for_each(|_| {
+                self.answer(item_result(Some(Refusal::DeadlinePassed), Timestamp::default(), false), Lsn::ZERO)
+            });
+            return rest;
+        }
+        let entries = self.entries.clone();
+        let transfers = transfers_of(&entries).expect("the session checked the length");
+        let started = self.answered;
+        let mut prefetched = started;
+        while self.answered < transfers.len() && self.answered - started < budget {
+            if prefetched <= self.answered {
+                let burst = &transfers[self.answered..transfers.len().min(self.answered + BURST_LEN)];
+                worker.engine.prefetch(|| burst.iter());
+                prefetched = self.answered + burst.len();
+            }
+            if !self.apply_next(worker, transfers, now) {
+                break;
+            }
+        }
+        // Waiting for the disk is no work: the caller may rest.
+        self.answered - started
+    }
+
+    /// The next entry, or the whole chain that starts there. `false` when it has to wait.
+    fn apply_next(&mut self, worker: &mut Worker, transfers: &[message::Transfer], now: Timestamp) -> bool {
+        let first = &transfers[self.answered];
+        let linked = |transfer: &message::Transfer| transfer.flags.get() & transfer_flags::LINKED != 0;
+        if !linked(first) {
+            return self.apply_single(worker, first, now);
+        }
+        let rest = &transfers[self.answered..];
+        match rest.iter().position(|transfer| !linked(transfer)) {
+            Some(last) => self.apply_chain(worker, &rest[..=last], now),
+            None => {
+                for _ in rest {
+                    self.answer(item_result(Some(Refusal::ChainOpen), Timestamp::default(), false), Lsn::ZERO);
+                }
+                true
+            }
+        }
+    }
+
+    fn apply_single(&mut self, worker: &mut Worker, transfer: &message::Transfer, now: Timestamp) -> bool {
+        let looked =
+            self.looked.take().or_else(|| self.known_absent(std::iter::once(TransferId::new(transfer.id.get()))));
+        match worker.engine.transfer(&mut worker.writer, transfer, &self.asker, looked.as_ref(), now) {
+            Step::Done(done) => {
+                worker.count(&done);
+                self.answer(item_result(done.refusal, done.timestamp, false), done.lsn);
+                true
+            }
+            Step::NotRecorded(Refusal::Busy) => false,
+            Step::NotRecorded(refusal) => {
+                self.answer(item_result(Some(refusal), Timestamp::default(), false), Lsn::ZERO);
+                true
+            }
+            Step::InFlight => false,
+            Step::Lookup => self.ask_about(worker, std::slice::from_ref(transfer)),
+        }
+    }
+
+    fn apply_chain(&mut self, worker: &mut Worker, chain: &[message::Transfer], now: Timestamp) -> bool {
+        let ids = chain.iter().map(|transfer| TransferId::new(transfer.id.get()));
+        let looked = self.looked.take().or_else(|| self.known_absent(ids));
+        match worker.engine.chain(&mut worker.writer, chain, &self.asker, looked.as_ref(), now, clock::monotonic_nanos)
+        {
+            ChainStep::Done(dones) => {
+                for done in &dones {
+                    worker.count(done);
+                    self.answer(item_result(done.refusal, done.timestamp, false), done.lsn);
+                }
+                true
+            }
+            ChainStep::Refused(Refusal::Busy) | ChainStep::InFlight => false,
+            ChainStep::Refused(refusal) => {
+                chain
+                    .iter()
+                    .for_each(|_| self.answer(item_result(Some(refusal), Timestamp::default(), false), Lsn::ZERO));
+                true
+            }
+            ChainStep::NotRecorded(refusals) => {
+                for refusal in refusals {
+                    self.answer(item_result(Some(refusal), Timestamp::default(), false), Lsn::ZERO);
+                }
+                true
+            }
+            ChainStep::Lookup => self.ask_about(worker, chain),
+        }
+    }
+
+    /// What the scan found out about `ids`, if anything.
+    fn known_absent(&self, ids: impl Iterator<Item = TransferId>) -> Option<Looked> {
+        if self.absent.is_empty() {
+            return None;
+        }
+        let place = |id| self.absent.binary_search_by_key(&id, |(absent, _)| *absent).ok();
+        let absent: Vec<_> = ids.filter_map(place).map(|at| self.absent[at]).collect();
+        (!absent.is_empty()).then(|| Looked { absent, references: Vec::new() })
+    }
+
+    fn ask_about(&mut self, worker: &mut Worker, transfers: &[message::Transfer]) -> bool {
+        self.ask(worker, Question::BatchEntry { batch: self.number, transfers: transfers.to_vec() });
+        false
+    }
+
+    fn ask(&mut self, worker: &mut Worker, question: Question) {
+        self.phase = Phase::Waiting;
+        if let Err(job) = worker.lookups.ask(Job { worker: worker.number, question }) {
+            // Too many are out: the batch goes on by itself in a later cycle.
+            self.phase = match job.question {
+                Question::BatchIds { ids, .. } => Phase::Scanning { next: self.len(), maybe_old: ids },
+                _ => Phase::Working,
+            };
+        }
+    }
+
+    pub(super) fn ids_are_new(&mut self, absent: Vec<(TransferId, LookedUp)>) {
+        self.absent = absent;
+        self.phase = Phase::Working;
+    }
+
+    pub(super) fn entry_is_new(&mut self, looked: Looked) {
+        self.looked = Some(looked);
+        self.phase = Phase::Working;
+    }
+
+    pub(super) fn entry_was_known(&mut self, items: Vec<message::ItemResult>) {
+        for item in items {
+            debug_assert!(item.refusal.get() != 0 || item.flags.get() & RESULT_REPEATED != 0);
+            // The look-up waited until the record was durable.
+            self.answer(item, Lsn::ZERO);
+        }
+        self.phase = Phase::Working;
+    }
+
+    fn answer(&mut self, item: message::ItemResult, gate: Lsn) {
+        self.results.extend_from_slice(item.as_bytes());
+        self.answered += 1;
+        self.gate = self.gate.max(gate);
+    }
+
+    pub(super) fn reply(self, replies: &mut ReplySender) {
+        let Asker { session, request_id, trace_id, .. } = self.asker;
+        let body = ReplyBody::Items(MessageType::BatchReply, self.results.into());
+        replies.push(self.gate, Reply { session, request_id, trace_id, body });
+    }
+}

@@ -1,0 +1,196 @@
+//! One request at a time: from what was asked to a reply behind its gate.
+
+use bytes::Bytes;
+use tally_ledger::wire::{account_message, balance_message, item_result, sums_message};
+use tally_protocol::message::{self, MessageType};
+use tally_protocol::{AccountId, Lsn, Refusal, Timestamp};
+use zerocopy::IntoBytes;
+
+use super::{Running, WAITING_LEN_MAX};
+use crate::clock;
+use crate::engine::{AccountOp, AccountOutcome, Cancel, ChainStep, Done, Read, Step};
+use crate::intake::{Op, Request};
+use crate::lookup::{Asker, Looked, Question, Returned};
+use crate::replies::ReplyBody;
+
+impl Running {
+    pub(super) fn handle(&mut self, request: Request, now: Timestamp, now_ns: u64) {
+        let (asker, op) = Asker::of(request);
+        if asker.deadline != 0 && now_ns > asker.deadline {
+            return self.refuse(asker, Refusal::DeadlinePassed, 0);
+        }
+        match op {
+            Op::Transfer(transfer) => self.transfer(asker, transfer, None, now),
+            Op::Chain(entries) => self.chain(asker, entries, None, now),
+            Op::CloseAccount(id) => self.change_account(asker, id, AccountOp::Close, now),
+            Op::FreezeAccount(id) => self.change_account(asker, id, AccountOp::Freeze, now),
+            Op::UnfreezeAccount(id) => self.change_account(asker, id, AccountOp::Unfreeze, now),
+            Op::SetLimits(limits) => {
+                let id = AccountId::new(limits.id.get());
+                self.change_account(asker, id, AccountOp::SetLimits(limits), now);
+            }
+            Op::CancelId(id) => self.ask(asker, Question::CancelId(asker, id)),
+            Op::GetTransfer(id) => self.ask(asker, Question::GetTransfer(asker, id)),
+            Op::GetBalance(id) => self.read(asker, id, |account| ReplyBody::Balance(balance_message(account, now))),
+            Op::GetAccount(id) => {
+                self.read(asker, id, |account| ReplyBody::Account(Box::new(account_message(account))))
+            }
+            Op::Batch(_) | Op::OpenAccounts(_) | Op::ReadFeed(_) => unreachable!("bulk work has a queue of its own"),
+        }
+    }
+
+    pub(super) fn handle_returned(&mut self, returned: Returned, now: Timestamp, _now_ns: u64) {
+        match returned {
+            Returned::Transfer(asker, transfer, looked) => self.transfer(asker, transfer, Some(&looked), now),
+            Returned::Chain(asker, entries, looked) => self.chain(asker, entries, Some(&looked), now),
+            Returned::CancelId(asker, id, looked_up) => {
+                match self.worker.engine.cancel(&mut self.worker.writer, id, &looked_up, asker.actor, now) {
+                    Cancel::Done { lsn, timestamp } => {
+                        self.reply(
+                            asker,
+                            lsn,
+                            ReplyBody::Item(MessageType::CancelIdReply, item_result(None, timestamp, false)),
+                        );
+                    }
+                    Cancel::AskAgain => self.ask(asker, Question::CancelId(asker, id)),
+                    Cancel::Refused(refusal) => self.refuse(asker, refusal, 5),
+                }
+            }
+            Returned::BatchEntryNew(number, looked) => self.batch(number, |batch| batch.entry_is_new(looked)),
+            Returned::BatchEntryKnown(number, items) => self.batch(number, |batch| batch.entry_was_known(items)),
+            Returned::BatchIds(number, absent) => self.batch(number, |batch| batch.ids_are_new(absent)),
+        }
+    }
+
+    fn batch(&mut self, number: u64, tell: impl FnOnce(&mut super::batch::Batch)) {
+        let batch = self.batches.iter_mut().find(|batch| batch.number() == number);
+        tell(batch.expect("a batch stays until its questions are answered"));
+    }
+
+    fn transfer(&mut self, asker: Asker, transfer: message::Transfer, looked: Option<&Looked>, now: Timestamp) {
+        let worker = &mut self.worker;
+        match worker.engine.transfer(&mut worker.writer, &transfer, &asker, looked, now) {
+            Step::Done(done) => {
+                worker.count(&done);
+                let balances = (transfer.flags.get() & message::transfer_flags::WANT_BALANCES != 0)
+                    .then(|| [sums_message(&done.debit), sums_message(&done.credit)]);
+                let reply = message::TransferReply {
+                    timestamp: done.timestamp.as_nanos().into(),
+                    lsn: done.lsn.get().into(),
+                    amount: done.amount.get().into(),
+                    refusal: done.refusal.map_or(0, Refusal::code).into(),
+                    flags: 0.into(),
+                    reserved: 0.into(),
+                };
+                self.reply(asker, done.lsn, ReplyBody::Transfer { reply, balances });
+            }
+            Step::NotRecorded(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
+            Step::InFlight => self.wait(asker, Op::Transfer(transfer)),
+            Step::Lookup => self.ask(asker, Question::Transfer(asker, transfer)),
+        }
+    }
+
+    fn chain(&mut self, asker: Asker, entries: Bytes, looked: Option<&Looked>, now: Timestamp) {
+        let worker = &mut self.worker;
+        let Some(transfers) = transfers_of(&entries) else {
+            return self.refuse(asker, Refusal::BodyLenInvalid, 0);
+        };
+        match worker.engine.chain(&mut worker.writer, transfers, &asker, looked, now, clock::monotonic_nanos) {
+            ChainStep::Done(dones) => {
+                let mut items = Vec::with_capacity(dones.len() * message::ItemResult::LEN_BYTES);
+                let mut gate = Lsn::ZERO;
+                for done in &dones {
+                    worker.count(done);
+                    gate = gate.max(done.lsn);
+                    items.extend_from_slice(item_result(done.refusal, done.timestamp, false).as_bytes());
+                }
+                self.reply(asker, gate, ReplyBody::Items(MessageType::ChainReply, items.into()));
+            }
+            ChainStep::NotRecorded(refusals) => {
+                let mut items = Vec::with_capacity(refusals.len() * message::ItemResult::LEN_BYTES);
+                for refusal in refusals {
+                    items.extend_from_slice(item_result(Some(refusal), Timestamp::default(), false).as_bytes());
+                }
+                self.reply(asker, Lsn::ZERO, ReplyBody::Items(MessageType::ChainReply, items.into()));
+            }
+            ChainStep::Refused(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
+            ChainStep::InFlight => self.wait(asker, Op::Chain(entries)),
+            ChainStep::Lookup => self.ask(asker, Question::Chain(asker, entries)),
+        }
+    }
+
+    /// Another worker has the id in hand: the request is tried again in the next cycle.
+    fn wait(&mut self, asker: Asker, op: Op) {
+        if self.waiting.len() >= WAITING_LEN_MAX {
+            return self.refuse(asker, Refusal::Busy, 1);
+        }
+        let Asker { session, request_id, trace_id, deadline, actor } = asker;
+        self.waiting.push_back(Request { session, request_id, trace_id, deadline, actor, op });
+    }
+
+    fn change_account(&mut self, asker: Asker, id: AccountId, op: AccountOp, now: Timestamp) {
+        let reply_type = op.reply_type();
+        let worker = &mut self.worker;
+        match worker.engine.change_account(&mut worker.writer, id, op, asker.actor, now) {
+            AccountOutcome::NotTaken(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
+            outcome => {
+                let (gate, item) = account_item(outcome);
+                self.reply(asker, gate, ReplyBody::Item(reply_type, item));
+            }
+        }
+    }
+
+    pub(super) fn open_accounts(&mut self, asker: Asker, entries: &Bytes, now: Timestamp) {
+        let Ok(opens) = <[message::AccountOpen] as zerocopy::FromBytes>::ref_from_bytes(entries) else {
+            return self.refuse(asker, Refusal::BodyLenInvalid, 0);
+        };
+        let mut items = Vec::with_capacity(opens.len() * message::ItemResult::LEN_BYTES);
+        let mut gate = Lsn::ZERO;
+        for open in opens {
+            let worker = &mut self.worker;
+            let outcome = worker.engine.open_account(&mut worker.writer, open, asker.actor, now);
+            let (seen, result) = account_item(outcome);
+            gate = gate.max(seen);
+            items.extend_from_slice(result.as_bytes());
+        }
+        self.reply(asker, gate, ReplyBody::Items(MessageType::OpenAccountsReply, items.into()));
+    }
+
+    fn read(&mut self, asker: Asker, id: AccountId, body: impl FnOnce(&tally_ledger::Account) -> ReplyBody) {
+        match self.worker.engine.read(id, asker.actor) {
+            Read::Found(account) => self.reply(asker, account.lsn, body(&account)),
+            Read::Refused(refusal) => self.refuse(asker, refusal, 0),
+        }
+    }
+}
+
+impl super::Worker {
+    pub(super) fn count(&self, done: &Done) {
+        use std::sync::atomic::Ordering;
+        let counter = if done.refusal.is_none() { &self.stats.posted } else { &self.stats.refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Whole transfers, in place.
+pub(crate) fn transfers_of(entries: &[u8]) -> Option<&[message::Transfer]> {
+    <[message::Transfer] as zerocopy::FromBytes>::ref_from_bytes(entries).ok()
+}
+
+/// The answer about one account, and what it waits for.
+fn account_item(outcome: AccountOutcome) -> (Lsn, message::ItemResult) {
+    match outcome {
+        AccountOutcome::Done { gate, timestamp, repeated } => (gate, item_result(None, timestamp, repeated)),
+        AccountOutcome::Refused { gate, refusal } => (gate, item_result(Some(refusal), Timestamp::default(), false)),
+        AccountOutcome::NotTaken(refusal) => (Lsn::ZERO, item_result(Some(refusal), Timestamp::default(), false)),
+    }
+}
+
+/// When it makes sense to try again, in milliseconds.
+fn retry_hint_ms(refusal: Refusal) -> u32 {
+    match refusal {
+        Refusal::Busy => 5,
+        Refusal::DiskFull => 1_000,
+        _ => 0,
+    }
+}
