@@ -106,6 +106,15 @@ impl Transfer {
         Ok(transfer)
     }
 
+    /// Whether its record needs no extension: it refers to nothing, has no time-out and no user data.
+    pub const fn is_plain(&self) -> bool {
+        self.reference.is_none()
+            && self.user_data_128 == 0
+            && self.user_data_64 == 0
+            && self.user_data_32 == 0
+            && self.timeout_s == 0
+    }
+
     fn check_accounts(&self, branch: BranchId) -> Result<(), Refusal> {
         let (debit, credit) = (self.debit_account_id, self.credit_account_id);
         let may_leave_out = takes_reference(self.kind);
