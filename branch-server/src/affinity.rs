@@ -1,0 +1,46 @@
+//! Pinning threads to cores.
+//!
+//! Pinning is a wish: in a container or under a cgroup the kernel may refuse it, and the server runs
+//! all the same. What was refused is logged once.
+
+use std::sync::Once;
+
+/// The cores that this process may use, in order. Empty where the kernel does not say.
+///
+/// A thread that is spawned from a pinned one inherits its single core, so ask before pinning anything.
+pub fn cores() -> Vec<core_affinity::CoreId> {
+    core_affinity::get_core_ids().unwrap_or_default()
+}
+
+/// Pins the calling thread to `core`. Returns whether it worked.
+///
+/// Threads that it spawns afterwards inherit the pin; let helpers be spawned by a thread that is not
+/// pinned.
+pub fn pin(core: core_affinity::CoreId) -> bool {
+    static WARNED: Once = Once::new();
+    let pinned = core_affinity::set_for_current(core);
+    if !pinned {
+        WARNED.call_once(|| {
+            tracing::warn!(core = core.id, "the kernel does not let us pin threads; running unpinned");
+        });
+    }
+    pinned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_to_a_core_of_ours_and_reports_a_core_that_is_not_there() {
+        std::thread::spawn(|| {
+            let cores = cores();
+            assert!(!cores.is_empty());
+            assert!(pin(cores[0]));
+            assert_eq!(super::cores().len(), 1, "the mask of a pinned thread has one core");
+            assert!(!pin(core_affinity::CoreId { id: 1_000_000 }));
+        })
+        .join()
+        .expect("the thread does not panic");
+    }
+}
