@@ -102,8 +102,6 @@ pub enum JournalIo {
 pub struct JournalConfig {
     /// A power of two, 4 MiB to 1 GiB.
     pub segment_len_bytes: u64,
-    /// Whether the page cache is bypassed.
-    pub direct_io: bool,
     /// How it writes.
     pub io: JournalIo,
     /// Free space below which writes are refused.
@@ -293,7 +291,6 @@ impl Getter<'_> {
         }
         Ok(JournalConfig {
             segment_len_bytes,
-            direct_io: self.flag("journal.direct_io"),
             io: self.choice(
                 "journal.io",
                 &[("auto", JournalIo::Auto), ("uring", JournalIo::Uring), ("blocking", JournalIo::Blocking)],

@@ -257,12 +257,12 @@ mod tests {
     fn what_is_not_understood_is_named() {
         let cases: [(&str, &[(&str, &str)], &[(&str, &str)], &str); 7] = [
             ("[branch]\nidd = 2", &[], &[], "unknown key `branch.idd` (file t.toml)"),
-            ("[workers]\ndirect_io = true", &[], &[], "did you mean `journal.direct_io`?"),
+            ("[journal]\npin = true", &[], &[], "did you mean `workers.pin`?"),
             ("id = 2", &[], &[], "unknown key `id`"),
             ("[branch]\nid = \"two\"", &[], &[], "`branch.id` (file t.toml): expected a whole number"),
             ("", &[("TALLY_BRANCH_ID", "two")], &[], "`branch.id` (env TALLY_BRANCH_ID): expected a whole number"),
             ("", &[("TALLY_BRANCH_IDD", "2")], &[], "unknown key `TALLY_BRANCH_IDD`"),
-            ("", &[], &[("journal.direct_io", "maybe")], "`journal.direct_io` (flag): expected true or false"),
+            ("", &[], &[("workers.pin", "maybe")], "`workers.pin` (flag): expected true or false"),
         ];
         for (file, env, flags, expected) in cases {
             let error = layers(file, env, flags).expect_err(expected).to_string();
