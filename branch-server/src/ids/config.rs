@@ -3,8 +3,8 @@
 /// Sizes of an [`super::IdIndex`]. The defaults suit a branch that takes hundreds of thousands of transfers a second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdConfig {
-    /// Ids in memory before they are written out as a run. Memory: up to twice this many entries of 43..64 bytes
-    /// (one generation fills while another is written), and replay after a crash reads as many records.
+    /// Ids in memory before they are written out as a run. Memory: up to twice this many entries of 50 bytes, because
+    /// one generation fills while another is written; and replay after a crash reads as many records.
     pub generation_len_max: usize,
     /// Parts of the recent table, each with its own lock: a power of two.
     pub shard_count: usize,
@@ -21,7 +21,7 @@ pub struct IdConfig {
 impl Default for IdConfig {
     fn default() -> Self {
         Self {
-            generation_len_max: 4 << 20,
+            generation_len_max: 2 << 20,
             shard_count: 64,
             filter_bits_per_id: 20,
             merge_fan_in: 4,
@@ -35,6 +35,16 @@ impl IdConfig {
     pub(super) const fn shard_len_max(&self) -> usize {
         let share = self.generation_len_max / self.shard_count;
         if share == 0 { 1 } else { share }
+    }
+
+    /// Homes that a shard's table begins with: a power of two below those that a whole generation needs at two
+    /// thirds full, so that it becomes just as large as needed, and a quiet branch stays small.
+    pub(super) const fn shard_home_count_min(&self) -> usize {
+        let mut home_count = self.shard_len_max() * 3 / 2 + 1;
+        while home_count > 1024 {
+            home_count = home_count.div_ceil(2);
+        }
+        home_count
     }
 
     /// Entries of one shard at which new ids are refused: the disk has fallen two generations behind.

@@ -13,12 +13,25 @@ use super::run::run_file_name;
 
 const MANIFEST_TMP_NAME: &str = "ids.manifest.tmp";
 
+/// What was just done, and to which path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "tests look at each step"))]
+pub(super) enum Effect {
+    RunCreated,
+    RunWritten,
+    RunSynced,
+    RunRemoved,
+    ManifestPrepared,
+    ManifestPublished,
+    DirSynced,
+}
+
 /// The index's own directory.
 pub(super) struct Dir {
     path: PathBuf,
     /// Tests look at the directory after each step, as a crash would leave it.
     #[cfg(test)]
-    pub(super) after_step: Option<Box<dyn Fn(&Path) + Send + Sync>>,
+    pub(super) after_step: Option<Box<dyn Fn(Effect, &Path) + Send + Sync>>,
 }
 
 impl Dir {
@@ -71,15 +84,15 @@ impl Dir {
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(IdError::Io { path, source: errno.into() }),
         }
-        self.step();
+        self.step(Effect::RunCreated, &path);
         Ok((path, file))
     }
 
     /// Makes a written run file durable, under its name.
     pub(super) fn sync_run(&self, path: &Path, file: &File) -> Result<(), IdError> {
-        self.step();
+        self.step(Effect::RunWritten, path);
         file.sync_all().map_err(IdError::io(path))?;
-        self.step();
+        self.step(Effect::RunSynced, path);
         self.sync()
     }
 
@@ -93,7 +106,7 @@ impl Dir {
                 tracing::warn!(path = %path.display(), %error, "a run file that is not needed stays until the next start")
             }
         }
-        self.step();
+        self.step(Effect::RunRemoved, &path);
     }
 
     /// Writes the next manifest beside the present one. Failing leaves the present one as it is.
@@ -105,7 +118,7 @@ impl Dir {
             file.sync_all()
         };
         write().map_err(IdError::io(&path))?;
-        self.step();
+        self.step(Effect::ManifestPrepared, &path);
         Ok(())
     }
 
@@ -114,25 +127,25 @@ impl Dir {
     pub(super) fn publish_manifest(&self) -> Result<(), IdError> {
         let path = self.path.join(MANIFEST_FILE_NAME);
         fs::rename(self.path.join(MANIFEST_TMP_NAME), &path).map_err(IdError::io(&path))?;
-        self.step();
+        self.step(Effect::ManifestPublished, &path);
         self.sync()
     }
 
     fn sync(&self) -> Result<(), IdError> {
         let sync = || File::open(&self.path)?.sync_all();
         sync().map_err(IdError::io(&self.path))?;
-        self.step();
+        self.step(Effect::DirSynced, &self.path);
         Ok(())
     }
 
     #[cfg(test)]
-    fn step(&self) {
+    fn step(&self, effect: Effect, path: &Path) {
         if let Some(after_step) = &self.after_step {
-            after_step(&self.path);
+            after_step(effect, path);
         }
     }
 
     #[cfg(not(test))]
     #[allow(clippy::unused_self, reason = "tests look at each step")]
-    const fn step(&self) {}
+    const fn step(&self, _effect: Effect, _path: &Path) {}
 }

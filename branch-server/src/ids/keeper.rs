@@ -92,12 +92,13 @@ impl Keeper {
 
     /// Writes out what the recent table holds at this moment.
     fn rotate(&mut self) -> Result<(), Stop> {
+        let config = &self.shared.config;
+        let mut fresh = std::mem::take(&mut self.spare);
+        fresh.resize_with(config.shard_count, || Table::new(config.shard_bits(), config.shard_home_count_min()));
         let covered = self.shared.accepted();
-        let mut frozen = Vec::with_capacity(self.shared.config.shard_count);
-        for mut shard in self.shared.shards() {
-            let fresh = self.spare.pop().unwrap_or_else(|| Table::new(self.shared.config.shard_bits()));
-            frozen.push(shard.freeze(fresh));
-        }
+        let frozen: Vec<_> = self.shared.shards().zip(fresh).map(|(mut shard, fresh)| shard.freeze(fresh)).collect();
+        // Shards that were full until now have asked again. Whoever waits for a position looks after the publication.
+        self.shared.signal.take_rotation();
         if frozen.iter().all(|table| table.len() == 0) && covered <= self.manifest.covered {
             self.publish_frozen(frozen, Arc::clone(&self.runs));
             return Ok(());

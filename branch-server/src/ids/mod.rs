@@ -23,6 +23,8 @@ mod filter;
 mod hash;
 mod in_flight;
 mod keeper;
+#[cfg(all(test, feature = "loom"))]
+mod loom_tests;
 mod manifest;
 mod merge;
 mod recovery;
@@ -32,7 +34,7 @@ mod run_writer;
 mod shard;
 mod shared;
 mod table;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests;
 
 use std::path::Path;

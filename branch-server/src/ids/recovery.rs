@@ -1,6 +1,7 @@
 //! Filling the index from the journal at start, before anybody asks it anything.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tally_protocol::{Lsn, TransferId};
 
@@ -85,16 +86,16 @@ impl IdRecovery {
             // Pairs with the acquire load in `accepted`: what is below was noted before.
             shared.replayed.store(lsn.get(), Ordering::Release);
             if len >= shared.config.shard_len_full() {
-                wait_for_room(&shared);
+                wait_for_room(&shared, id);
             }
         }
     }
 }
 
-/// Waits until a generation was written out, unless nothing is written any more: then the table grows.
-fn wait_for_room(shared: &Shared) {
-    let published = shared.signal.state().published_count;
-    shared.signal.wait(std::time::Duration::from_secs(3600), |state| {
-        state.published_count != published || state.ended || state.stop
-    });
+/// Waits until the shard of `id` has room because a generation was frozen. Where nothing is written any more, the
+/// table grows instead.
+fn wait_for_room(shared: &Shared, id: TransferId) {
+    while shared.shard_of(id).1.active_len() >= shared.config.shard_len_full() && !shared.signal.state().ended {
+        shared.signal.wait(Duration::from_millis(1), |state| state.ended);
+    }
 }

@@ -29,14 +29,15 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(hasher: IdHasher, shard_bits: u32, runs: Arc<RunSet>) -> Self {
-        Self { hasher, in_flight: InFlight::new(), active: Table::new(shard_bits), frozen: None, runs }
+    pub(super) fn new(hasher: IdHasher, active: Table, runs: Arc<RunSet>) -> Self {
+        Self { hasher, in_flight: InFlight::new(), active, frozen: None, runs }
     }
 
     /// Asks the CPU to fetch what [`Self::reserve`] will read.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
         self.active.prefetch(hash);
+        self.active.prefetch_slot(hash);
         if let Some(frozen) = &self.frozen {
             frozen.prefetch(hash);
         }

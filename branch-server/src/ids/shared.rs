@@ -9,6 +9,7 @@ use super::config::IdConfig;
 use super::hash::{IdHasher, place};
 use super::run::RunSet;
 use super::shard::Shard;
+use super::table::Table;
 use super::{IdError, LogPositions};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 
@@ -43,8 +44,8 @@ pub(super) struct Counters {
 
 impl Shared {
     pub(super) fn new(config: IdConfig, hasher: IdHasher, runs: &Arc<RunSet>, covered: Lsn) -> Self {
-        let bits = config.shard_bits();
-        let shard = |_| Padded(Mutex::new(Shard::new(hasher, bits, Arc::clone(runs))));
+        let table = || Table::new(config.shard_bits(), config.shard_home_count_min());
+        let shard = |_| Padded(Mutex::new(Shard::new(hasher, table(), Arc::clone(runs))));
         Self {
             shards: (0..config.shard_count).map(shard).collect(),
             config,
