@@ -1,5 +1,6 @@
 //! Checkers of the invariants that a state must satisfy by itself, shared by tests and the simulator.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use tally_protocol::message::account_flags;
@@ -73,9 +74,10 @@ const fn ensure(holds: bool, violation: Violation) -> Result<(), Violation> {
 ///
 /// # Errors
 /// [`Violation::NotConserved`] for the first currency, by number, in which they do not.
-pub fn conservation<'a>(accounts: impl IntoIterator<Item = &'a Account>) -> Result<(), Violation> {
+pub fn conservation<A: Borrow<Account>>(accounts: impl IntoIterator<Item = A>) -> Result<(), Violation> {
     let mut totals: BTreeMap<Currency, [u128; 4]> = BTreeMap::new();
     for account in accounts {
+        let account = account.borrow();
         let total = totals.entry(account.currency).or_default();
         let Sums { debits_held, debits_posted, credits_held, credits_posted } = account.sums;
         for (total, sum) in total.iter_mut().zip([debits_posted, credits_posted, debits_held, credits_held]) {
