@@ -74,9 +74,8 @@ impl FrameError {
     /// The code that the peer is told before the connection is closed.
     pub const fn refusal(self) -> Refusal {
         match self {
-            Self::TooShort { .. } | Self::TooLong { .. } | Self::Version { .. } | Self::Reserved => {
-                Refusal::FrameInvalid
-            }
+            Self::TooShort { .. } | Self::TooLong { .. } | Self::Reserved => Refusal::FrameInvalid,
+            Self::Version { .. } => Refusal::VersionUnsupported,
         }
     }
 }
@@ -177,6 +176,7 @@ mod tests {
         assert_eq!(with(|header| header.reserved = 1), Err(FrameError::Reserved));
         assert_eq!(with(|header| header.reserved_2.set(1)), Err(FrameError::Reserved));
         assert_eq!(FrameError::Reserved.refusal(), Refusal::FrameInvalid);
+        assert_eq!(FrameError::Version { version: 2 }.refusal(), Refusal::VersionUnsupported);
     }
 
     #[test]

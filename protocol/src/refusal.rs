@@ -40,9 +40,9 @@ refusals! {
     Busy = 1 "busy";
     /// The deadline in the header passed before the request was begun.
     DeadlinePassed = 2 "deadline_passed";
-    /// The first frame must be a hello.
+    /// The first frame must be a hello; the connection is closed.
     HelloExpected = 3 "hello_expected";
-    /// No version is spoken by both sides.
+    /// No version is spoken by both sides, or a frame's header names another one; the connection is closed.
     VersionUnsupported = 4 "version_unsupported";
     /// Log in first.
     LoginRequired = 5 "login_required";
@@ -56,7 +56,7 @@ refusals! {
     BodyLenInvalid = 9 "body_len_invalid";
     /// A field holds a value that its description rules out.
     FieldInvalid = 10 "field_invalid";
-    /// The frame header is broken (length, version or reserved field); the connection is closed.
+    /// The frame header is broken (length or reserved field); the connection is closed.
     FrameInvalid = 11 "frame_invalid";
     /// A frame was begun and not finished in time; the connection is closed.
     FrameStalled = 12 "frame_stalled";
@@ -312,17 +312,16 @@ impl Refusal {
         )
     }
 
-    /// Whether the server closes the connection behind this refusal.
+    /// Whether the server closes the connection behind this refusal, whenever it is sent. `LoginRequired` and
+    /// `ShuttingDown` may be the last words too: with request id 0 they are about the connection.
     pub const fn closes_connection(self) -> bool {
         matches!(
             self,
             Self::HelloExpected
                 | Self::VersionUnsupported
-                | Self::LoginRequired
                 | Self::FrameInvalid
                 | Self::FrameStalled
                 | Self::ReplyStalled
-                | Self::SessionEnded
         )
     }
 }

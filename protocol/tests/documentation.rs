@@ -79,6 +79,6 @@ fn what_closes_the_connection_is_said_to() {
         let row =
             rows(&document).into_iter().find(|row| row[0] == refusal.code().to_string() && row[1] == refusal.name());
         let row = row.unwrap_or_else(|| panic!("{refusal} is not documented"));
-        assert_eq!(row[2].contains("closes"), refusal.closes_connection(), "{refusal}: {}", row[2]);
+        assert_eq!(row[2].contains("the connection closes"), refusal.closes_connection(), "{refusal}: {}", row[2]);
     }
 }

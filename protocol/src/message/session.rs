@@ -130,9 +130,9 @@ wire! {
         24 durable: U64,
         /// Everything before this position is in the newest checkpoint.
         32 checkpoint: U64,
-        /// Transfers posted since the ledger began.
+        /// Transfers posted since the process began to serve.
         40 transfers_posted: U64,
-        /// Transfers refused and recorded since the ledger began.
+        /// Transfers refused and recorded since the process began to serve.
         48 transfers_refused: U64,
         /// The branch's clock, in nanoseconds since 1970.
         56 server_time: U64,
