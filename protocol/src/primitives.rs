@@ -450,7 +450,7 @@ mod tests {
         assert_eq!(Currency::from_code("XXX"), None);
         assert_eq!((Currency::new(0), Currency::new(1_000)), (None, None));
         assert_eq!(Currency::new(7).expect("in range").to_string(), "007");
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = std::collections::BTreeSet::new();
         assert!(CURRENCIES.iter().all(|(code, numeric, _)| code.len() == 3 && seen.insert(numeric)));
     }
 
@@ -477,7 +477,7 @@ mod tests {
         // 4,096 neighbours into 4,096 buckets, by either end of the hash: a random function fills
         // 1 - 1/e = 63 % of them; demand 60 %.
         for shift in [0, 52] {
-            let filled: std::collections::HashSet<u64> = (1..=4_096u128)
+            let filled: std::collections::BTreeSet<u64> = (1..=4_096u128)
                 .map(|local| AccountId::of_branch(BranchId::new(1), local).hash64(42) >> shift & 4_095)
                 .collect();
             assert!(filled.len() > 4_096 * 60 / 100, "{} of 4096 buckets with shift {shift}", filled.len());

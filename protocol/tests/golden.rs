@@ -4,6 +4,8 @@
 //! languages test against the same files. `TALLY_WRITE_GOLDEN=1 cargo test -p tally-protocol --test golden`
 //! writes them anew; a change of an existing file breaks every client there is.
 
+#![allow(clippy::disallowed_methods, reason = "the crate does no IO, its tests do")]
+
 mod examples;
 
 use std::collections::BTreeSet;
