@@ -77,6 +77,14 @@ impl Holds {
         assert!(before.is_none(), "hold {} was open already", hold.id);
     }
 
+    /// Adds a hold that was open before a restart: there is room for it even if the limit was lowered since,
+    /// and it may have been added before, by the checkpoint or by an earlier record.
+    pub fn insert_recovered(&self, hold: Hold) {
+        self.remove(hold.id);
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        self.insert(hold);
+    }
+
     /// Removes a hold that ended.
     pub fn remove(&self, id: TransferId) -> Option<Hold> {
         let hold = self.shard(id).lock().remove(&id)?;

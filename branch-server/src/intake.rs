@@ -180,17 +180,22 @@ impl Lane {
 #[derive(Debug)]
 pub struct Intake {
     lanes: Vec<std::sync::Arc<Lane>>,
+    /// Pages of the feed are read by a thread of their own.
+    feed: crossbeam::channel::Sender<Request>,
 }
 
 impl Intake {
-    /// An intake in front of `lanes`, one per worker.
-    pub fn new(lanes: Vec<std::sync::Arc<Lane>>) -> Self {
+    /// An intake in front of `lanes`, one per worker, and of the feed's thread.
+    pub fn new(lanes: Vec<std::sync::Arc<Lane>>, feed: crossbeam::channel::Sender<Request>) -> Self {
         assert!(!lanes.is_empty(), "a branch has at least one worker");
-        Self { lanes }
+        Self { lanes, feed }
     }
 
     /// Queues a request for its worker. Call [`Intake::ring`] after the last one of a burst.
     pub fn push(&self, request: Request) -> Result<(), IntakeFull> {
+        if matches!(request.op, Op::ReadFeed(_)) {
+            return self.feed.try_send(request).map_err(|_| IntakeFull { retry_after_ms: 20 });
+        }
         let lane = if self.lanes.len() == 1 {
             &self.lanes[0]
         } else {

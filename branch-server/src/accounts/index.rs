@@ -28,7 +28,7 @@ struct Table {
 
 /// A hash of the id that clients cannot aim at, because of the seed.
 #[derive(Clone, Copy)]
-pub(super) struct IdHash(u64);
+pub(crate) struct IdHash(u64);
 
 impl Index {
     pub(super) fn new(seed: u64) -> Self {

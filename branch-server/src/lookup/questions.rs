@@ -155,10 +155,6 @@ impl<R: RecordReader> Reading<'_, R> {
             RecordBody::Account(..) | RecordBody::Cancelled(_) => false,
         }
     }
-
-    fn resolver(&self) -> Resolver<'_> {
-        Resolver { engine: &self.engine, journal: &self.journal }
-    }
 }
 
 fn failed(asker: Asker, error: &ResolveError) -> Answer {

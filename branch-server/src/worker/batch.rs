@@ -7,9 +7,12 @@
 //!                                                                   '--> done: reply
 //! ```
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
+use tally_ledger::stretches;
 use tally_ledger::wire::item_result;
-use tally_protocol::message::{self, MessageType, RESULT_REPEATED, transfer_flags};
+use tally_protocol::message::{self, MessageType, RESULT_REPEATED};
 use tally_protocol::{Lsn, Refusal, Timestamp, TransferId};
 use zerocopy::IntoBytes;
 
@@ -141,20 +144,19 @@ impl Batch {
 
     /// The next entry, or the whole chain that starts there. `false` when it has to wait.
     fn apply_next(&mut self, worker: &mut Worker, transfers: &[message::Transfer], now: Timestamp) -> bool {
-        let first = &transfers[self.answered];
-        let linked = |transfer: &message::Transfer| transfer.flags.get() & transfer_flags::LINKED != 0;
-        if !linked(first) {
-            return self.apply_single(worker, first, now);
-        }
         let rest = &transfers[self.answered..];
-        match rest.iter().position(|transfer| !linked(transfer)) {
-            Some(last) => self.apply_chain(worker, &rest[..=last], now),
-            None => {
-                for _ in rest {
-                    self.answer(item_result(Some(Refusal::ChainOpen), Timestamp::default(), false), Lsn::ZERO);
-                }
-                true
+        let stretch = stretches(rest).next().expect("there is an entry left");
+        let chain = &rest[stretch.range];
+        if let Some(refusal) = stretch.refusal {
+            for index in 1..=chain.len() {
+                let refusal = if index == chain.len() { refusal } else { Refusal::ChainBroken };
+                self.answer(item_result(Some(refusal), Timestamp::default(), false), Lsn::ZERO);
             }
+            return true;
+        }
+        match chain {
+            [single] => self.apply_single(worker, single, now),
+            chain => self.apply_chain(worker, chain, now),
         }
     }
 
@@ -167,7 +169,10 @@ impl Batch {
                 self.answer(item_result(done.refusal, done.timestamp, false), done.lsn);
                 true
             }
-            Step::NotRecorded(Refusal::Busy) => false,
+            Step::NotRecorded(Refusal::Busy) => {
+                worker.starving.store(true, Ordering::Relaxed);
+                false
+            }
             Step::NotRecorded(refusal) => {
                 self.answer(item_result(Some(refusal), Timestamp::default(), false), Lsn::ZERO);
                 true
@@ -189,7 +194,11 @@ impl Batch {
                 }
                 true
             }
-            ChainStep::Refused(Refusal::Busy) | ChainStep::InFlight => false,
+            ChainStep::Refused(Refusal::Busy) => {
+                worker.starving.store(true, Ordering::Relaxed);
+                false
+            }
+            ChainStep::InFlight => false,
             ChainStep::Refused(refusal) => {
                 chain
                     .iter()

@@ -64,6 +64,8 @@ pub struct Worker {
     pub idle: IdleConfig,
     /// Set when the branch stops.
     pub stop: Arc<AtomicBool>,
+    /// Set by the worker when the log was full: the next flush rings.
+    pub starving: Arc<AtomicBool>,
     /// What it did, for the metrics.
     pub stats: Arc<WorkerStats>,
 }

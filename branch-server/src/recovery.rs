@@ -1,0 +1,101 @@
+//! From what the journal gives back to the state in memory. Used by the branch when it starts, and by the
+//! simulator after each of its crashes.
+
+use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
+use tally_ledger::replay::changes_accounts;
+use tally_ledger::{Account, Hold, RecordEffect, redo_account, redo_credit, redo_debit};
+
+use crate::accounts::Accounts;
+use crate::holds::Holds;
+use crate::ids::IdRecovery;
+use crate::journal::{CheckpointMeta, RecoveryTarget};
+
+/// The state while it is being rebuilt.
+pub struct Rebuilding {
+    /// Accounts so far.
+    pub accounts: Accounts,
+    /// Open holds so far.
+    pub holds: Holds,
+    /// Ids that are not in the index's own files yet.
+    pub ids: IdRecovery,
+    fresh: Box<dyn Fn() -> (Accounts, Holds) + Send>,
+}
+
+impl Rebuilding {
+    /// An empty state; `fresh` makes one, and is asked again when a damaged checkpoint has to be forgotten.
+    pub fn new(ids: IdRecovery, fresh: impl Fn() -> (Accounts, Holds) + Send + 'static) -> Self {
+        let (accounts, holds) = fresh();
+        Self { accounts, holds, ids, fresh: Box::new(fresh) }
+    }
+
+    fn redo_transfer(&self, record: &Record, transfer: &TransferRecord) {
+        if !changes_accounts(transfer) {
+            return;
+        }
+        let find = |id| self.accounts.find(id).expect("an account is opened before it is used");
+        let debit = find(transfer.debit_account_id).lock();
+        let mut account = debit.load();
+        if redo_debit(&mut account, transfer, record.lsn, record.timestamp) {
+            debit.publish_sums(&account);
+        }
+        drop(debit);
+        let credit = find(transfer.credit_account_id).lock();
+        let mut account = credit.load();
+        if redo_credit(&mut account, transfer, record.lsn, record.timestamp) {
+            credit.publish_sums(&account);
+        }
+    }
+
+    fn put(&self, account: &Account) {
+        match self.accounts.find(account.id) {
+            Some(slot) => slot.lock().publish_all(account),
+            None => {
+                let opening = self.accounts.opening();
+                opening.secure().expect("as many accounts fit as were there before");
+                opening.open(account);
+            }
+        }
+    }
+}
+
+impl RecoveryTarget for Rebuilding {
+    fn restart(&mut self) {
+        (self.accounts, self.holds) = (self.fresh)();
+    }
+
+    fn checkpoint(&mut self, _meta: &CheckpointMeta) {}
+
+    fn account(&mut self, account: Account) {
+        self.put(&account);
+    }
+
+    fn hold(&mut self, hold: Hold) {
+        self.holds.insert_recovered(hold);
+    }
+
+    fn record(&mut self, record: &Record) {
+        match &record.body {
+            RecordBody::Transfer(transfer) => {
+                self.redo_transfer(record, transfer);
+                self.ids.record(transfer.id, record.lsn);
+            }
+            RecordBody::Expired(transfer) => self.redo_transfer(record, transfer),
+            RecordBody::Account(_, account) => {
+                let existing = self.accounts.find(account.id).map(|slot| slot.read());
+                if let Some(account) = redo_account(existing.as_ref(), record) {
+                    self.put(&account);
+                }
+            }
+            RecordBody::Cancelled(id) => self.ids.record(*id, record.lsn),
+        }
+        match RecordEffect::of(&record.body, record.lsn, record.timestamp) {
+            RecordEffect::HoldOpened(hold) => self.holds.insert_recovered(hold),
+            RecordEffect::HoldEnded(id, _) => {
+                self.holds.remove(id);
+                self.ids.ended(id, record.lsn);
+            }
+            RecordEffect::Reversed(id) => self.ids.ended(id, record.lsn),
+            RecordEffect::None => {}
+        }
+    }
+}
