@@ -7,6 +7,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use super::real_disk::RealDisk;
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {

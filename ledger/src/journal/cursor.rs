@@ -164,6 +164,11 @@ impl Cursor {
         Lsn::new(if self.record_count == 0 { self.group_start } else { self.next })
     }
 
+    /// Whether the open group holds a record.
+    pub const fn has_records(&self) -> bool {
+        self.record_count > 0
+    }
+
     /// The stamp of the last record.
     pub const fn last_timestamp(&self) -> Timestamp {
         self.last_timestamp

@@ -145,9 +145,9 @@ impl GroupHeader {
         Chain(check)
     }
 
-    /// Reads the header at the front of `bytes` without its records: [`open`](Self::open) must follow
-    /// before anything in it is believed. Tells how many bytes that needs.
-    pub fn peek(bytes: &[u8]) -> Result<Self, GroupError> {
+    /// Reads the header at the front of `bytes`, and the checksum in it, without looking at the records:
+    /// [`open`](Self::open) must follow before a header of unknown origin is believed.
+    pub fn peek(bytes: &[u8]) -> Result<(Self, Chain), GroupError> {
         let (raw, _) = RawGroupHeader::ref_from_prefix(bytes).map_err(|_| GroupError::Short)?;
         if raw.magic != MAGIC {
             return Err(GroupError::NotAGroup);
@@ -155,7 +155,7 @@ impl GroupHeader {
         if raw.format.get() != GROUP_FORMAT {
             return Err(GroupError::Format(raw.format.get()));
         }
-        Ok(Self {
+        let header = Self {
             epoch: Epoch(raw.epoch.get()),
             start: Lsn::new(raw.start.get()),
             payload_len_bytes: raw.payload_len_bytes.get(),
@@ -163,18 +163,19 @@ impl GroupHeader {
             previous: Chain(raw.previous.get()),
             durable: Lsn::new(raw.durable.get()),
             last_timestamp: Timestamp::from_nanos(raw.last_timestamp.get()),
-        })
+        };
+        Ok((header, Chain(raw.check.get())))
     }
 
     /// Reads and checks the group at the front of `bytes`: header, records, checksum.
     pub fn open(bytes: &[u8]) -> Result<(Self, &[u8], Chain), GroupError> {
-        let header = Self::peek(bytes)?;
+        let (header, chain) = Self::peek(bytes)?;
         let payload = bytes.get(GROUP_HEADER_LEN_BYTES..header.len_bytes()).ok_or(GroupError::Short)?;
         let (raw, _) = RawGroupHeader::ref_from_prefix(bytes).map_err(|_| GroupError::Short)?;
-        if check_of(&raw.as_bytes()[..CHECKED_HEADER_LEN_BYTES], payload) != raw.check.get() {
+        if check_of(&raw.as_bytes()[..CHECKED_HEADER_LEN_BYTES], payload) != chain.get() {
             return Err(GroupError::Check);
         }
-        Ok((header, payload, Chain(raw.check.get())))
+        Ok((header, payload, chain))
     }
 
     /// Header and records, without padding.

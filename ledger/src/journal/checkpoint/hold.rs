@@ -1,0 +1,89 @@
+//! An open hold in a checkpoint: a fixed layout, for there are few.
+
+use tally_protocol::{AccountId, Amount, Currency, Lsn, Timestamp, TransferId};
+use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::CheckpointDamage;
+use crate::hold::Hold;
+
+/// Size of each.
+pub const HOLD_LEN_BYTES: usize = 88;
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawHold {
+    id: U128,
+    debit_account_id: U128,
+    credit_account_id: U128,
+    amount: U64,
+    expires_at: U64,
+    lsn: U64,
+    timestamp: U64,
+    currency: U16,
+    code: U16,
+    reserved: U32,
+}
+
+const _: () = assert!(size_of::<RawHold>() == HOLD_LEN_BYTES);
+
+/// Appends `hold`.
+pub fn put(hold: &Hold, out: &mut Vec<u8>) {
+    let raw = RawHold {
+        id: U128::new(hold.id.get()),
+        debit_account_id: U128::new(hold.debit_account_id.get()),
+        credit_account_id: U128::new(hold.credit_account_id.get()),
+        amount: U64::new(hold.amount.get()),
+        expires_at: U64::new(hold.expires_at.as_nanos()),
+        lsn: U64::new(hold.lsn.get()),
+        timestamp: U64::new(hold.timestamp.as_nanos()),
+        currency: U16::new(hold.currency.get()),
+        code: U16::new(hold.code),
+        reserved: U32::new(0),
+    };
+    out.extend_from_slice(raw.as_bytes());
+}
+
+/// Takes a hold off the front of `bytes`.
+pub fn take(bytes: &mut &[u8]) -> Result<Hold, CheckpointDamage> {
+    let (raw, rest) = RawHold::ref_from_prefix(bytes).map_err(|_| CheckpointDamage::Short)?;
+    *bytes = rest;
+    Ok(Hold {
+        id: TransferId::new(raw.id.get()),
+        debit_account_id: AccountId::new(raw.debit_account_id.get()),
+        credit_account_id: AccountId::new(raw.credit_account_id.get()),
+        amount: Amount::new(raw.amount.get()),
+        currency: Currency::new(raw.currency.get()).ok_or(CheckpointDamage::Field("currency"))?,
+        code: raw.code.get(),
+        expires_at: Timestamp::from_nanos(raw.expires_at.get()),
+        lsn: Lsn::new(raw.lsn.get()),
+        timestamp: Timestamp::from_nanos(raw.timestamp.get()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comes_back() {
+        let hold = Hold {
+            id: TransferId::new(1 << 100),
+            debit_account_id: AccountId::new(2),
+            credit_account_id: AccountId::new(u128::MAX - 3),
+            amount: Amount::new(4),
+            currency: Currency::JPY,
+            code: 5,
+            expires_at: Timestamp::MAX,
+            lsn: Lsn::new(6),
+            timestamp: Timestamp::from_nanos(7),
+        };
+        let mut out = Vec::new();
+        put(&hold, &mut out);
+        assert_eq!(out.len(), HOLD_LEN_BYTES);
+        let mut bytes = &out[..];
+        assert_eq!(take(&mut bytes), Ok(hold));
+        assert_eq!(take(&mut bytes), Err(CheckpointDamage::Short));
+        assert_eq!(take(&mut &[0; HOLD_LEN_BYTES][..]), Err(CheckpointDamage::Field("currency")));
+    }
+}
