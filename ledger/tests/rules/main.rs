@@ -1,6 +1,8 @@
 //! The rules, as tables that are their specification, and as properties of random histories.
 
 mod bank;
+mod hold_states;
+mod properties;
 mod table;
 
 use std::collections::BTreeSet;

@@ -57,13 +57,15 @@ pub(crate) fn run(name: &str, text: &str, seen: &mut Seen) {
     runner.into_iter().for_each(Runner::finish);
 }
 
-struct Runner {
-    bank: Bank,
+#[derive(Clone)]
+pub(crate) struct Runner {
+    pub(crate) bank: Bank,
     /// Since `batch` or `chain` (true).
     gathered: Option<(bool, Vec<Gathered>)>,
 }
 
 /// A transfer that goes together with its neighbours, what it should answer, and where it stands.
+#[derive(Clone)]
 struct Gathered {
     wire: message::Transfer,
     actor: Actor,
@@ -72,7 +74,7 @@ struct Gathered {
 }
 
 impl Runner {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { bank: Bank::new(START), gathered: None }
     }
 
@@ -84,46 +86,63 @@ impl Runner {
 
     fn line(&mut self, line: &str, place: &str, seen: &mut Seen) {
         let (event, expected) = match line.split_once("->") {
-            Some((event, expected)) => (event, expected.trim()),
+            Some((event, expected)) => (event.trim(), expected.trim()),
             None => (line, ""),
         };
         let words: Vec<&str> = event.split_whitespace().collect();
-        let (verb, rest) = words.split_first().expect("no line is empty");
-        if let Some(kind) = kind_of(verb) {
-            let (wire, actor) = transfer(kind, rest, place);
-            return match &mut self.gathered {
-                Some((_, gathered)) => {
-                    gathered.push(Gathered { wire, actor, expected: expected.to_owned(), place: place.to_owned() });
-                }
-                None => answered(self.bank.transfer(&wire, &actor), expected, place, seen),
-            };
-        }
-        match *verb {
-            "batch" | "chain" => self.gathered = Some((*verb == "chain", Vec::new())),
-            "end" => self.end(place, seen),
-            "account" => {
-                let done = self.bank.open(&account(rest, place));
-                changed(done.map(|is_new| !is_new), expected, place, seen);
+        match (words[0], &mut self.gathered) {
+            ("batch" | "chain", gathered) => *gathered = Some((words[0] == "chain", Vec::new())),
+            ("end", _) => self.end(place, seen),
+            (verb, Some((_, gathered))) => {
+                let kind = kind_of(verb).unwrap_or_else(|| panic!("{place}: only transfers go together"));
+                let (wire, actor) = transfer(kind, &words[1..], place);
+                gathered.push(Gathered { wire, actor, expected: expected.to_owned(), place: place.to_owned() });
             }
-            "close" => changed(self.bank.close(account_id(rest[0])).map(|()| false), expected, place, seen),
-            "freeze" => changed(self.bank.freeze(account_id(rest[0])).map(|()| false), expected, place, seen),
-            "unfreeze" => changed(self.bank.unfreeze(account_id(rest[0])).map(|()| false), expected, place, seen),
-            "limits" => {
-                let existing = self.bank.accounts.get(&account_id(rest[0]));
-                let wire = limits(rest, existing);
-                changed(self.bank.limits(&wire).map(|()| false), expected, place, seen);
-            }
-            "cancel" => {
-                changed(self.bank.cancel(transfer_id(rest[0])).map(|is_new| !is_new), expected, place, seen);
-            }
-            "put" => self.bank.put(account_id(rest[0]), sums(&rest[1..])),
-            "clock" => self.bank.now = clock(self.bank.now, rest[0]),
-            "expire" => self.bank.expire(),
-            _ => {
+            ("sums" | "spent" | "available" | "status" | "state" | "recorded", None) => {
                 seen.cases += 1;
-                self.look(verb, rest, place);
+                self.look(words[0], &words[1..], place);
             }
+            (_, None) => answered(self.event(event), expected, place, seen),
         }
+    }
+
+    /// One event, and its answer.
+    ///
+    /// # Panics
+    /// When the line makes no sense.
+    pub(crate) fn event(&mut self, event: &str) -> Answer {
+        let words: Vec<&str> = event.split_whitespace().collect();
+        let (&verb, rest) = words.split_first().expect("no line is empty");
+        if let Some(kind) = kind_of(verb) {
+            let (wire, actor) = transfer(kind, rest, event);
+            return self.bank.transfer(&wire, &actor);
+        }
+        // What was done before is answered `Ok(false)`.
+        let done = match verb {
+            "account" => self.bank.open(&account(rest, event)),
+            "close" => self.bank.close(account_id(rest[0])).map(|()| true),
+            "freeze" => self.bank.freeze(account_id(rest[0])).map(|()| true),
+            "unfreeze" => self.bank.unfreeze(account_id(rest[0])).map(|()| true),
+            "limits" => {
+                let wire = limits(rest, self.bank.accounts.get(&account_id(rest[0])));
+                self.bank.limits(&wire).map(|()| true)
+            }
+            "cancel" => self.bank.cancel(transfer_id(rest[0])),
+            "put" => {
+                self.bank.put(account_id(rest[0]), sums(&rest[1..]));
+                Ok(true)
+            }
+            "clock" => {
+                self.bank.now = clock(self.bank.now, rest[0]);
+                Ok(true)
+            }
+            "expire" => {
+                self.bank.expire();
+                Ok(true)
+            }
+            other => panic!("{event}: what is `{other}`?"),
+        };
+        Answer { refusal: done.err(), amount: Amount::ZERO, repeated: done == Ok(false) }
     }
 
     fn end(&mut self, place: &str, seen: &mut Seen) {
@@ -199,12 +218,6 @@ fn answered(answer: Answer, expected: &str, place: &str, seen: &mut Seen) {
     };
     let again = if answer.repeated { "again " } else { "" };
     assert!(is_expected, "{place}\n  answered {again}{name} {}", answer.amount.get());
-}
-
-/// As [`answered`], for what has no amount; `Ok(true)` for a repeat.
-fn changed(done: Result<bool, Refusal>, expected: &str, place: &str, seen: &mut Seen) {
-    let answer = Answer { refusal: done.err(), amount: Amount::ZERO, repeated: done == Ok(true) };
-    answered(answer, expected, place, seen);
 }
 
 fn kind_of(verb: &str) -> Option<TransferKind> {
