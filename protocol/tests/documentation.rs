@@ -82,3 +82,18 @@ fn what_closes_the_connection_is_said_to() {
         assert_eq!(row[2].contains("the connection closes"), refusal.closes_connection(), "{refusal}: {}", row[2]);
     }
 }
+
+#[test]
+fn the_python_client_names_every_refusal_alike() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../client/python/tallystick.py");
+    let source = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let table = source.split("\nREFUSALS = {").nth(1).and_then(|rest| rest.split("\n}").next()).expect("the table");
+    let named: Vec<_> = table
+        .split(',')
+        .filter_map(|entry| entry.split_once(':'))
+        .map(|(code, name)| (code.trim().to_owned(), name.trim().trim_matches('"').to_owned()))
+        .collect();
+    let expected: Vec<_> =
+        Refusal::ALL.iter().map(|refusal| (refusal.code().to_string(), refusal.name().to_owned())).collect();
+    assert_eq!(named, expected);
+}
