@@ -26,12 +26,15 @@ pub(super) enum Effect {
     DirSynced,
 }
 
+#[cfg(test)]
+type AfterStep = Box<dyn Fn(Effect, &Path) + Send + Sync>;
+
 /// The index's own directory.
 pub(super) struct Dir {
     path: PathBuf,
     /// Tests look at the directory after each step, as a crash would leave it.
     #[cfg(test)]
-    pub(super) after_step: Option<Box<dyn Fn(Effect, &Path) + Send + Sync>>,
+    pub(super) after_step: Option<AfterStep>,
 }
 
 impl Dir {

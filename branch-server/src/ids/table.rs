@@ -280,7 +280,11 @@ mod tests {
         expected.extend(ids.step_by(3).map(|id| (HASHER.hash(id), id, true)));
         expected.sort_unstable();
         let mut entries = Vec::new();
-        table.for_each_in_order(HASHER, |entry| Ok::<_, ()>(entries.push(entry.key()))).expect("nothing fails");
+        let collected = table.for_each_in_order(HASHER, |entry| {
+            entries.push(entry.key());
+            Ok::<_, ()>(())
+        });
+        assert_eq!(collected, Ok(()));
         assert_eq!(entries, expected);
         table.clear();
         assert_eq!((table.len(), table.facts(HASHER.hash(TransferId::new(1)), TransferId::new(1))), (0, None));
