@@ -1,2 +1,77 @@
-//! Placeholder.
-fn main() {}
+//! `tally`: every role and tool of the bank in one program. This file only says which there are; each
+//! has a file in `commands/`.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use commands::{branch_server, config, down, up, user};
+
+/// Small allocations on many threads are what a server does all day.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A bank core made of branches: durable double-entry ledgers that clients reach directly over TLS.
+#[derive(Parser)]
+#[command(name = "tally", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a whole development bank in a folder and open a prompt
+    Up(up::Args),
+    /// Stop the development bank of a folder
+    Down(down::Args),
+    /// Serve one branch
+    BranchServer(branch_server::Args),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Add, list and change the users of a branch
+    #[command(subcommand)]
+    User(user::Command),
+    /// Put load on a branch and measure it
+    Load(tally_client::load::LoadArgs),
+    /// Play the payments of a file and reconcile every balance
+    Replay(tally_client::replay::ReplayArgs),
+    /// Run the canonical benchmark
+    Bench(tally_benches::BenchArgs),
+    /// Torture a real server: kill it, cut its power, fail its disk
+    #[command(subcommand)]
+    Torture(tally_sim::torture::Args),
+}
+
+fn main() -> ExitCode {
+    // Two crypto providers in one process would make TLS panic; this makes the choice, first thing.
+    tally_branch_server::tls::install_crypto_provider();
+    let result = match Cli::parse().command {
+        Command::Up(args) => up::run(args),
+        Command::Down(args) => down::run(&args),
+        Command::BranchServer(args) => branch_server::run(&args),
+        Command::Config(command) => config::run(&command),
+        Command::User(command) => user::run(&command),
+        Command::Load(args) => tally_client::load::run(&args),
+        Command::Replay(args) => tally_client::replay::run(&args),
+        Command::Bench(args) => tally_benches::run(&args),
+        Command::Torture(args) => tally_sim::torture::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("tally: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,9 @@
+//! One file per subcommand that lives in this program.
+
+pub(crate) mod branch_server;
+pub(crate) mod config;
+mod dev_bank;
+pub(crate) mod down;
+mod prompt;
+pub(crate) mod up;
+pub(crate) mod user;
