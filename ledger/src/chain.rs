@@ -4,8 +4,8 @@
 //! a chain may hold and then settle that hold, reverse what it has just posted, and use an account as often
 //! as it likes. When one step is refused, the copies are dropped.
 //!
-//! **Invariant:** either every outcome is done, or none is: then exactly one says why, and the others that
-//! could have been done are `ChainBroken`.
+//! **Invariant:** either every outcome is done, or none is: then at least one says why, and the others are
+//! `ChainBroken`. All of them are recorded, or none: a chain that meets a known id leaves no trace.
 
 use std::ops::Range;
 
@@ -27,17 +27,16 @@ pub struct ChainStep {
     pub transfer: Transfer,
     /// What the ledger knows of its reference, apart from this chain.
     pub reference: Reference,
-    /// A refusal that does not come from these rules: that the id is known (`Exists...`, `IdCancelled`, or
-    /// `IdAlreadyUsed` for the same content), or that there is no room. It breaks the chain at this step.
-    /// A chain of which every step is known with the same content is not decided again: it is answered as
-    /// the first time.
+    /// That the id is known already: `Exists...`, `IdCancelled`, or `IdAlreadyUsed` for the same content. A
+    /// chain of which every step is known with the same content is not decided again, but answered as the
+    /// first time.
     pub refusal: Option<Refusal>,
 }
 
 /// What became of a chain. Kept by the caller and reused, so that a chain allocates nothing once it is warm.
 #[derive(Clone, Debug, Default)]
 pub struct ChainOutcome {
-    /// One for each step. Record those that are done or whose refusal [`Refusal::consumes_id`].
+    /// One for each step.
     pub outcomes: Vec<Outcome>,
     /// What each step's reference was when its turn came: the one for [`transfer_record`].
     pub references: Vec<Reference>,
@@ -50,6 +49,11 @@ impl ChainOutcome {
     /// Whether the whole chain was done.
     pub fn is_done(&self) -> bool {
         self.outcomes.iter().all(Outcome::is_done)
+    }
+
+    /// Whether the chain is recorded, all of it: it was done, or refused for the state of the ledger.
+    pub fn is_recorded(&self) -> bool {
+        self.outcomes.iter().all(|outcome| outcome.refusal.is_none_or(Refusal::consumes_id))
     }
 }
 
@@ -113,16 +117,29 @@ pub fn decide_chain(
     out.references.clear();
     out.accounts.clear();
     out.accounts.extend_from_slice(accounts);
+    if (0..steps.len()).any(|index| known_id(steps, index).is_some()) {
+        out.references.extend(steps.iter().map(|step| step.reference));
+        let refusals = (0..steps.len()).map(|index| known_id(steps, index).unwrap_or(Refusal::ChainBroken));
+        out.outcomes.extend(refusals.map(|refusal| Outcome::refused(refusal, None, None)));
+        return;
+    }
     for index in 0..steps.len() {
         let reference = reference_inside(steps, out, index, branch, now);
         out.references.push(reference);
-        let outcome = decide_step(steps, index, branch, actor, now, out);
+        let outcome = decide_step(&steps[index].transfer, &reference, branch, actor, stamp(now, index), out);
         out.outcomes.push(outcome);
-        if !outcome.is_done() {
-            break_chain(steps, accounts, branch, out, outcome.refusal);
+        if let Some(refusal) = outcome.refusal {
+            break_chain(steps, accounts, branch, out, refusal);
             return;
         }
     }
+}
+
+/// Why the step's id cannot be used: it is known, or an earlier step has it.
+fn known_id(steps: &[ChainStep], index: usize) -> Option<Refusal> {
+    let id = steps[index].transfer.id;
+    let is_twice = || steps[..index].iter().any(|earlier| earlier.transfer.id == id);
+    steps[index].refusal.or_else(|| is_twice().then_some(Refusal::IdAlreadyUsed))
 }
 
 fn stamp(now: Timestamp, index: usize) -> Timestamp {
@@ -134,30 +151,25 @@ fn find(accounts: &[Account], id: AccountId) -> Option<usize> {
 }
 
 fn decide_step(
-    steps: &[ChainStep],
-    index: usize,
+    transfer: &Transfer,
+    reference: &Reference,
     branch: BranchId,
     actor: &Actor,
     now: Timestamp,
     out: &mut ChainOutcome,
 ) -> Outcome {
-    let ChainStep { transfer, refusal, .. } = &steps[index];
-    let reference = &out.references[index];
-    let is_repeated_inside = steps[..index].iter().any(|earlier| earlier.transfer.id == transfer.id);
-    let known = refusal.or(is_repeated_inside.then_some(Refusal::IdAlreadyUsed));
-    let found = known.map_or_else(|| effective_accounts(transfer, reference, branch), Err);
-    let (debit, credit) = match found {
+    let (debit, credit) = match effective_accounts(transfer, reference, branch) {
         Ok((debit, credit)) => (find(&out.accounts, debit), find(&out.accounts, credit)),
         Err(refusal) => return Outcome::refused(refusal, None, None),
     };
-    let at = stamp(now, index);
     let copies = &mut out.accounts;
-    let outcome = decide(transfer, reference, debit.map(|i| &copies[i]), credit.map(|i| &copies[i]), actor, at);
+    let outcome = decide(transfer, reference, debit.map(|i| &copies[i]), credit.map(|i| &copies[i]), actor, now);
     if let (true, Some(debit), Some(credit)) = (outcome.is_done(), debit, credit) {
         let [debit, credit] =
             copies.get_disjoint_mut([debit, credit]).expect("a transfer's two accounts differ, and both were found");
+        // The caller knows the positions; until then the copies keep those that they came with.
         let (debit_lsn, credit_lsn) = (debit.lsn, credit.lsn);
-        outcome.apply(debit, credit, Lsn::ZERO, at);
+        outcome.apply(debit, credit, Lsn::ZERO, now);
         (debit.lsn, credit.lsn) = (debit_lsn, credit_lsn);
     }
     outcome
@@ -197,34 +209,20 @@ fn reference_inside(
     }
 }
 
-/// Takes everything back. The step that failed keeps its refusal, and so does one that could not have been
-/// recorded under its id anyway; the rest is `ChainBroken`.
-fn break_chain(
-    steps: &[ChainStep],
-    accounts: &[Account],
-    branch: BranchId,
-    out: &mut ChainOutcome,
-    refusal: Option<Refusal>,
-) {
+/// Takes everything back. The step that was decided last keeps its refusal, the others are `ChainBroken`.
+fn break_chain(steps: &[ChainStep], accounts: &[Account], branch: BranchId, out: &mut ChainOutcome, refusal: Refusal) {
     let failed = out.outcomes.len() - 1;
     out.accounts.clear();
     out.accounts.extend_from_slice(accounts);
+    out.references.extend(steps[failed + 1..].iter().map(|step| step.reference));
     out.outcomes.clear();
-    out.references.truncate(failed + 1);
-    for (index, step) in steps.iter().enumerate() {
-        if index > failed {
-            out.references.push(step.reference);
-        }
-        let is_repeated_inside = steps[..index].iter().any(|earlier| earlier.transfer.id == step.transfer.id);
-        let own = step.refusal.or(is_repeated_inside.then_some(Refusal::IdAlreadyUsed));
-        let answer = if index == failed { refusal } else { own.or(Some(Refusal::ChainBroken)) };
-        let found = effective_accounts(&step.transfer, &out.references[index], branch).ok();
-        let account = |id: Option<AccountId>| id.and_then(|id| find(accounts, id)).map(|i| &accounts[i]);
-        let outcome = Outcome::refused(
-            answer.expect("a broken chain has a refusal"),
-            account(found.map(|(debit, _)| debit)),
-            account(found.map(|(_, credit)| credit)),
-        );
-        out.outcomes.push(outcome);
+    for (index, (step, reference)) in steps.iter().zip(&out.references).enumerate() {
+        let answer = if index == failed { refusal } else { Refusal::ChainBroken };
+        let account = |id: AccountId| find(accounts, id).map(|i| &accounts[i]);
+        let (debit, credit) = match effective_accounts(&step.transfer, reference, branch) {
+            Ok((debit, credit)) => (account(debit), account(credit)),
+            Err(_) => (None, None),
+        };
+        out.outcomes.push(Outcome::refused(answer, debit, credit));
     }
 }

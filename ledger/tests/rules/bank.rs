@@ -138,13 +138,12 @@ impl Bank {
         if !chain.is_done() {
             assert!(chain.accounts == accounts, "a broken chain leaves the accounts as they were");
         }
-        for (index, step) in steps.iter().enumerate() {
-            let outcome = chain.outcomes[index];
-            if outcome.refusal.is_none_or(Refusal::consumes_id) {
+        if chain.is_recorded() {
+            for (index, (step, outcome)) in steps.iter().zip(&chain.outcomes).enumerate() {
                 self.now = Timestamp::from_nanos(first.as_nanos() + index as u64);
-                let record = transfer_record(&step.transfer, &chain.references[index], BRANCH, &outcome);
+                let record = transfer_record(&step.transfer, &chain.references[index], BRANCH, outcome);
                 self.append(actor.customer, RecordBody::Transfer(record));
-                self.take_over(&outcome, &record);
+                self.take_over(outcome, &record);
             }
         }
         for account in &chain.accounts {

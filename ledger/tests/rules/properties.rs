@@ -132,7 +132,8 @@ fn happen(bank: &mut Bank, event: &Event) {
         Event::Close(id) => drop(bank.close(*id)),
         Event::Limits(id, overdraft, day_limit) => {
             let (overdraft, day_limit) = ((*overdraft).into(), (*day_limit).into());
-            drop(bank.limits(&message::LimitsSet { id: id.get().into(), overdraft, day_limit }));
+            let wire = message::LimitsSet { id: id.get().into(), overdraft, day_limit };
+            let _refused_or_done = bank.limits(&wire);
         }
         Event::Clock(nanos) => bank.now = Timestamp::from_nanos(bank.now.as_nanos() + nanos),
         Event::Expire => bank.expire(),
