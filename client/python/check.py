@@ -699,7 +699,7 @@ def check_pipelining(walk):
 # Frames that are wrong, each on a connection of its own.
 
 
-def closing_refusal(walk, connection, timeout_s=STALL_S + 10):
+def closing_refusal(connection, timeout_s=STALL_S + 10):
     """The name of the refusal with which the branch closes this connection, or "" where it just closes."""
     connection.sock.settimeout(timeout_s)
     name = ""
@@ -721,27 +721,27 @@ def header(length=40, message_type=tally.PING, version=1, reserved=0, reserved_2
 
 
 def check_broken_headers(walk):
-    for name, frame in [
-        ("length 0", header(length=0)),
-        ("length 39", header(length=39)),
-        ("over the limit", header(length=(1 << 20) + 1)),
-        ("4 GiB", header(length=(1 << 32) - 1)),
-        ("version 2", header(version=2)),
-        ("a reserved byte", header(reserved=1)),
-        ("reserved bytes", header(reserved_2=1)),
+    for name, frame, expected in [
+        ("length 0", header(length=0), "frame_invalid"),
+        ("length 39", header(length=39), "frame_invalid"),
+        ("over the limit", header(length=(1 << 20) + 1), "frame_invalid"),
+        ("4 GiB", header(length=(1 << 32) - 1), "frame_invalid"),
+        ("version 2", header(version=2), "version_unsupported"),
+        ("a reserved byte", header(reserved=1), "frame_invalid"),
+        ("reserved bytes", header(reserved_2=1), "frame_invalid"),
     ]:
         with walk.logged_in() as bank:
             bank.send_raw(frame)
-            walk.equal(f"{name} after login", closing_refusal(walk, bank), "frame_invalid")
+            walk.equal(f"{name} after login", closing_refusal(bank), expected)
         with walk.connect(hello=False) as bank:
             bank.send_raw(frame)
-            walk.equal(f"{name} as first frame", closing_refusal(walk, bank), "frame_invalid")
+            walk.equal(f"{name} as first frame", closing_refusal(bank), expected)
     with walk.connect(hello=False) as bank:
         bank.send_raw(secrets.token_bytes(3) + b"\xff" + secrets.token_bytes(400))
-        walk.equal("garbage", closing_refusal(walk, bank), "frame_invalid")
+        walk.equal("garbage", closing_refusal(bank), "frame_invalid")
     with walk.connect(hello=False) as bank:
         bank.send_raw(header(length=100_000, message_type=tally.HELLO))
-        walk.equal("a long frame before login", closing_refusal(walk, bank), "frame_invalid")
+        walk.equal("a long frame before login", closing_refusal(bank), "login_required")
 
 
 def check_wrong_frames(walk):
@@ -760,30 +760,21 @@ def check_wrong_frames(walk):
         walk.refused("the session goes on", None, bank.ping)
     with walk.connect(hello=False) as bank:
         bank.send(tally.PING)
-        walk.equal("no hello", closing_refusal(walk, bank), "hello_expected")
+        walk.equal("no hello", closing_refusal(bank), "hello_expected")
     with walk.connect(hello=False) as bank:
         bank.send(tally.HELLO, tally.hello_body(2, 3))
-        walk.equal("versions of the future", closing_refusal(walk, bank), "version_unsupported")
+        walk.equal("versions of the future", closing_refusal(bank), "version_unsupported")
     with walk.connect(hello=False) as bank:
         walk.equal("a range with ours in it", bank.hello(1, 9).version, 1)
-    with walk.connect() as bank:
-        bank.send(tally.GET_STATUS)
-        walk.equal("no login", closing_refusal(walk, bank), "login_required")
     with walk.connect(hello=False) as bank:
         bank.send(tally.HELLO, struct.pack("<8sBB6x", b"TALLYSTX", 1, 1))
-        walk.check("another magic", refusal_or_close(walk, bank) in ("field_invalid", "hello_expected"))
-
-
-def refusal_or_close(walk, bank):
-    """The first refusal, whether or not the connection stays open."""
-    try:
-        message_type, _, body = bank.read_frame()
-        tally.decode_reply(message_type, body)
-    except Refused as refused:
-        return refused.name
-    except tally.ConnectionLost:
-        return ""
-    return None
+        walk.equal("another magic", closing_refusal(bank), "hello_expected")
+    with walk.connect() as bank:
+        walk.refused("no login", "login_required", bank.status)
+        walk.refused("a ping needs none", None, bank.ping)
+        walk.refused("a second hello", "field_invalid", bank.hello)
+        walk.refused("a login of another method", "field_invalid", lambda: bank.call(tally.LOGIN, bytes([3]) + bytes(7)))
+        walk.refused("a login in time", None, lambda: bank.login(walk.teller["name"], walk.teller["password"]))
 
 
 def check_tls(walk):
@@ -823,10 +814,10 @@ def check_stalls(walk):
         for _ in range(20):
             busy.transfer(deposit(account, 1))
         walk.check("others are served meanwhile", time.monotonic() - started < STALL_S)
-        walk.equal("half a frame", closing_refusal(walk, half), "frame_stalled")
-        walk.equal("half a header", closing_refusal(walk, sliver), "frame_stalled")
-        walk.equal("no hello", closing_refusal(walk, silent), "login_required")
-        walk.equal("no login", closing_refusal(walk, shy), "login_required")
+        walk.equal("half a frame", closing_refusal(half), "frame_stalled")
+        walk.equal("half a header", closing_refusal(sliver), "frame_stalled")
+        walk.equal("no hello", closing_refusal(silent), "login_required")
+        walk.equal("no login", closing_refusal(shy), "login_required")
         try:
             walk.equal("no TLS handshake", mute.recv(1), b"")
         except TimeoutError:
