@@ -46,7 +46,7 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let mut number = |default: u64| args.next().map_or(default, |arg| arg.parse().expect("a count"));
     let count = number(20_000_000) / BATCH_LEN * BATCH_LEN;
-    let generation_len_max = usize::try_from(number(4 << 20)).expect("fits memory");
+    let generation_len_max = usize::try_from(number(2 << 20)).expect("fits memory");
     let own_dir = std::env::temp_dir().join(format!("ids-bench-{}", std::process::id()));
     let dir = args.next().map_or(own_dir.clone(), PathBuf::from);
     let config = IdConfig { generation_len_max, ..IdConfig::default() };
@@ -78,7 +78,7 @@ fn main() {
 
 /// Reserves and finishes `count` new ids as one worker does.
 fn use_ids(index: &IdIndex, journal: &Journal, count: u64) {
-    let (started, mut retried) = (Instant::now(), 0u64);
+    let (started, cpu, mut retried) = (Instant::now(), thread_cpu_s("thread-self"), 0u64);
     let mut took = Vec::new();
     for batch in 0..count / BATCH_LEN {
         let ids = batch * BATCH_LEN..(batch + 1) * BATCH_LEN;
@@ -91,10 +91,10 @@ fn use_ids(index: &IdIndex, journal: &Journal, count: u64) {
         took.push(began.elapsed());
     }
     println!(
-        "use {count} ids: {}; {retried} went by the disk; {:.2} s in all, background thread {:.2} s of CPU so far",
+        "use {count} ids: {}; CPU {:.0} ns each; {retried} went by the disk; {:.2} s in all",
         per_id(took),
+        (thread_cpu_s("thread-self") - cpu) * 1e9 / count as f64,
         started.elapsed().as_secs_f64(),
-        thread_cpu_s(),
     );
 }
 
@@ -147,8 +147,8 @@ fn settle(index: &IdIndex, count: u64) {
     println!(
         "settled after {:.1} s: background thread {:.2} s of CPU in all, {:.0} ns per id, {} merges, {} MiB written",
         started.elapsed().as_secs_f64(),
-        thread_cpu_s(),
-        thread_cpu_s() * 1e9 / count as f64,
+        keeper_cpu_s(),
+        keeper_cpu_s() * 1e9 / count as f64,
         index.stats().merges,
         last >> 20
     );
@@ -157,7 +157,7 @@ fn settle(index: &IdIndex, count: u64) {
 /// What the check of a new id costs, which is the common case.
 fn check_new(index: &IdIndex, count: u64, prefetched: bool) {
     let checks = 4_000_000 / BATCH_LEN;
-    let (mut took, mut maybe_old) = (Vec::new(), 0u64);
+    let (cpu, mut took, mut maybe_old) = (thread_cpu_s("thread-self"), Vec::new(), 0u64);
     for batch in 0..checks {
         let ids = (batch * BATCH_LEN..(batch + 1) * BATCH_LEN).map(|n| id(2 * count + n));
         let began = Instant::now();
@@ -174,10 +174,11 @@ fn check_new(index: &IdIndex, count: u64, prefetched: bool) {
         took.push(began.elapsed());
     }
     println!(
-        "check a new id and give it back, {} runs, {}: {}; {:.4} % would go by the disk",
+        "check a new id and give it back, {} runs, {}: {}; CPU {:.0} ns each; {:.4} % would go by the disk",
         index.stats().run_count,
         if prefetched { "prefetched" } else { "not prefetched" },
         per_id(took),
+        (thread_cpu_s("thread-self") - cpu) * 1e9 / (checks * BATCH_LEN) as f64,
         maybe_old as f64 * 100.0 / (checks * BATCH_LEN) as f64,
     );
 }
@@ -203,10 +204,11 @@ fn replay(dir: &std::path::Path, config: IdConfig, count: u64) {
     let mut recovery = IdIndex::open(dir, config).expect("opens");
     println!("open with {count} ids on disk: {:?}", began.elapsed());
     let replayed = 6_000_000;
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), thread_cpu_s("thread-self"));
     (count..count + replayed).for_each(|n| recovery.record(id(n), lsn(n)));
     let took = began.elapsed();
-    println!("replay {replayed} records: {took:?}, {:.0} ns each", took.as_nanos() as f64 / replayed as f64);
+    let cpu_ns = (thread_cpu_s("thread-self") - cpu) * 1e9 / replayed as f64;
+    println!("replay {replayed} records: {took:?}; CPU {cpu_ns:.0} ns each");
 }
 
 fn status_kib(field: &str) -> u64 {
@@ -216,12 +218,14 @@ fn status_kib(field: &str) -> u64 {
 }
 
 /// CPU time of the index's thread, in seconds.
-fn thread_cpu_s() -> f64 {
+fn keeper_cpu_s() -> f64 {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let ids = tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "ids\n"));
-    // The first field of schedstat is the time spent on a CPU, in nanoseconds.
-    let nanos = ids.filter_map(|task| {
-        std::fs::read_to_string(task.path().join("schedstat")).ok()?.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    nanos.sum::<u64>() as f64 / 1e9
+    ids.map(|task| thread_cpu_s(&format!("self/task/{}", task.file_name().display()))).sum()
+}
+
+/// CPU time of a thread, in seconds: the first field of its schedstat, in nanoseconds.
+fn thread_cpu_s(thread: &str) -> f64 {
+    let schedstat = std::fs::read_to_string(format!("/proc/{thread}/schedstat")).unwrap_or_default();
+    schedstat.split_whitespace().next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0) as f64 / 1e9
 }
