@@ -1,11 +1,71 @@
-//! `tally load`.
+//! `tally load`: puts load on a branch, measures it, and checks afterwards that nothing acknowledged is missing.
+//!
+//! **Invariant:** a run says that it holds only if every account holds exactly what the acknowledged transfers
+//! say, after every unknown outcome was made final.
 
+mod accounts;
 mod args;
+mod choose;
+mod ids;
+mod latency;
+mod report;
+mod run;
+mod samples;
+mod schedule;
+mod traffic;
+mod verify;
+mod zipf;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::process::ExitCode;
 
 pub use args::{Choice, IdChoice, LoadArgs, VerifyChoice};
+pub use latency::{Latencies, LatencySummary};
+pub use report::{Grouped, LoadReport, Measured, Micros, Progress};
+pub use run::{Load, Observer};
+pub use verify::Verification;
 
-/// Runs it to the end; the exit code is 0 only when every check held. Blocks; not inside a runtime.
-pub fn run(args: &LoadArgs) -> anyhow::Result<std::process::ExitCode> {
-    args.check().map_err(anyhow::Error::msg)?;
-    anyhow::bail!("unfinished")
+/// Prints a line each second.
+struct Printer;
+
+impl Observer for Printer {
+    fn second(&mut self, progress: &Progress) {
+        eprintln!("{progress}");
+    }
+}
+
+/// Runs `tally load` to the end. The exit code is 0 only when every check held.
+///
+/// Blocks, and makes runtimes of its own: not to be called inside one.
+pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
+    let mut observer: Box<dyn Observer> = if args.quiet { Box::new(()) } else { Box::new(Printer) };
+    let report = execute(args, &mut *observer)?;
+    print!("{report}");
+    if let Some(path) = &args.json {
+        serde_json::to_writer_pretty(BufWriter::new(File::create(path)?), &report)?;
+    }
+    if let Some(path) = &args.hgrm {
+        report.measured.latencies.write_hgrm(&mut BufWriter::new(File::create(path)?))?;
+    }
+    Ok(if report.verification.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prepares, measures and verifies, and returns what came out.
+pub fn execute(args: &LoadArgs, observer: &mut dyn Observer) -> anyhow::Result<LoadReport> {
+    let mut load = Load::prepare(args)?;
+    let measured = load.measure(args, observer)?;
+    let verification = load.verify(args.verify)?;
+    Ok(LoadReport {
+        connections: args.connections,
+        in_flight: args.in_flight,
+        accounts: args.accounts,
+        choice: args.choice.to_string(),
+        batch: args.batch,
+        measured,
+        verification,
+    })
 }

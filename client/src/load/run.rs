@@ -1,0 +1,352 @@
+//! A run from start to end: prepare the accounts, measure, verify.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tally_protocol::Currency;
+
+use super::accounts::{AccountRange, Accounts};
+use super::args::{LoadArgs, VerifyChoice};
+use super::choose::Chooser;
+use super::ids::Ids;
+use super::report::{Measured, Progress};
+use super::samples::Sample;
+use super::schedule::Schedule;
+use super::traffic::{Findings, LoadTraffic, Mix, Second, Sent, Window};
+use super::verify::{self, Verification};
+use crate::lane::{Clock, LaneOptions, LaneRun, LaneStats, Nanos};
+use crate::{ConnectError, Dialer, Random, Session};
+
+/// How exact the open loop's sending times are.
+const TICK_OPEN: Duration = Duration::from_micros(100);
+/// In a closed loop, ticks only end pauses.
+const TICK_CLOSED: Duration = Duration::from_millis(1);
+/// Open loop: the most requests outstanding on one connection, if the branch allows them.
+const OPEN_IN_FLIGHT_MAX: usize = 1_024;
+/// How long a lost connection may take to come back before the run is given up.
+const RECONNECT_WITHIN: Duration = Duration::from_secs(60);
+/// Between the last lane's "ready" and the first request.
+const START_DELAY: Nanos = 2_000_000;
+
+/// Told what happens while load runs.
+pub trait Observer {
+    /// Warm-up is over: measuring begins.
+    fn begun(&mut self) {}
+    /// A second has passed.
+    fn second(&mut self, _progress: &Progress) {}
+    /// Measuring ends.
+    fn ended(&mut self) {}
+}
+
+/// Watches nothing.
+impl Observer for () {}
+
+/// Accounts at a branch, ready for load.
+#[derive(Debug)]
+pub struct Load {
+    dialer: Arc<Dialer>,
+    accounts: Accounts,
+    cash_before: Option<u64>,
+    unknown: Vec<Sent>,
+    samples: Vec<Sample>,
+    nonsense: Option<String>,
+}
+
+impl Load {
+    /// Connects, opens the accounts and gives them money.
+    pub fn prepare(args: &LoadArgs) -> anyhow::Result<Self> {
+        args.check().map_err(anyhow::Error::msg)?;
+        let currency = Currency::from_code(&args.currency)
+            .ok_or_else(|| anyhow::anyhow!("currency {:?} is not known", args.currency))?;
+        let dialer = Arc::new(Dialer::new(args.connect.connect_info()?)?);
+        let session = first_session(&dialer)?;
+        let base = match args.accounts_base {
+            Some(base) => base,
+            // So many that two runs do not meet, and below what `tally replay` uses.
+            None => Random::from_system().below(1 << 30) << 32,
+        };
+        let range = AccountRange { branch_id: session.branch_id, base, count: args.accounts, currency };
+        let cash_before = verify::cash_paid_out(&dialer, range)?;
+        let accounts = Accounts::prepare(&dialer, range, args.refused)?;
+        Ok(Self { dialer, accounts, cash_before, unknown: Vec::new(), samples: Vec::new(), nonsense: None })
+    }
+
+    /// Puts the load that `args` describe on these accounts. May be done again with other arguments; the number
+    /// of accounts stays what it was.
+    pub fn measure(&mut self, args: &LoadArgs, observer: &mut dyn Observer) -> anyhow::Result<Measured> {
+        args.check().map_err(anyhow::Error::msg)?;
+        let mut random = args.seed.map_or_else(Random::from_system, Random::from_seed);
+        let range = self.accounts.range;
+        let mix = Mix {
+            range,
+            chooser: Chooser::new(args.choice, range.count),
+            ids: Ids::new(args.ids, &mut random),
+            batch: args.batch,
+            reads: args.reads,
+        };
+        let (findings, stats) = run_threads(&self.dialer, args, mix, &mut random, observer)?;
+        for (expected, delta) in self.accounts.expected.iter_mut().zip(&findings.deltas) {
+            *expected += delta;
+        }
+        let measured = Measured::of(args, &findings, stats);
+        self.unknown.extend(findings.unknown);
+        self.samples.extend(findings.samples.into_kept());
+        if findings.nonsense > 0 {
+            self.nonsense = findings.nonsense_first;
+        }
+        Ok(measured)
+    }
+
+    /// Checks what is there against what was acknowledged.
+    pub fn verify(&mut self, choice: VerifyChoice) -> anyhow::Result<Verification> {
+        let mut verification = Verification { holds: true, ..Verification::default() };
+        if let Some(what) = self.nonsense.take() {
+            verification.examples.push(format!("reply that makes no sense: {what}"));
+            verification.holds = false;
+        }
+        if choice == VerifyChoice::None {
+            return Ok(verification);
+        }
+        let unknown = std::mem::take(&mut self.unknown);
+        verify::resolve_unknown(&self.dialer, &mut self.accounts, unknown, &mut verification)?;
+        let all = choice == VerifyChoice::Exact;
+        verify::compare_balances(&self.dialer, &self.accounts, all, &mut verification)?;
+        verify::look_up(&self.dialer, self.accounts.range, &self.samples, &mut verification)?;
+        self.check_sums(&mut verification)?;
+        verification.holds &= verification.balances_wrong == 0 && verification.transfers_wrong == 0;
+        Ok(verification)
+    }
+
+    /// Money neither appears nor goes: the accounts hold what was paid in, and the cash account paid that out.
+    fn check_sums(&self, verification: &mut Verification) -> anyhow::Result<()> {
+        if let Some(sum) = verification.sum_of_balances
+            && sum != verification.sum_expected
+        {
+            verification.holds = false;
+            verification.examples.push(format!("all accounts hold {sum}, paid in {}", verification.sum_expected));
+        }
+        let cash_after = verify::cash_paid_out(&self.dialer, self.accounts.range)?;
+        let (Some(before), Some(after)) = (self.cash_before, cash_after) else { return Ok(()) };
+        verification.cash_paid_out = Some(after.wrapping_sub(before));
+        // Others may have paid in meanwhile; less than our own deposits cannot be.
+        if after < before.saturating_add(self.accounts.deposited) {
+            verification.holds = false;
+            let deposited = self.accounts.deposited;
+            verification.examples.push(format!("cash account went from {before} to {after} with {deposited} paid in"));
+        }
+        Ok(())
+    }
+}
+
+fn first_session(dialer: &Arc<Dialer>) -> Result<Session, ConnectError> {
+    let lanes = LaneRun::connect(dialer, LaneOptions::for_work(1, 1))?;
+    Ok(lanes.session())
+}
+
+/// From a thread that makes load.
+enum Message {
+    Ready,
+    Second(u64, Box<Second>),
+    Ended(Box<Result<(Findings, LaneStats), ConnectError>>),
+}
+
+/// To a thread that makes load: go.
+type Go = (Clock, Window);
+
+fn run_threads(
+    dialer: &Arc<Dialer>,
+    args: &LoadArgs,
+    mix: Mix,
+    random: &mut Random,
+    observer: &mut dyn Observer,
+) -> anyhow::Result<(Findings, LaneStats)> {
+    let (sender, messages) = mpsc::channel();
+    let mut threads = Vec::new();
+    for thread_index in 0..args.threads {
+        let share = |index: usize| args.connections * index / args.threads;
+        let lanes = share(thread_index)..share(thread_index + 1);
+        let (go, wait) = mpsc::channel();
+        let worker = Worker {
+            dialer: Arc::clone(dialer),
+            args: args.clone(),
+            mix,
+            random: Random::from_seed(random.bits()),
+            lanes,
+            sender: sender.clone(),
+        };
+        let thread = std::thread::Builder::new().name(format!("load-{thread_index}"));
+        threads.push((thread.spawn(move || worker.run(&wait))?, go));
+    }
+    drop(sender);
+    let result = conduct(args, &messages, threads.iter().map(|(_, go)| go), observer);
+    for (thread, go) in threads {
+        drop(go);
+        thread.join().map_err(|_| anyhow::anyhow!("a load thread panicked"))?;
+    }
+    result
+}
+
+/// Starts all threads at one instant, passes on what they say, and puts their findings together.
+fn conduct<'a>(
+    args: &LoadArgs,
+    messages: &mpsc::Receiver<Message>,
+    goes: impl Iterator<Item = &'a mpsc::Sender<Go>>,
+    observer: &mut dyn Observer,
+) -> anyhow::Result<(Findings, LaneStats)> {
+    for _ in 0..args.threads {
+        match messages.recv() {
+            Ok(Message::Ready) => {}
+            Ok(Message::Ended(result)) => return Err(result.err().map_or_else(early, anyhow::Error::from)),
+            Ok(Message::Second(..)) | Err(_) => return Err(early()),
+        }
+    }
+    let clock = Clock::start();
+    let begin = START_DELAY + args.warmup.as_nanos() as Nanos;
+    let window = Window { begin, end: begin + args.duration.as_nanos() as Nanos };
+    for go in goes {
+        go.send((clock, window)).map_err(|_| early())?;
+    }
+
+    let mut findings = Findings::default();
+    let mut stats = LaneStats::default();
+    let mut seconds = Seconds { threads: args.threads, pending: Default::default() };
+    let (mut ended, mut has_begun, mut has_ended) = (0, false, false);
+    while ended < args.threads {
+        let next_event = if has_begun { window.end } else { window.begin };
+        let wait = match has_ended {
+            true => Duration::from_secs(3600),
+            false => Duration::from_nanos(next_event.saturating_sub(clock.now())),
+        };
+        match messages.recv_timeout(wait) {
+            Ok(Message::Second(index, second)) => {
+                if let Some(progress) = seconds.add(index, *second, window) {
+                    observer.second(&progress);
+                }
+            }
+            Ok(Message::Ended(result)) => {
+                let (found, lanes) = (*result)?;
+                merge(&mut findings, found);
+                stats.reconnects += lanes.reconnects;
+                ended += 1;
+            }
+            Ok(Message::Ready) => return Err(early()),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(early()),
+        }
+        let now = clock.now();
+        if !has_begun && now >= window.begin {
+            has_begun = true;
+            observer.begun();
+        }
+        if has_begun && !has_ended && now >= window.end {
+            has_ended = true;
+            observer.ended();
+        }
+    }
+    if !has_ended {
+        observer.ended();
+    }
+    Ok((findings, stats))
+}
+
+fn early() -> anyhow::Error {
+    anyhow::anyhow!("a load thread ended early")
+}
+
+fn merge(into: &mut Findings, from: Findings) {
+    let Findings { counts, counts_all, latencies, read_latencies, unsent, refusals, .. } = &from;
+    into.counts.add(counts);
+    into.counts_all.add(counts_all);
+    into.latencies.add(latencies);
+    into.read_latencies.add(read_latencies);
+    into.unsent += unsent;
+    into.nonsense += from.nonsense;
+    for (code, count) in refusals {
+        *into.refusals.entry(*code).or_default() += count;
+    }
+    if into.deltas.is_empty() {
+        into.deltas = from.deltas;
+    } else {
+        into.deltas.iter_mut().zip(from.deltas).for_each(|(sum, delta)| *sum += delta);
+    }
+    into.samples.merge(from.samples);
+    into.unknown.extend(from.unknown);
+    into.nonsense_first = into.nonsense_first.take().or(from.nonsense_first);
+}
+
+/// Seconds of which not every thread has told yet.
+struct Seconds {
+    threads: usize,
+    pending: std::collections::BTreeMap<u64, (usize, Second)>,
+}
+
+impl Seconds {
+    fn add(&mut self, index: u64, second: Second, window: Window) -> Option<Progress> {
+        let (told, sum) = self.pending.entry(index).or_default();
+        *told += 1;
+        sum.counts.add(&second.counts);
+        sum.latencies.add(&second.latencies);
+        if *told < self.threads {
+            return None;
+        }
+        let (_, sum) = self.pending.remove(&index)?;
+        let warming_up = (index + 1) * 1_000_000_000 <= window.begin;
+        Some(Progress::of(index + 1, warming_up, &sum))
+    }
+}
+
+/// One thread that makes load.
+struct Worker {
+    dialer: Arc<Dialer>,
+    args: LoadArgs,
+    mix: Mix,
+    random: Random,
+    lanes: std::ops::Range<usize>,
+    sender: mpsc::Sender<Message>,
+}
+
+impl Worker {
+    fn run(self, wait: &mpsc::Receiver<Go>) {
+        let sender = self.sender.clone();
+        let result = self.work(wait);
+        if let Some(result) = result.transpose() {
+            // Nobody listens any more when another thread has failed.
+            let _ = sender.send(Message::Ended(Box::new(result)));
+        }
+    }
+
+    /// `None` when it was never told to go.
+    fn work(self, wait: &mpsc::Receiver<Go>) -> Result<Option<(Findings, LaneStats)>, ConnectError> {
+        let Self { dialer, args, mix, random, lanes, sender } = self;
+        let open = args.rate.is_some();
+        let options = LaneOptions {
+            lane_count: lanes.len(),
+            in_flight: if open { OPEN_IN_FLIGHT_MAX } else { args.in_flight },
+            tick: if open { TICK_OPEN } else { TICK_CLOSED },
+            reconnect_within: RECONNECT_WITHIN,
+        };
+        let lane_run = LaneRun::connect(&dialer, options)?;
+        let _ = sender.send(Message::Ready);
+        let Ok((clock, window)) = wait.recv() else { return Ok(None) };
+        let schedule =
+            args.rate.map(|rate| Schedule::new(rate, args.connections, args.run_len, START_DELAY, window.end));
+        let traffic = Rc::new(RefCell::new(LoadTraffic::new(mix, window, schedule, lanes, random)));
+        let telling = tell_seconds(Rc::clone(&traffic), clock, sender);
+        let stats = lane_run.run(Rc::clone(&traffic), clock, telling)?;
+        let findings = std::mem::take(&mut traffic.borrow_mut().findings);
+        Ok(Some((findings, stats)))
+    }
+}
+
+async fn tell_seconds(traffic: Rc<RefCell<LoadTraffic>>, clock: Clock, sender: mpsc::Sender<Message>) {
+    for index in 0.. {
+        let next = (index + 1) * 1_000_000_000;
+        tokio::time::sleep(Duration::from_nanos(next - clock.now().min(next))).await;
+        let second = traffic.borrow_mut().take_second();
+        if sender.send(Message::Second(index, Box::new(second))).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Afterwards: is every acknowledged transfer there, once, and has no money appeared or gone?
+//!
+//! What was lost is made final first, by cancelling its id: from then on each transfer of the run is known to be
+//! done or not. Then each account must hold exactly what the done ones say; the sum over all accounts must be
+//! what was paid into them; and a sample of the acknowledged transfers, looked up by id, must be as it was sent.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tally_protocol::message::{AccountRef, Balance, Sums, TransferFound, TransferState};
+use tally_protocol::reply::Reply;
+use tally_protocol::request::Request;
+use tally_protocol::{AccountId, AccountKind, Refusal};
+
+use super::accounts::{AccountRange, Accounts};
+use super::samples::Sample;
+use super::traffic::Sent;
+use crate::lane::{JobResult, Jobs, LaneOptions, Next, RequestWriter, run_jobs};
+use crate::{Dialer, Refused};
+
+/// Look-ups are small: many in flight.
+const LOOKUP: LaneOptions = LaneOptions::for_work(8, 128);
+/// Examples given of each kind of violation.
+const EXAMPLES_MAX: usize = 5;
+/// Accounts looked at when only a sample is wanted.
+const SAMPLE_ACCOUNTS: u64 = 100_000;
+
+const _: () = assert!(AccountRef::LEN_BYTES == 16);
+
+/// What was checked, and what did not hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Verification {
+    /// Accounts whose balance was compared.
+    pub accounts_compared: u64,
+    /// Accounts that hold something else than the acknowledged transfers say.
+    pub balances_wrong: u64,
+    /// Transfers looked up by id.
+    pub transfers_looked_up: u64,
+    /// Acknowledged, and not there or not as sent.
+    pub transfers_wrong: u64,
+    /// Lost with a connection: found to be done.
+    pub unknown_done: u64,
+    /// Lost with a connection: found refused.
+    pub unknown_refused: u64,
+    /// Lost with a connection: never done, and cancelled.
+    pub unknown_cancelled: u64,
+    /// The sum of all balances, in minor units, if all accounts were compared.
+    pub sum_of_balances: Option<i64>,
+    /// What was paid into them.
+    pub sum_expected: i64,
+    /// What the branch's cash account paid out meanwhile. Others may have been at it.
+    pub cash_paid_out: Option<u64>,
+    /// A few violations in words.
+    pub examples: Vec<String>,
+    /// Whether everything that was checked holds.
+    pub holds: bool,
+}
+
+/// Credits less debits, both posted.
+pub(crate) fn posted(sums: &Sums) -> i64 {
+    // Sums of a load run are far below 2^63.
+    sums.credits_posted.get().wrapping_sub(sums.debits_posted.get()) as i64
+}
+
+/// Makes what was lost final, and adds what was done to what the accounts must hold.
+pub(crate) fn resolve_unknown(
+    dialer: &Arc<Dialer>,
+    accounts: &mut Accounts,
+    unknown: Vec<Sent>,
+    verification: &mut Verification,
+) -> anyhow::Result<()> {
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let cancelling =
+        run_jobs(dialer, LOOKUP, unknown.len() as u64, Cancelling { unknown, used: Vec::new(), problem: None })?;
+    fail_on(cancelling.problem)?;
+    verification.unknown_cancelled += (cancelling.unknown.len() - cancelling.used.len()) as u64;
+    let used = cancelling.used;
+    let found = run_jobs(dialer, LOOKUP, used.len() as u64, Finding::new(used.iter().map(|sent| sent.id).collect()))?;
+    fail_on(found.problem)?;
+    for (sent, found) in used.iter().zip(found.found) {
+        let state = found.as_ref().and_then(|found| TransferState::from_wire(found.state));
+        match state {
+            Some(TransferState::Refused) => verification.unknown_refused += 1,
+            Some(TransferState::Done) => {
+                verification.unknown_done += 1;
+                accounts.expected[sent.pair.debit as usize] -= i64::from(sent.amount);
+                accounts.expected[sent.pair.credit as usize] += i64::from(sent.amount);
+            }
+            other => anyhow::bail!("transfer {} is both used and {other:?}", sent.id),
+        }
+    }
+    Ok(())
+}
+
+/// Compares balances: all of them, or a sample.
+pub(crate) fn compare_balances(
+    dialer: &Arc<Dialer>,
+    accounts: &Accounts,
+    all: bool,
+    verification: &mut Verification,
+) -> anyhow::Result<()> {
+    let range = accounts.range;
+    let step = if all { 1 } else { (range.count / SAMPLE_ACCOUNTS).max(1) };
+    let count = range.count.div_ceil(step);
+    let read =
+        run_jobs(dialer, LOOKUP, count, Reading { range, step, balances: vec![None; count as usize], problem: None })?;
+    fail_on(read.problem)?;
+    let mut sum = 0i64;
+    for (index, balance) in read.balances.iter().enumerate() {
+        let index = index as u64 * step;
+        let expected = accounts.expected[index as usize];
+        let got = balance.unwrap_or_default();
+        sum += got;
+        if got != expected {
+            verification.balances_wrong += 1;
+            example(verification, || format!("account {} holds {got}, expected {expected}", range.id(index)));
+        }
+    }
+    verification.accounts_compared = count;
+    verification.sum_expected = accounts.expected.iter().sum();
+    verification.sum_of_balances = all.then_some(sum);
+    Ok(())
+}
+
+/// Looks up acknowledged transfers.
+pub(crate) fn look_up(
+    dialer: &Arc<Dialer>,
+    range: AccountRange,
+    samples: &[Sample],
+    verification: &mut Verification,
+) -> anyhow::Result<()> {
+    let ids = samples.iter().map(|sample| sample.sent.id).collect();
+    let finding = run_jobs(dialer, LOOKUP, samples.len() as u64, Finding::new(ids))?;
+    fail_on(finding.problem)?;
+    for (sample, found) in samples.iter().zip(&finding.found) {
+        verification.transfers_looked_up += 1;
+        if let Err(problem) = compare(range, sample, found.as_deref()) {
+            verification.transfers_wrong += 1;
+            example(verification, || format!("acknowledged transfer {}: {problem}", sample.sent.id));
+        }
+    }
+    Ok(())
+}
+
+fn compare(range: AccountRange, sample: &Sample, found: Option<&TransferFound>) -> Result<(), String> {
+    let Some(found) = found else { return Err("not found".to_owned()) };
+    let sent = &sample.sent;
+    let expected = range.transfer(sent.id.get(), sent.pair, sent.amount);
+    if found.transfer != expected {
+        return Err(format!("recorded as {:?}", found.transfer));
+    }
+    if TransferState::from_wire(found.state) != Some(TransferState::Done) {
+        return Err(format!("in state {}", found.state));
+    }
+    if sample.lsn != 0 && found.reply.lsn.get() != sample.lsn {
+        return Err(format!("at position {} instead of {}", found.reply.lsn.get(), sample.lsn));
+    }
+    Ok(())
+}
+
+/// Every balance of a range, for accounts that were there before the run.
+pub(crate) fn read_balances(dialer: &Arc<Dialer>, range: AccountRange) -> anyhow::Result<Vec<i64>> {
+    let jobs = Reading { range, step: 1, balances: vec![None; range.count as usize], problem: None };
+    let read = run_jobs(dialer, LOOKUP, range.count, jobs)?;
+    fail_on(read.problem)?;
+    Ok(read.balances.into_iter().map(Option::unwrap_or_default).collect())
+}
+
+/// What the branch's cash account has paid out so far: 0 before its first use, `None` if this user may not see it.
+pub(crate) fn cash_paid_out(dialer: &Arc<Dialer>, range: AccountRange) -> anyhow::Result<Option<u64>> {
+    let id = AccountId::of_house(range.branch_id, AccountKind::Cash, range.currency);
+    Ok(run_jobs(dialer, LaneOptions::for_work(1, 1), 1, Cash { id, paid_out: None })?.paid_out)
+}
+
+fn example(verification: &mut Verification, text: impl FnOnce() -> String) {
+    if verification.examples.len() < EXAMPLES_MAX {
+        verification.examples.push(text());
+    }
+}
+
+fn fail_on(problem: Option<String>) -> anyhow::Result<()> {
+    match problem {
+        None => Ok(()),
+        Some(problem) => anyhow::bail!("verification: {problem}"),
+    }
+}
+
+fn describe(reply: &Reply<'_>) -> String {
+    match reply {
+        Reply::Refused(refused) => Refused::from(*refused).to_string(),
+        other => format!("unexpected {:?}", other.message_type()),
+    }
+}
+
+struct Reading {
+    range: AccountRange,
+    step: u64,
+    balances: Vec<Option<i64>>,
+    problem: Option<String>,
+}
+
+impl Jobs for Reading {
+    fn write(&mut self, index: u64, writer: RequestWriter<'_>) -> Next<()> {
+        writer.send(&Request::GetBalance(self.range.id(index * self.step)), (), 0)
+    }
+
+    fn read(&mut self, index: u64, reply: Reply<'_>) -> JobResult {
+        match reply {
+            Reply::Balance(Balance { sums, .. }) => self.balances[index as usize] = Some(posted(sums)),
+            other => {
+                let id = self.range.id(index * self.step);
+                self.problem.get_or_insert_with(|| format!("balance of {id}: {}", describe(&other)));
+            }
+        }
+        JobResult::Done
+    }
+}
+
+struct Cash {
+    id: AccountId,
+    paid_out: Option<u64>,
+}
+
+impl Jobs for Cash {
+    fn write(&mut self, _: u64, writer: RequestWriter<'_>) -> Next<()> {
+        writer.send(&Request::GetBalance(self.id), (), 0)
+    }
+
+    fn read(&mut self, _: u64, reply: Reply<'_>) -> JobResult {
+        self.paid_out = match reply {
+            Reply::Balance(balance) => Some(balance.sums.debits_posted.get()),
+            Reply::Refused(refused) if refused.refusal() == Some(Refusal::AccountNotFound) => Some(0),
+            _ => None,
+        };
+        JobResult::Done
+    }
+}
+
+struct Cancelling {
+    unknown: Vec<Sent>,
+    used: Vec<Sent>,
+    problem: Option<String>,
+}
+
+impl Jobs for Cancelling {
+    fn write(&mut self, index: u64, writer: RequestWriter<'_>) -> Next<()> {
+        writer.send(&Request::CancelId(self.unknown[index as usize].id), (), 0)
+    }
+
+    fn read(&mut self, index: u64, reply: Reply<'_>) -> JobResult {
+        let code = match reply {
+            Reply::CancelId(item) => item.refusal.get(),
+            Reply::Refused(refused) => refused.code,
+            _ => u16::MAX,
+        };
+        match Refusal::from_code(code) {
+            None if code == 0 => {}
+            Some(Refusal::IdCancelled) => {}
+            Some(Refusal::IdAlreadyUsed) => self.used.push(self.unknown[index as usize]),
+            Some(_) | None => {
+                self.problem.get_or_insert_with(|| format!("cancel: {}", describe(&reply)));
+            }
+        }
+        JobResult::Done
+    }
+}
+
+struct Finding {
+    ids: Vec<tally_protocol::TransferId>,
+    found: Vec<Option<Box<TransferFound>>>,
+    problem: Option<String>,
+}
+
+impl Finding {
+    fn new(ids: Vec<tally_protocol::TransferId>) -> Self {
+        Self { found: vec![None; ids.len()], ids, problem: None }
+    }
+}
+
+impl Jobs for Finding {
+    fn write(&mut self, index: u64, writer: RequestWriter<'_>) -> Next<()> {
+        writer.send(&Request::GetTransfer(self.ids[index as usize]), (), 0)
+    }
+
+    fn read(&mut self, index: u64, reply: Reply<'_>) -> JobResult {
+        match reply {
+            Reply::TransferFound(found) if found.state == TransferState::InFlight as u8 => return JobResult::Again,
+            Reply::TransferFound(found) => self.found[index as usize] = Some(Box::new(*found)),
+            Reply::Refused(refused) if refused.refusal() == Some(Refusal::TransferNotFound) => {}
+            other => {
+                self.problem.get_or_insert_with(|| format!("transfer lookup: {}", describe(&other)));
+            }
+        }
+        JobResult::Done
+    }
+}
