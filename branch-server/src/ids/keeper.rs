@@ -50,6 +50,15 @@ pub(super) struct Keeper {
 /// The thread is to end.
 struct Stop;
 
+/// Tells those who wait for the keeper that it has ended, however it did.
+struct TellEnd(Arc<Shared>);
+
+impl Drop for TellEnd {
+    fn drop(&mut self) {
+        self.0.signal.update(|state| state.ended = true);
+    }
+}
+
 impl Keeper {
     pub(super) fn new(shared: Arc<Shared>, dir: Arc<Dir>, manifest: Manifest, runs: Arc<RunSet>) -> Self {
         Self {
@@ -64,10 +73,10 @@ impl Keeper {
         }
     }
 
-    /// Works until told to stop.
+    /// Works until told to stop, or until it cannot go on.
     pub(super) fn run(mut self) {
+        let _ended = TellEnd(Arc::clone(&self.shared));
         while let Ok(()) = self.turn() {}
-        self.shared.signal.update(|state| state.ended = true);
     }
 
     fn turn(&mut self) -> Result<(), Stop> {

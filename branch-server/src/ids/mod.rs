@@ -143,6 +143,8 @@ pub struct IdStats {
     pub look_ups_in_vain: u64,
     /// Failures of the disk while writing or looking up, and damage met.
     pub errors: u64,
+    /// Nothing is written out any more, and soon no new id is taken: the branch must be restarted.
+    pub stopped: bool,
 }
 
 /// See the top of the module.
@@ -291,6 +293,7 @@ impl IdIndex {
             look_ups: count(&counters.look_ups),
             look_ups_in_vain: count(&counters.look_ups_in_vain),
             errors: count(&counters.errors),
+            stopped: self.shared.signal.state().ended,
             ..IdStats::default()
         };
         for run in &runs.runs {

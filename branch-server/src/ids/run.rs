@@ -2,6 +2,7 @@
 //! costs one page. And the set of runs that count at a moment.
 
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,6 +107,10 @@ impl Run {
         self.pages().read_items(from + 1, count, PageKind::Entries, |raw: &RawEntry| {
             entries.push(Entry::from_raw(raw, hasher.hash(raw.id())));
         })?;
+        // Reading a run from end to end must not push out of the page cache what look-ups need. Only a hint.
+        let page_len = size_of::<Page>() as u64;
+        let len_bytes = NonZeroU64::new(count * page_len);
+        let _ = rustix::fs::fadvise(&self.file, (from + 1) * page_len, len_bytes, rustix::fs::Advice::DontNeed);
         Ok(count)
     }
 
