@@ -226,3 +226,39 @@ fn break_chain(steps: &[ChainStep], accounts: &[Account], branch: BranchId, out:
         out.outcomes.push(Outcome::refused(answer, debit, credit));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::FromZeros;
+
+    use super::*;
+
+    /// `L` is linked, `.` is not.
+    fn split(flags: &str) -> Vec<(Range<usize>, Option<Refusal>)> {
+        let transfer = |flag: char| message::Transfer {
+            flags: if flag == 'L' { transfer_flags::LINKED } else { 0 }.into(),
+            ..message::Transfer::new_zeroed()
+        };
+        let transfers: Vec<message::Transfer> = flags.chars().map(transfer).collect();
+        stretches(&transfers).map(|stretch| (stretch.range, stretch.refusal)).collect()
+    }
+
+    #[test]
+    fn a_batch_falls_into_stretches() {
+        assert_eq!(split(""), []);
+        assert_eq!(split("..").as_slice(), [(0..1, None), (1..2, None)]);
+        assert_eq!(split(".LL..L.").as_slice(), [(0..1, None), (1..4, None), (4..5, None), (5..7, None)]);
+        assert_eq!(split(".LL").as_slice(), [(0..1, None), (1..3, Some(Refusal::ChainOpen))]);
+    }
+
+    #[test]
+    fn a_chain_has_a_longest_length() {
+        let longest = "L".repeat(CHAIN_LEN_MAX - 1) + ".";
+        assert_eq!(split(&longest).as_slice(), [(0..CHAIN_LEN_MAX, None)]);
+        let longer = "L".repeat(CHAIN_LEN_MAX) + "..";
+        let refused = (0..CHAIN_LEN_MAX + 1, Some(Refusal::CountInvalid));
+        assert_eq!(split(&longer).as_slice(), [refused, (CHAIN_LEN_MAX + 1..CHAIN_LEN_MAX + 2, None)]);
+        let open = "L".repeat(CHAIN_LEN_MAX + 5);
+        assert_eq!(split(&open).as_slice(), [(0..CHAIN_LEN_MAX + 5, Some(Refusal::ChainOpen))]);
+    }
+}

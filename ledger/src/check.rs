@@ -170,3 +170,105 @@ pub fn state(accounts: &[Account], holds: &[Hold]) -> Result<(), Violation> {
     conservation(accounts)?;
     holds_match_accounts(holds, accounts)
 }
+
+#[cfg(test)]
+mod tests {
+    use tally_protocol::{BranchId, Lsn, Timestamp};
+
+    use super::*;
+
+    /// An account with these sums: debits held, debits posted, credits held, credits posted.
+    fn account_with(local: u128, sums: [u64; 4]) -> Account {
+        let till = crate::cash_account(BranchId::new(1), Currency::EUR, Timestamp::default());
+        let [debits_held, debits_posted, credits_held, credits_posted] = sums.map(Amount::new);
+        let sums = Sums { debits_held, debits_posted, credits_held, credits_posted };
+        Account { id: AccountId::of_branch(BranchId::new(1), local), sums, ..till }
+    }
+
+    fn hold_of(amount: u64) -> Hold {
+        Hold {
+            id: TransferId::new(1),
+            debit_account_id: account_with(1, [0; 4]).id,
+            credit_account_id: account_with(2, [0; 4]).id,
+            amount: Amount::new(amount),
+            currency: Currency::EUR,
+            code: 1,
+            expires_at: Timestamp::MAX,
+            lsn: Lsn::ZERO,
+            timestamp: Timestamp::default(),
+        }
+    }
+
+    #[test]
+    fn money_made_or_lost_is_found_per_currency() {
+        let accounts = [account_with(1, [3, 9, 0, 0]), account_with(2, [0, 0, 3, 9])];
+        assert_eq!(conservation(&accounts), Ok(()));
+        let posted = [account_with(1, [3, 9, 0, 0]), account_with(2, [0, 0, 3, 8])];
+        assert!(matches!(
+            conservation(&posted),
+            Err(Violation::NotConserved { what: "posted", debits: 9, credits: 8, .. })
+        ));
+        let held = [account_with(1, [4, 9, 0, 0]), account_with(2, [0, 0, 3, 9])];
+        assert!(matches!(conservation(&held), Err(Violation::NotConserved { what: "held", .. })));
+        // Even in all, but not in each currency.
+        let dollars = Account { currency: Currency::USD, ..account_with(2, [0, 0, 3, 9]) };
+        assert!(matches!(conservation([&accounts[0], &dollars]), Err(Violation::NotConserved { .. })));
+    }
+
+    #[test]
+    fn an_account_that_cannot_be_is_found() {
+        let good = account_with(1, [1, 2, 3, 4]);
+        assert_eq!(account(&good), Ok(()));
+        assert_eq!(account(&account_with(1, [1, u64::MAX, 0, 0])), Err(Violation::SumsOverflow(good.id)));
+        assert_eq!(account(&account_with(1, [0, 0, u64::MAX, 1])), Err(Violation::SumsOverflow(good.id)));
+        let closed = Account { status: AccountStatus::Closed, ..account_with(1, [0, 5, 0, 5]) };
+        assert_eq!(account(&closed), Ok(()));
+        let closed = Account { status: AccountStatus::Closed, ..account_with(1, [0, 5, 0, 6]) };
+        assert_eq!(account(&closed), Err(Violation::ClosedNotEmpty(good.id)));
+        let limited = Account { flags: account_flags::ALL, ..good.clone() };
+        assert_eq!(account(&limited), Err(Violation::FlagsConflict(good.id)));
+        let spent = Account { day_spent: Amount::new(4), ..good.clone() };
+        assert_eq!(account(&spent), Err(Violation::DaySpentTooLarge(good.id)));
+    }
+
+    #[test]
+    fn a_step_beyond_a_limit_is_found_and_one_that_stays_is_not() {
+        let limited = |sums| Account { flags: account_flags::DEBITS_LIMITED, ..account_with(1, sums) };
+        let passed = |what| Err(Violation::LimitPassed { id: account_with(1, [0; 4]).id, what });
+        assert_eq!(step(&limited([0, 0, 0, 5]), &limited([2, 3, 0, 5])), Ok(()));
+        assert_eq!(step(&limited([0, 0, 0, 5]), &limited([3, 3, 0, 5])), passed("debits"));
+        // Beyond already, since the overdraft was lowered: settling may go on, spending may not.
+        assert_eq!(step(&limited([9, 0, 0, 5]), &limited([0, 9, 0, 5])), Ok(()));
+        assert_eq!(step(&limited([9, 0, 0, 5]), &limited([9, 1, 0, 5])), passed("debits"));
+        let overdrawn = Account { overdraft: Amount::new(1), ..limited([3, 3, 0, 5]) };
+        assert_eq!(step(&limited([0, 0, 0, 5]), &overdrawn), Ok(()));
+        let owing = |sums| Account { flags: account_flags::CREDITS_LIMITED, ..account_with(1, sums) };
+        assert_eq!(step(&owing([0, 5, 0, 0]), &owing([0, 5, 2, 3])), Ok(()));
+        assert_eq!(step(&owing([0, 5, 0, 0]), &owing([0, 5, 3, 3])), passed("credits"));
+        let on = |day, spent, limit| Account {
+            day,
+            day_spent: Amount::new(spent),
+            day_limit: Amount::new(limit),
+            ..account_with(1, [0; 4])
+        };
+        assert_eq!(step(&on(1, 5, 9), &on(1, 9, 9)), Ok(()));
+        assert_eq!(step(&on(1, 5, 9), &on(1, 10, 9)), passed("day"));
+        assert_eq!(step(&on(1, 12, 9), &on(1, 12, 9)), Ok(()));
+        assert_eq!(step(&on(1, 12, 9), &on(2, 12, 9)), passed("day"));
+        let shrunk = step(&account_with(1, [0, 5, 0, 5]), &account_with(1, [0, 5, 0, 4]));
+        assert_eq!(shrunk, Err(Violation::PostedShrank(account_with(1, [0; 4]).id)));
+    }
+
+    #[test]
+    fn held_sums_are_those_of_the_holds() {
+        let accounts = [account_with(1, [10, 0, 0, 0]), account_with(2, [0, 0, 10, 0])];
+        assert_eq!(state(&accounts, &[hold_of(10)]), Ok(()));
+        assert!(matches!(state(&accounts, &[hold_of(9)]), Err(Violation::HoldsDiffer { debits: 9, .. })));
+        assert!(matches!(state(&accounts, &[]), Err(Violation::HoldsDiffer { debits: 0, .. })));
+        let gone = holds_match_accounts(&[hold_of(10)], &accounts[..1]);
+        assert_eq!(gone, Err(Violation::HoldWithoutAccount(TransferId::new(1))));
+        let dollars = Hold { currency: Currency::USD, ..hold_of(10) };
+        let other = holds_match_accounts(&[dollars], &accounts);
+        assert_eq!(other, Err(Violation::HoldWithoutAccount(TransferId::new(1))));
+    }
+}

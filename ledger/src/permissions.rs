@@ -72,3 +72,58 @@ pub fn may_read(actor: &Actor, account: &Account) -> bool {
 pub(crate) fn owns(actor: &Actor, owner: CustomerId) -> bool {
     owner == actor.customer && actor.customer != CustomerId::BANK
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table at the top of this file, cell by cell: customer, teller, auditor, admin.
+    #[test]
+    fn each_role_may_what_the_table_says() {
+        const ROLES: [Role; 4] = [Role::Customer, Role::Teller, Role::Auditor, Role::Admin];
+        let own = [
+            TransferKind::Transfer,
+            TransferKind::Hold,
+            TransferKind::Settle,
+            TransferKind::Void,
+            TransferKind::Reverse,
+        ];
+        let till = [TransferKind::Deposit, TransferKind::Withdraw];
+        let rows = own
+            .map(|kind| (Action::Transfer(kind), [true, true, false, true]))
+            .into_iter()
+            .chain(till.map(|kind| (Action::Transfer(kind), [false, true, false, true])))
+            .chain([
+                (Action::ChangeAccount, [false, true, false, true]),
+                (Action::CancelId, [true, true, false, true]),
+                (Action::Read, [true, true, true, true]),
+                (Action::ReadFeed, [false, false, true, true]),
+            ]);
+        for (action, expected) in rows {
+            let actual = ROLES.map(|role| permit(role, action).is_ok());
+            assert!(actual == expected, "{action:?}: {actual:?}");
+        }
+        assert!(!Refusal::NotPermitted.consumes_id(), "what a role may not ask leaves the id free");
+    }
+
+    #[test]
+    fn a_customer_sees_own_accounts_and_the_bank_s_number_opens_nothing() {
+        let actor = |role, customer| Actor { role, customer: CustomerId::new(customer) };
+        let till = crate::cash_account(
+            tally_protocol::BranchId::new(1),
+            tally_protocol::Currency::EUR,
+            tally_protocol::Timestamp::default(),
+        );
+        let theirs = Account { owner: CustomerId::new(7), ..till.clone() };
+        for (actor, account, expected) in [
+            (actor(Role::Customer, 7), &theirs, true),
+            (actor(Role::Customer, 8), &theirs, false),
+            (actor(Role::Customer, 0), &till, false),
+            (actor(Role::Auditor, 0), &theirs, true),
+            (actor(Role::Teller, 9), &till, true),
+            (actor(Role::Admin, 9), &theirs, true),
+        ] {
+            assert!(may_read(&actor, account) == expected, "{actor:?} reads an account of {:?}", account.owner);
+        }
+    }
+}

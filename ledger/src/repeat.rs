@@ -90,12 +90,12 @@ fn same_amount(transfer: &Transfer, record: &TransferRecord) -> bool {
     if transfer.amount == record.amount_asked {
         return true;
     }
-    let is_whole = match record.kind {
+    let is_what_it_came_to = match record.kind {
         // All of the hold, once written as 0 and once as the amount that it came to.
-        TransferKind::Settle => record.amount_asked.is_zero() && transfer.amount == record.amount,
+        TransferKind::Settle => transfer.amount == record.amount,
         // Always the whole amount.
         TransferKind::Void | TransferKind::Reverse => transfer.amount.is_zero() || transfer.amount == record.amount,
         TransferKind::Transfer | TransferKind::Deposit | TransferKind::Withdraw | TransferKind::Hold => false,
     };
-    record.refusal.is_none() && is_whole
+    record.refusal.is_none() && is_what_it_came_to
 }

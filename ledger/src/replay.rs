@@ -113,3 +113,95 @@ pub fn redo_account(existing: Option<&Account>, record: &Record) -> Option<Accou
         RecordBody::Account(..) | RecordBody::Transfer(_) | RecordBody::Expired(_) | RecordBody::Cancelled(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tally_protocol::message::Role;
+    use tally_protocol::{AccountStatus, Amount, BranchId, CustomerId, Refusal};
+
+    use super::*;
+    use crate::journal::record::AccountChange;
+    use crate::{Actor, Outcome, Reference, Transfer, cash_account, cash_account_id, decide, transfer_record};
+
+    const BRANCH: BranchId = BranchId::new(1);
+
+    /// A hold of 30 with a time-out of 2 s, stamped 9, from the account at `.0` to the one at `.1`.
+    fn held() -> (Account, Account, TransferRecord) {
+        let euros = cash_account(BRANCH, Currency::EUR, Timestamp::from_nanos(1));
+        let other = Account { id: tally_protocol::AccountId::of_branch(BRANCH, 2), ..euros.clone() };
+        let transfer = Transfer {
+            id: TransferId::new(4),
+            debit_account_id: cash_account_id(BRANCH, Currency::EUR),
+            credit_account_id: other.id,
+            reference: TransferId::NONE,
+            user_data_128: 0,
+            amount: Amount::new(30),
+            user_data_64: 0,
+            user_data_32: 0,
+            timeout_s: 2,
+            currency: Some(Currency::EUR),
+            code: 1,
+            flags: 0,
+            kind: TransferKind::Hold,
+        };
+        let actor = Actor { role: Role::Teller, customer: CustomerId::BANK };
+        let now = Timestamp::from_nanos(9);
+        let outcome = decide(&transfer, &Reference::NotGiven, Some(&euros), Some(&other), &actor, now);
+        let record = transfer_record(&transfer, &Reference::NotGiven, BRANCH, &outcome);
+        (euros, other, record)
+    }
+
+    #[test]
+    fn a_record_is_applied_only_behind_the_accounts_last() {
+        let (mut debit, mut credit, record) = held();
+        let at = Timestamp::from_nanos(9);
+        let before = (debit.clone(), credit.clone());
+        for lsn in [99, 100] {
+            (debit.lsn, credit.lsn) = (Lsn::new(100), Lsn::new(100));
+            assert!(!redo_debit(&mut debit, &record, Lsn::new(lsn), at));
+            assert!(!redo_credit(&mut credit, &record, Lsn::new(lsn), at));
+            assert!(debit.sums == before.0.sums && credit.sums == before.1.sums, "untouched at {lsn}");
+        }
+        assert!(redo_debit(&mut debit, &record, Lsn::new(101), at));
+        assert!(redo_credit(&mut credit, &record, Lsn::new(101), at));
+        assert_eq!((debit.sums.debits_held, debit.day_spent), (Amount::new(30), Amount::new(30)));
+        assert_eq!((credit.sums.credits_held, credit.day_spent), (Amount::new(30), Amount::ZERO));
+        assert_eq!((debit.lsn, credit.lsn, credit.timestamp), (Lsn::new(101), Lsn::new(101), at));
+    }
+
+    #[test]
+    fn a_refusal_changes_nothing() {
+        let (debit, _, record) = held();
+        let refused = Outcome::refused(Refusal::InsufficientFunds, Some(&debit), None);
+        let record = TransferRecord { refusal: refused.refusal, ..record };
+        let mut after = debit.clone();
+        assert!(!redo_debit(&mut after, &record, Lsn::new(500), Timestamp::from_nanos(9)));
+        assert_eq!(after, debit);
+        assert_eq!(RecordEffect::of_transfer(&record, Lsn::new(500), Timestamp::default()), RecordEffect::None);
+    }
+
+    #[test]
+    fn a_hold_comes_out_of_its_record() {
+        let (debit, credit, record) = held();
+        let body = RecordBody::Transfer(record);
+        let effect = RecordEffect::of(&body, Lsn::new(64), Timestamp::from_nanos(9));
+        let RecordEffect::HoldOpened(hold) = effect else { panic!("{effect:?}") };
+        assert_eq!((hold.id, hold.debit_account_id, hold.credit_account_id), (record.id, debit.id, credit.id));
+        assert_eq!((hold.amount, hold.lsn, hold.code), (Amount::new(30), Lsn::new(64), 1));
+        assert_eq!(hold.expires_at, Timestamp::from_nanos(2_000_000_009));
+        let ended = RecordEffect::of(&RecordBody::Expired(record), Lsn::new(80), Timestamp::from_nanos(99));
+        assert_eq!(ended, RecordEffect::HoldEnded(record.id, HoldEnd::Expired));
+    }
+
+    #[test]
+    fn an_account_record_is_the_account_unless_it_is_older() {
+        let (account, _, _) = held();
+        let frozen = Account { status: AccountStatus::Frozen, ..account.clone() };
+        let body = RecordBody::Account(AccountChange::Frozen, frozen);
+        let record = Record { lsn: Lsn::new(64), timestamp: Timestamp::from_nanos(9), actor: CustomerId::BANK, body };
+        let after = redo_account(Some(&account), &record).expect("newer");
+        assert_eq!((after.status, after.lsn, after.timestamp), (AccountStatus::Frozen, record.lsn, record.timestamp));
+        assert_eq!(redo_account(None, &record), Some(after.clone()));
+        assert_eq!(redo_account(Some(&after), &record), None);
+    }
+}

@@ -115,3 +115,93 @@ impl Buffer {
         self.len_bytes += 16;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tally_protocol::{
+        AccountId, AccountKind, AccountStatus, Amount, BranchId, Currency, CustomerId, Lsn, Timestamp, TransferId,
+    };
+
+    use super::*;
+
+    fn account(local: u128) -> Account {
+        let till = crate::cash_account(BranchId::new(1), Currency::EUR, Timestamp::from_nanos(5));
+        Account { id: AccountId::of_branch(BranchId::new(1), local), ..till }
+    }
+
+    fn hold(id: u128) -> Hold {
+        Hold {
+            id: TransferId::new(id),
+            debit_account_id: account(1).id,
+            credit_account_id: account(2).id,
+            amount: Amount::new(10),
+            currency: Currency::EUR,
+            code: 1,
+            expires_at: Timestamp::MAX,
+            lsn: Lsn::new(9),
+            timestamp: Timestamp::from_nanos(9),
+        }
+    }
+
+    #[test]
+    fn order_and_parts_do_not_matter() {
+        let (accounts, holds) = ([account(1), account(2)], [hold(1), hold(2)]);
+        let forward = StateHash::of(&accounts, &holds);
+        let backward = StateHash::of(accounts.iter().rev(), holds.iter().rev());
+        let parts = StateHash::of(&accounts[..1], &holds[1..]).merge(StateHash::of(&accounts[1..], &holds[..1]));
+        assert!(forward == backward && forward == parts, "{forward} {backward} {parts}");
+        assert!(forward != StateHash::of(&accounts, &holds[..1]), "a missing hold shows");
+        assert!(forward != StateHash::of(&accounts[..1], &holds), "a missing account shows");
+    }
+
+    /// A field that was left out of the hash would let two different states pass for one.
+    #[test]
+    fn every_field_counts() {
+        let before = StateHash::of(&[account(1)], &[]);
+        let changes: &[fn(&mut Account)] = &[
+            |a| a.id = account(2).id,
+            |a| a.owner = CustomerId::new(7),
+            |a| a.user_data_128 = 1,
+            |a| a.user_data_64 = 1,
+            |a| a.user_data_32 = 1,
+            |a| a.currency = Currency::USD,
+            |a| a.code = 2,
+            |a| a.flags = 1,
+            |a| a.kind = AccountKind::Fee,
+            |a| a.status = AccountStatus::Frozen,
+            |a| a.overdraft = Amount::new(1),
+            |a| a.day_limit = Amount::new(1),
+            |a| a.day_spent = Amount::new(1),
+            |a| a.day = 1,
+            |a| a.sums.debits_held = Amount::new(1),
+            |a| a.sums.debits_posted = Amount::new(1),
+            |a| a.sums.credits_held = Amount::new(1),
+            |a| a.sums.credits_posted = Amount::new(1),
+            |a| a.opened_at = Timestamp::from_nanos(6),
+            |a| a.lsn = Lsn::new(1),
+            |a| a.timestamp = Timestamp::from_nanos(6),
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            let mut after = account(1);
+            change(&mut after);
+            assert!(StateHash::of(&[after], &[]) != before, "change {index} of an account does not show");
+        }
+        let before = StateHash::of(&[], &[hold(1)]);
+        let changes: &[fn(&mut Hold)] = &[
+            |h| h.id = TransferId::new(2),
+            |h| h.debit_account_id = account(3).id,
+            |h| h.credit_account_id = account(3).id,
+            |h| h.amount = Amount::new(11),
+            |h| h.currency = Currency::USD,
+            |h| h.code = 2,
+            |h| h.expires_at = Timestamp::from_nanos(1),
+            |h| h.lsn = Lsn::new(10),
+            |h| h.timestamp = Timestamp::from_nanos(10),
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            let mut after = hold(1);
+            change(&mut after);
+            assert!(StateHash::of(&[], &[after]) != before, "change {index} of a hold does not show");
+        }
+    }
+}

@@ -213,3 +213,118 @@ pub fn feed_entry(record: &Record) -> message::FeedEntry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tally_protocol::message::{Role, TransferKind, account_flags};
+    use tally_protocol::{AccountId, Amount, BranchId, Currency, CustomerId};
+
+    use super::*;
+    use crate::journal::record::AccountChange;
+    use crate::{Actor, Opened, Reference, Transfer, cash_account, decide, open_account, transfer_record};
+
+    const BRANCH: BranchId = BranchId::new(1);
+    const NOW: Timestamp = Timestamp::from_nanos(86_400_000_000_000 * 3 + 5);
+
+    fn account_open() -> message::AccountOpen {
+        message::AccountOpen {
+            id: AccountId::of_branch(BRANCH, 7).get().into(),
+            user_data_128: 1.into(),
+            owner: 2.into(),
+            user_data_64: 3.into(),
+            overdraft: 400.into(),
+            day_limit: 500.into(),
+            user_data_32: 6.into(),
+            currency: 978.into(),
+            code: 8.into(),
+            flags: account_flags::DEBITS_LIMITED.into(),
+            kind: 1,
+            reserved: [0; 5],
+        }
+    }
+
+    fn opened() -> Account {
+        match open_account(&account_open(), None, BRANCH, NOW) {
+            Ok(Opened::New(account)) => account,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A deposit of 250 to the account of [`opened`], as recorded at position 80.
+    fn deposited(user_data_64: u64) -> (Account, TransferRecord) {
+        let wire = message::Transfer {
+            credit_account_id: account_open().id,
+            amount: 250.into(),
+            user_data_64: user_data_64.into(),
+            currency: 978.into(),
+            code: 9.into(),
+            kind: TransferKind::Deposit as u8,
+            ..only_id(TransferId::new(44))
+        };
+        let transfer = Transfer::from_wire(&wire, BRANCH).expect("well formed");
+        let (mut till, mut account) = (cash_account(BRANCH, Currency::EUR, NOW), opened());
+        let teller = Actor { role: Role::Teller, customer: CustomerId::new(1) };
+        let outcome = decide(&transfer, &Reference::NotGiven, Some(&till), Some(&account), &teller, NOW);
+        outcome.apply(&mut till, &mut account, Lsn::new(80), NOW);
+        (account, transfer_record(&transfer, &Reference::NotGiven, BRANCH, &outcome))
+    }
+
+    #[test]
+    fn an_account_reads_back_as_it_was_opened() {
+        let (account, _) = deposited(0);
+        let wire = account_message(&account);
+        assert_eq!(wire.open, account_open());
+        assert_eq!((wire.sums.credits_posted.get(), wire.lsn.get(), wire.status), (250, 80, 1));
+        assert_eq!((wire.opened_at.get(), wire.timestamp.get()), (NOW.as_nanos(), NOW.as_nanos()));
+    }
+
+    #[test]
+    fn available_is_the_smaller_of_funds_and_day() {
+        let (mut account, _) = deposited(0);
+        let available = |account: &Account, now| balance_message(account, now).available.get();
+        assert_eq!(available(&account, NOW), 500);
+        account.day_limit = Amount::MAX;
+        assert_eq!(available(&account, NOW), 650);
+        (account.day_limit, account.day_spent, account.day) = (Amount::new(500), Amount::new(480), NOW.day());
+        assert_eq!(available(&account, NOW), 20);
+        let tomorrow = Timestamp::from_nanos(NOW.as_nanos() + 86_400_000_000_000);
+        assert_eq!(available(&account, tomorrow), 500);
+    }
+
+    #[test]
+    fn a_look_up_tells_what_was_asked_and_what_was_answered() {
+        let (account, record) = deposited(3);
+        let found = transfer_found(&record, Lsn::new(80), NOW, None);
+        assert_eq!(found.transfer.debit_account_id.get(), 0, "a deposit names no debit account");
+        assert_eq!((found.transfer.id.get(), found.transfer.user_data_64.get()), (44, 3));
+        assert_eq!((found.reply.amount.get(), found.reply.lsn.get(), found.reply.refusal.get()), (250, 80, 0));
+        assert_eq!(found.credit, sums_message(&account.sums));
+        assert_eq!(found.state, TransferState::Done as u8);
+        let reversed = transfer_found(&record, Lsn::new(80), NOW, Some(Ended::Reversed));
+        assert_eq!(reversed.state, TransferState::Reversed as u8);
+        let refused = TransferRecord { refusal: Some(Refusal::InsufficientFunds), ..record };
+        assert_eq!(transfer_state(&refused, None), TransferState::Refused);
+        let repeated = transfer_reply(&refused, Lsn::new(80), NOW, true);
+        assert_eq!((repeated.flags.get(), repeated.refusal.get()), (RESULT_REPEATED, 229));
+        let cancelled = id_found(TransferId::new(5), TransferState::Cancelled, Lsn::new(9), NOW);
+        assert_eq!((cancelled.transfer.id.get(), cancelled.reply.refusal.get(), cancelled.state), (5, 0, 7));
+    }
+
+    #[test]
+    fn the_feed_tells_each_kind_of_record() {
+        let (account, transfer) = deposited(0);
+        let entry = |body| feed_entry(&Record { lsn: Lsn::new(80), timestamp: NOW, actor: CustomerId::BANK, body });
+        let moved = entry(RecordBody::Transfer(transfer));
+        assert_eq!((moved.kind, moved.account_change, moved.reply.amount.get()), (FeedKind::Transfer as u8, 0, 250));
+        let expired = entry(RecordBody::Expired(transfer));
+        assert_eq!((expired.kind, expired.transfer.id.get()), (FeedKind::Expired as u8, 44));
+        let cancelled = entry(RecordBody::Cancelled(TransferId::new(6)));
+        assert_eq!((cancelled.kind, cancelled.transfer.id.get()), (FeedKind::Cancelled as u8, 6));
+        let changed = entry(RecordBody::Account(AccountChange::Frozen, account.clone()));
+        assert_eq!((changed.kind, changed.account_change), (FeedKind::Account as u8, AccountChange::Frozen as u8));
+        assert_eq!(changed.transfer.debit_account_id.get(), account.id.get());
+        for entry in [moved, expired, cancelled, changed] {
+            assert_eq!((entry.lsn.get(), entry.reply.lsn.get(), entry.reply.timestamp.get()), (80, 80, NOW.as_nanos()));
+        }
+    }
+}

@@ -243,7 +243,7 @@ fn any_state_of_an_account(local: u128) -> impl Strategy<Value = Account> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever happens: both sets of books agree, and replay gives the state that was served, from nothing
     /// and from a checkpoint of which every account was saved at another moment.
