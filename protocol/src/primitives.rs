@@ -352,7 +352,7 @@ pub enum AccountStatus {
     /// Takes part.
     #[default]
     Open = 1,
-    /// Takes no new transfer until unfrozen; holds made before can still be voided.
+    /// Takes no new transfer until unfrozen; holds made before can still be settled and voided, and staff can reverse.
     Frozen = 2,
     /// Takes none ever again.
     Closed = 3,

@@ -13,7 +13,7 @@ macro_rules! refusals {
         }
 
         impl Refusal {
-            /// Every refusal, by rising code.
+            /// Every refusal, by rising code: within a group, in the order in which they are checked.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
             /// Reads a wire code.
