@@ -43,6 +43,7 @@ impl Ledger {
                 status.branch_id.set(BRANCH);
                 status.accepting = 1;
                 status.accounts.set(self.accounts.len() as u64);
+                status.durable.set(self.feed.len() as u64 + 1);
                 Reply::Status(&status).append_to(out, envelope);
             }
             Request::OpenAccounts(opens) => {
