@@ -105,11 +105,13 @@ impl<F: Fn(usize) -> Transfer> Traffic for Rows<F> {
         match reply {
             Reply::Transfer { reply, .. } => {
                 self.latencies.record(now.saturating_sub(since));
-                self.repeated += u64::from(reply.flags.get() & RESULT_REPEATED != 0);
+                let repeated = reply.flags.get() & RESULT_REPEATED != 0;
+                self.repeated += u64::from(repeated);
                 // A repeat whose record is younger than the replay was posted by an attempt of ours that was lost.
+                let before = repeated && reply.lsn.get() < self.start_lsn.get();
                 let entry = match reply.refusal.get() {
-                    0 if reply.lsn.get() >= self.start_lsn.get() => Entry::Posted,
-                    0 => Entry::Before,
+                    0 if before => Entry::Before,
+                    0 => Entry::Posted,
                     code => Entry::Refused(code),
                 };
                 self.answer(index, entry);
