@@ -332,7 +332,7 @@ async fn send_until_taken(client: &Client, unit: &Unit) -> anyhow::Result<Vec<su
     for _ in 0..NOT_TAKEN_MAX {
         match send(client, unit).await? {
             Said::Answered(answers) => return Ok(answers),
-            Said::NotTaken(_) => tokio::time::sleep(NOT_TAKEN_PAUSE).await,
+            Said::NotTaken => tokio::time::sleep(NOT_TAKEN_PAUSE).await,
             Said::Unknown | Said::NotSent => anyhow::bail!("the server does not answer while nobody disturbs it"),
         }
     }

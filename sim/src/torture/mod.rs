@@ -40,6 +40,7 @@ pub enum Args {
         /// What the disk does
         #[arg(long, value_enum)]
         mode: Mode,
+        /// How long, how random, where
         #[command(flatten)]
         common: Common,
     },
@@ -107,7 +108,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            eprintln!("{name}: FAILED with seed {seed}; {} is left to be looked at\n{error:?}", dir.display());
+            eprintln!("{name}: FAILED with seed {seed}; {} is left to be looked at\n{error:#}", dir.display());
             Ok(ExitCode::FAILURE)
         }
     }
@@ -118,10 +119,17 @@ async fn torture(dir: &Path, mode: Option<Mode>, seed: u64, until: Until) -> any
         let (at, platter) = (dir.join("mount"), dir.join("platter"));
         MountedDisk::mount(&at, &platter).with_context(|| format!("mount a disk at {} (needs root)", at.display()))
     };
-    let (blow, data) = match mode {
-        None => (Blow::Kill, dir.join("bank")),
-        Some(Mode::Drop) => (Blow::PowerCut(mount()?), dir.join("mount").join("bank")),
-        Some(Mode::Eio) => (Blow::FlushFails(mount()?), dir.join("mount").join("bank")),
+    let (data, blow) = match mode {
+        None => (dir.join("bank"), Blow::Kill),
+        Some(mode) => {
+            let disk = mount()?;
+            let data = disk.path().join("bank");
+            let blow = match mode {
+                Mode::Drop => Blow::PowerCut(disk),
+                Mode::Eio => Blow::FlushFails(disk),
+            };
+            (data, blow)
+        }
     };
     let mut torture = Torture::begin(&data, &dir.join("server.log"), blow, seed).await?;
     let result = torture.run(until).await;

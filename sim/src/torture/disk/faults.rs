@@ -55,10 +55,11 @@ impl Health {
     }
 }
 
-/// Whether the file is one whose failed flush must stop the server: a segment of the journal that is
-/// being written. A checkpoint or a segment in preparation may be given up and made again.
+/// Whether the file is one whose failed flush must stop the server: a segment of the journal under its final
+/// name. A checkpoint, an id file or a segment in preparation may be given up and made again.
 fn matters(path: &str) -> bool {
-    path.contains("journal") && !path.ends_with(".tmp") && !path.contains("spare")
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.starts_with("segment-") && name.ends_with(".log")
 }
 
 #[cfg(test)]
@@ -70,10 +71,17 @@ mod tests {
         for (after, next) in [(After::Lies, false), (After::StaysBroken, true)] {
             let mut health = Health::default();
             health.arm(1, after);
-            let fails: Vec<bool> = ["journal/1", "checkpoint/1", "journal/2.tmp", "journal/1", "journal/1", "users"]
-                .iter()
-                .map(|path| health.flush_fails(path))
-                .collect();
+            let fails: Vec<bool> = [
+                "journal/segment-1.log",
+                "checkpoints/1",
+                "journal/preparing.tmp",
+                "journal/segment-1.log",
+                "journal/segment-1.log",
+                "users.toml",
+            ]
+            .iter()
+            .map(|path| health.flush_fails(path))
+            .collect();
             assert_eq!(fails, [false, false, false, true, next, next], "{after:?}");
             assert_eq!(health.write_fails(), next);
         }

@@ -87,12 +87,6 @@ impl MountedDisk {
         self.lock().disk.health.failed()
     }
 
-    /// Flushes that succeeded, and blocks that wait for one.
-    pub(crate) fn flushes_and_waiting(&self) -> (u64, u64) {
-        let state = self.lock();
-        (state.disk.flushes, state.disk.unflushed_blocks())
-    }
-
     /// See [`Disk::export`].
     pub(crate) fn export(&self, target: &Path) -> io::Result<()> {
         self.lock().disk.export(target)

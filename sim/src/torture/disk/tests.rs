@@ -78,7 +78,7 @@ fn an_open_file_outlives_its_name_until_the_power_goes() {
 #[test]
 fn a_broken_disk_refuses_to_write_until_it_is_repaired() {
     let (_folder, mut disk) = new_disk();
-    let file = disk.create(ROOT, name("journal"), 0o600, false).unwrap();
+    let file = disk.create(ROOT, name("segment-1.log"), 0o600, false).unwrap();
     disk.flush_folder(ROOT).unwrap();
     disk.health.arm(0, After::StaysBroken);
     assert_eq!(disk.write(file, 0, b"x", true), Err(Errno(libc::EIO)));
@@ -103,7 +103,7 @@ fn mounted(folder: &tempfile::TempDir) -> Option<MountedDisk> {
 fn real_processes_see_the_rules_through_the_kernel() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let Some(disk) = mounted(&folder) else { return };
-    let path = disk.path().join("journal-1");
+    let path = disk.path().join("segment-1.log");
     let mut buffered = File::create(&path).unwrap();
     buffered.write_all(&[1; 10_000]).unwrap();
     buffered.sync_all().unwrap();

@@ -123,8 +123,6 @@ pub(crate) struct Disk {
     next: Inode,
     /// Whether and when flushes fail.
     pub(crate) health: Health,
-    /// Flushes that succeeded: `fsync`, `fdatasync` and synchronous writes.
-    pub(crate) flushes: u64,
 }
 
 impl Disk {
@@ -138,7 +136,6 @@ impl Disk {
             open: BTreeMap::new(),
             next: ROOT + 1,
             health: Health::default(),
-            flushes: 0,
         })
     }
 
@@ -307,7 +304,6 @@ impl Disk {
         if self.health.flush_fails(&path) {
             return Err(IO);
         }
-        self.flushes += 1;
         self.folder_mut(inode)?.flush();
         self.sweep()?;
         Ok(())
@@ -319,7 +315,6 @@ impl Disk {
             self.file_even_if_broken(inode)?.doom();
             return Err(IO);
         }
-        self.flushes += 1;
         Ok(())
     }
 
@@ -406,16 +401,5 @@ impl Disk {
             }
         }
         Ok(())
-    }
-
-    /// Blocks that a power cut would lose.
-    pub(crate) fn unflushed_blocks(&self) -> u64 {
-        self.nodes
-            .values()
-            .map(|node| match &node.body {
-                Body::File(file) => file.unflushed_blocks(),
-                Body::Folder(_) => 0,
-            })
-            .sum()
     }
 }

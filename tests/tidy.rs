@@ -1,0 +1,154 @@
+//! Keeps the house tidy: what the documents say of the code is compared with the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A source file longer than this holds a second idea.
+const SOURCE_LINES_MAX: usize = 800;
+
+/// Which of our crates each may use, directly.
+const MAY_SEE: &[(&str, &[&str])] = &[
+    ("tally-protocol", &[]),
+    ("tally-ledger", &["tally-protocol"]),
+    ("tally-branch-server", &["tally-protocol", "tally-ledger"]),
+    ("tally-client", &["tally-protocol"]),
+    ("tally-sim", &["tally-protocol", "tally-ledger", "tally-branch-server", "tally-client"]),
+    ("tally-benches", &["tally-protocol", "tally-ledger", "tally-branch-server", "tally-client", "tally-sim"]),
+    ("tally", &["tally-protocol", "tally-ledger", "tally-branch-server", "tally-client", "tally-sim", "tally-benches"]),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Our crates, with the folder and our own dependencies of each.
+fn crates() -> BTreeMap<String, (PathBuf, BTreeSet<String>)> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root());
+    let output = command.output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
+    let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
+    let packages = metadata["packages"].as_array().expect("a list of packages");
+    let names: BTreeSet<String> = packages.iter().map(|package| text(&package["name"])).collect();
+    packages
+        .iter()
+        .map(|package| {
+            let dependencies = package["dependencies"].as_array().expect("a list of dependencies");
+            // A crate may be tested with what it may not be built from.
+            let built_from = dependencies.iter().filter(|dependency| dependency["kind"].as_str() != Some("dev"));
+            let ours = built_from.map(|dependency| text(&dependency["name"])).filter(|name| names.contains(name));
+            let manifest = PathBuf::from(text(&package["manifest_path"]));
+            let folder = manifest.parent().expect("a manifest lies in a folder").to_owned();
+            (text(&package["name"]), (folder, ours.collect()))
+        })
+        .collect()
+}
+
+/// Files of the repository whose names end in `suffix`, without what a build leaves behind.
+fn files(suffix: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a readable folder") {
+            let path = entry.expect("a readable entry").path();
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a readable name");
+            if path.is_dir() {
+                let ours = !name.starts_with('.') && !["target", "corpus", "artifacts"].contains(&name);
+                if ours {
+                    folders.push(path);
+                }
+            } else if name.ends_with(suffix) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What stands between backticks in a document.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split("```").step_by(2).flat_map(|prose| prose.split('`').skip(1).step_by(2))
+}
+
+#[test]
+fn crates_see_only_what_they_may() {
+    let crates = crates();
+    let expected: BTreeSet<&str> = MAY_SEE.iter().map(|(name, _)| *name).collect();
+    assert_eq!(crates.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected, "the crates of the workspace");
+    for (name, may_see) in MAY_SEE {
+        for seen in &crates[*name].1 {
+            assert!(may_see.contains(&seen.as_str()), "{name} must not depend on {seen}");
+        }
+    }
+}
+
+#[test]
+fn the_folder_map_of_the_readme_is_that_of_the_workspace() {
+    let readme = read("README.md");
+    let crates = crates();
+    let folders = crates.values().filter_map(|(folder, _)| folder.strip_prefix(root()).ok());
+    for folder in folders.filter(|folder| !folder.as_os_str().is_empty()) {
+        let name = format!("`{}/`", folder.display());
+        assert!(readme.contains(&name), "README.md does not name {name}");
+    }
+    for folder in quoted(&readme).filter(|quote| quote.ends_with('/') && !quote.contains(' ')) {
+        assert!(root().join(folder).is_dir(), "README.md names `{folder}`, which is not there");
+    }
+}
+
+#[test]
+fn files_that_the_documents_name_exist() {
+    let sources = files("");
+    for document in files(".md") {
+        let text = read(&document);
+        for name in quoted(&text).filter(|quote| quote.ends_with(".rs") && !quote.contains([' ', '*', '<', '{'])) {
+            let exists = sources.iter().any(|source| source.ends_with(name));
+            assert!(exists, "{} names `{name}`, which is not there", document.display());
+        }
+    }
+}
+
+#[test]
+fn metrics_that_the_documents_name_exist() {
+    let metrics: BTreeSet<&str> = tally_branch_server::metrics::METRICS.iter().map(|metric| metric.name).collect();
+    let crates: BTreeSet<String> = crates().keys().map(|name| name.replace('-', "_")).collect();
+    for document in files(".md") {
+        let text = read(&document);
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        for word in words.filter(|word| word.starts_with("tally_") && !crates.contains(*word)) {
+            let plain = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| word.strip_suffix(suffix));
+            let known = metrics.contains(word) || plain.is_some_and(|plain| metrics.contains(plain));
+            assert!(known, "{} names {word}, which is no metric", document.display());
+        }
+    }
+}
+
+#[test]
+fn no_source_file_grows_past_two_ideas() {
+    for source in files(".rs") {
+        let lines = fs::read_to_string(&source).expect("a text").lines().count();
+        assert!(lines <= SOURCE_LINES_MAX, "{} has {lines} lines", source.display());
+    }
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+    for source in files(".rs") {
+        let text = fs::read_to_string(&source).expect("a text");
+        for (number, line) in text.lines().enumerate() {
+            for mark in marks {
+                assert!(!line.contains(mark), "{}:{} says {mark}", source.display(), number + 1);
+            }
+        }
+    }
+}
