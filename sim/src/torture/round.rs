@@ -23,6 +23,11 @@ use super::server::{Server, Site};
 const STREAMS: u64 = 4;
 /// How long the server works before the blow, in milliseconds.
 const LOAD_MS: std::ops::Range<u64> = 50..600;
+/// Now and then longer: files that are made ahead of time must be used in the round in which they were made, or a
+/// name that was never flushed would not be missed.
+const LONG_LOAD_MS: std::ops::Range<u64> = 1_500..3_000;
+/// One round in so many is a long one.
+const LONG_ONE_IN: u32 = 6;
 /// How long a recovery lasts that is killed too, in milliseconds.
 const RECOVERY_MS: std::ops::Range<u64> = 1..60;
 /// One recovery in so many is killed.
@@ -113,7 +118,9 @@ impl Torture {
     }
 
     async fn round(&mut self, round: u64) -> anyhow::Result<()> {
-        let load_for = Duration::from_millis(self.random.random_range(LOAD_MS));
+        let is_long = self.random.next_u32() % LONG_ONE_IN == 0;
+        let load_ms = self.random.random_range(if is_long { LONG_LOAD_MS } else { LOAD_MS });
+        let load_for = Duration::from_millis(load_ms);
         let load = Load::start(&self.client, &self.ledger, &self.plans);
         let blow = self.strike(load_for).await;
         let lasted = load.stop().await?;
