@@ -67,6 +67,9 @@ pub struct LoadArgs {
     /// Threads that make the load
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// Stop after this many transfers, if that is sooner than --duration (closed loop)
+    #[arg(long, value_parser = parse_count)]
+    pub transfers: Option<u64>,
     /// Start of the random choices; by default different each time
     #[arg(long)]
     pub seed: Option<u64>,
@@ -102,6 +105,7 @@ impl LoadArgs {
             currency: "EUR".to_owned(),
             verify: VerifyChoice::Exact,
             threads: 1,
+            transfers: None,
             seed: None,
             json: None,
             hgrm: None,
@@ -120,6 +124,7 @@ impl LoadArgs {
             ((2..=u64::from(u32::MAX)).contains(&self.accounts), "--accounts must be 2 to 4,294,967,295"),
             (self.batch <= BATCH_LEN_MAX, "--batch must be at most 8190"),
             ((1..=self.connections).contains(&self.threads), "--threads must be 1 to the number of connections"),
+            (self.transfers.is_none() || self.rate.is_none(), "--transfers goes without --rate"),
             (self.batch == 0 || self.reads == 0, "--reads goes with single transfers only"),
         ];
         match checks.iter().find(|(holds, _)| !holds) {

@@ -8,6 +8,7 @@ mod args;
 mod choose;
 mod ids;
 mod latency;
+mod repeats;
 mod report;
 mod run;
 mod samples;

@@ -6,7 +6,6 @@ use std::fmt;
 use serde::Serialize;
 use tally_protocol::Refusal;
 
-use super::args::LoadArgs;
 use super::latency::{Latencies, LatencySummary};
 use super::traffic::{Findings, Second};
 use super::verify::Verification;
@@ -106,14 +105,13 @@ pub struct Measured {
 }
 
 impl Measured {
-    pub(crate) fn of(args: &LoadArgs, findings: &Findings, stats: LaneStats) -> Self {
-        let seconds = args.duration.as_secs_f64();
+    pub(crate) fn of(rate_intended: Option<u64>, seconds: f64, findings: &Findings, stats: LaneStats) -> Self {
         let counts = findings.counts;
         let name = |code: u16| Refusal::from_code(code).map_or_else(|| code.to_string(), |refusal| refusal.to_string());
         let reads = &findings.read_latencies;
         Self {
             seconds,
-            rate_intended: args.rate,
+            rate_intended,
             transfers_per_second: counts.done as f64 / seconds,
             answered_per_second: (counts.done + counts.refused) as f64 / seconds,
             done: counts.done,

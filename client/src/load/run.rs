@@ -11,6 +11,8 @@ use super::accounts::{AccountRange, Accounts};
 use super::args::{LoadArgs, VerifyChoice};
 use super::choose::Chooser;
 use super::ids::Ids;
+use super::latency::LatencySummary;
+use super::repeats;
 use super::report::{Measured, Progress};
 use super::samples::Sample;
 use super::schedule::Schedule;
@@ -73,6 +75,12 @@ impl Load {
         Ok(Self { dialer, accounts, cash_before, unknown: Vec::new(), samples: Vec::new(), nonsense: None })
     }
 
+    /// Connects anew, to the same bank: it was stopped and started again.
+    pub fn reconnect(&mut self, args: &LoadArgs) -> anyhow::Result<()> {
+        self.dialer = Arc::new(Dialer::new(args.connect.connect_info()?)?);
+        Ok(())
+    }
+
     /// Puts the load that `args` describe on these accounts. May be done again with other arguments; the number
     /// of accounts stays what it was.
     pub fn measure(&mut self, args: &LoadArgs, observer: &mut dyn Observer) -> anyhow::Result<Measured> {
@@ -90,13 +98,26 @@ impl Load {
         for (expected, delta) in self.accounts.expected.iter_mut().zip(&findings.deltas) {
             *expected += delta;
         }
-        let measured = Measured::of(args, &findings, stats);
+        let seconds = match args.transfers {
+            // It may have been over sooner.
+            Some(_) => args.duration.min(Duration::from_nanos(findings.last_reply.saturating_sub(begin_of(args)))),
+            None => args.duration,
+        };
+        let measured = Measured::of(args.rate, seconds.as_secs_f64(), &findings, stats);
         self.unknown.extend(findings.unknown);
         self.samples.extend(findings.samples.into_kept());
         if findings.nonsense > 0 {
             self.nonsense = findings.nonsense_first;
         }
         Ok(measured)
+    }
+
+    /// Sends a sample of the transfers that were acknowledged so far once more, `rate` per second, and returns
+    /// how long the branch took to answer each as a repeat.
+    ///
+    /// Fails if one is answered otherwise.
+    pub fn repeat_samples(&mut self, rate: u64) -> anyhow::Result<LatencySummary> {
+        repeats::run(&self.dialer, self.accounts.range, std::mem::take(&mut self.samples), rate)
     }
 
     /// Checks what is there against what was acknowledged.
@@ -203,7 +224,7 @@ fn conduct<'a>(
         }
     }
     let clock = Clock::start();
-    let begin = START_DELAY + args.warmup.as_nanos() as Nanos;
+    let begin = begin_of(args);
     let window = Window { begin, end: begin + args.duration.as_nanos() as Nanos };
     for go in goes {
         go.send((clock, window)).map_err(|_| early())?;
@@ -251,6 +272,11 @@ fn conduct<'a>(
     Ok((findings, stats))
 }
 
+/// When measuring begins.
+fn begin_of(args: &LoadArgs) -> Nanos {
+    START_DELAY + args.warmup.as_nanos() as Nanos
+}
+
 fn early() -> anyhow::Error {
     anyhow::anyhow!("a load thread ended early")
 }
@@ -271,6 +297,7 @@ fn merge(into: &mut Findings, from: Findings) {
     } else {
         into.deltas.iter_mut().zip(from.deltas).for_each(|(sum, delta)| *sum += delta);
     }
+    into.last_reply = into.last_reply.max(from.last_reply);
     into.samples.merge(from.samples);
     into.unknown.extend(from.unknown);
     into.nonsense_first = into.nonsense_first.take().or(from.nonsense_first);
@@ -332,7 +359,9 @@ impl Worker {
         let Ok((clock, window)) = wait.recv() else { return Ok(None) };
         let schedule =
             args.rate.map(|rate| Schedule::new(rate, args.connections, args.run_len, START_DELAY, window.end));
-        let traffic = Rc::new(RefCell::new(LoadTraffic::new(mix, window, schedule, lanes, random)));
+        let share = args.transfers.map_or(u64::MAX, |count| count.div_ceil(args.threads as u64));
+        let traffic = LoadTraffic::new(mix, window, schedule, lanes, random).with_at_most(share);
+        let traffic = Rc::new(RefCell::new(traffic));
         let telling = tell_seconds(Rc::clone(&traffic), clock, sender);
         let stats = lane_run.run(Rc::clone(&traffic), clock, telling)?;
         let findings = std::mem::take(&mut traffic.borrow_mut().findings);

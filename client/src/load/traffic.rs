@@ -124,6 +124,8 @@ pub(crate) struct Findings {
     pub(crate) deltas: Vec<i64>,
     pub(crate) samples: Samples,
     pub(crate) unknown: Vec<Sent>,
+    /// When the last reply came.
+    pub(crate) last_reply: Nanos,
     /// Replies that make no sense, the first of them in words.
     pub(crate) nonsense: u64,
     pub(crate) nonsense_first: Option<String>,
@@ -138,6 +140,8 @@ pub(crate) struct LoadTraffic {
     open: Option<(Schedule, Vec<Cursor>)>,
     /// Closed loop: lanes that were told "busy" wait until then.
     pause_until: Vec<Nanos>,
+    /// Transfers that may still be sent.
+    left: u64,
     random: Random,
     scratch: Vec<Transfer>,
     second: Second,
@@ -145,7 +149,7 @@ pub(crate) struct LoadTraffic {
 }
 
 impl LoadTraffic {
-    /// `lane_first` is this thread's first lane among all lanes of the schedule.
+    /// `lanes` are this thread's among all lanes of the schedule.
     pub(crate) fn new(
         mix: Mix,
         window: Window,
@@ -161,11 +165,17 @@ impl LoadTraffic {
                 (schedule, cursors)
             }),
             pause_until: vec![0; lanes.len()],
+            left: u64::MAX,
             random,
             scratch: Vec::with_capacity(mix.batch),
             second: Second::default(),
             findings: Findings { deltas: vec![0; mix.range.count as usize], ..Findings::default() },
         }
+    }
+
+    /// The same, but with no more than about `count` transfers: whole batches.
+    pub(crate) fn with_at_most(self, count: u64) -> Self {
+        Self { left: count, ..self }
     }
 
     /// What happened since it was last asked.
@@ -266,18 +276,20 @@ impl Traffic for LoadTraffic {
             *cursor = schedule.after(*cursor);
             return self.write(intended, now, writer);
         }
-        if now >= self.window.end {
+        if now >= self.window.end || self.left == 0 {
             return Next::Finished;
         }
         if now < self.pause_until[lane_index] {
             return Next::Later(self.pause_until[lane_index]);
         }
+        self.left = self.left.saturating_sub(self.mix.batch.max(1) as u64);
         self.write(now, now, writer)
     }
 
     #[inline]
     fn reply(&mut self, lane_index: usize, tag: Tag, since: Nanos, now: Nanos, reply: Reply<'_>) {
         let latency = now.saturating_sub(since);
+        self.findings.last_reply = now;
         let counts = match (tag, reply) {
             (Tag::Transfer(sent), Reply::Transfer { reply, .. }) => {
                 let repeated = reply.flags.get() & RESULT_REPEATED != 0;

@@ -1,0 +1,145 @@
+//! A bank that a row measures: a fresh data folder and a real process, stopped and removed afterwards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use tally_client::cli::ConnectArgs;
+
+use crate::limit::Limited;
+use crate::metrics::Metrics;
+
+/// How long a killed process may take to be gone.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Bank {
+    program: PathBuf,
+    dir: PathBuf,
+    keep: bool,
+    running: Option<Running>,
+}
+
+/// What `connect.json` says of a running bank.
+#[derive(Clone, Debug, Deserialize)]
+struct Running {
+    pid: u32,
+    metrics: Option<String>,
+}
+
+/// How a bank is started.
+#[derive(Clone, Debug)]
+pub(crate) struct Start<'a> {
+    /// `section.key=value`.
+    pub(crate) set: Vec<String>,
+    pub(crate) limited: Option<&'a Limited>,
+}
+
+impl Bank {
+    /// A bank in `dir`, which must not exist. Nothing is started yet.
+    pub(crate) fn new(program: &Path, dir: PathBuf, keep: bool) -> anyhow::Result<Self> {
+        fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        Ok(Self { program: program.to_owned(), dir, keep, running: None })
+    }
+
+    /// Starts it and waits until it serves. Returns how long that took.
+    pub(crate) fn up(&mut self, start: &Start<'_>) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        let mut command = match start.limited {
+            Some(limited) => limited.command(&self.program),
+            None => Command::new(&self.program),
+        };
+        command.arg("up").arg("--detach").arg("--dir").arg(&self.dir);
+        for assignment in &start.set {
+            command.arg("--set").arg(assignment);
+        }
+        let output = command.stdin(Stdio::null()).output().context("starting `tally up`")?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            bail!("`tally up` ended with {}: {text}{}", output.status, self.last_log_lines());
+        }
+        let took = begun.elapsed();
+        let connect = fs::read(self.connect_file())?;
+        self.running = Some(serde_json::from_slice(&connect).context("connect.json")?);
+        Ok(took)
+    }
+
+    /// Stops it in order.
+    pub(crate) fn down(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.program);
+        let output = command.arg("down").arg("--dir").arg(&self.dir).output().context("starting `tally down`")?;
+        anyhow::ensure!(output.status.success(), "`tally down`: {}", String::from_utf8_lossy(&output.stderr));
+        self.running = None;
+        Ok(())
+    }
+
+    /// Kills it, as a crash would.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        let pid = self.pid()?;
+        let status = Command::new("kill").arg("-KILL").arg(pid.to_string()).status()?;
+        anyhow::ensure!(status.success(), "kill -KILL {pid}");
+        let begun = Instant::now();
+        while is_alive(pid) {
+            anyhow::ensure!(begun.elapsed() < GONE_WITHIN, "process {pid} does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.running = None;
+        Ok(())
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
+        Ok(self.running.as_ref().context("the bank is not running")?.pid)
+    }
+
+    /// Its metrics now; empty where it has none.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let url = self.running.as_ref().and_then(|running| running.metrics.as_deref());
+        url.and_then(|url| Metrics::fetch(url).ok()).unwrap_or_default()
+    }
+
+    /// How to reach it.
+    pub(crate) fn connect(&self) -> ConnectArgs {
+        ConnectArgs::from_file(self.connect_file())
+    }
+
+    /// Its data folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn connect_file(&self) -> PathBuf {
+        self.dir.join("connect.json")
+    }
+
+    fn last_log_lines(&self) -> String {
+        let log = fs::read_to_string(self.dir.join("branch.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join("\n")
+    }
+}
+
+impl Drop for Bank {
+    fn drop(&mut self) {
+        if self.running.is_some() && self.down().is_err() {
+            // It does not stop in order: it must not go on beside the next row.
+            let _ = self.kill();
+        }
+        if !self.keep {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// Whether there is such a process that has not ended.
+fn is_alive(pid: u32) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => !matches!(stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]), Some(b'Z' | b'X')),
+        Err(_) => false,
+    }
+}
