@@ -147,7 +147,6 @@ impl Running {
             CheckpointRequest { branch: self.engine.branch, ids_covered, counters: Vec::new(), bytes_per_second_max };
         let mut accounts = self.engine.accounts.iter();
         let mut holds = self.engine.holds.iter();
-        let _ = (request, replay_from, &mut accounts, &mut holds);
-        Err(CheckpointError::Stopped)
+        self.journal.write_checkpoint(request, replay_from, &mut accounts, &mut holds)
     }
 }

@@ -100,7 +100,11 @@ impl Feed {
     fn try_answer(&mut self, waiting: &Waiting, time_is_up: bool) -> bool {
         let from = Lsn::new(waiting.read.from.get());
         let durable = self.journal.durable();
-        if durable.reaches(from) && durable.end() == from && !time_is_up {
+        if !durable.reaches(from) {
+            self.refuse(waiting.asker, Refusal::PositionOutOfRange, 0);
+            return true;
+        }
+        if durable.end() == from && !time_is_up {
             return false;
         }
         match self.page(from, waiting.read.count_max.get()) {

@@ -290,14 +290,15 @@ impl Backend for Branch {
 
 fn rebuild(options: &BranchOptions, disk: &Arc<dyn Disk>) -> Result<(Rebuilding, Recovered), BranchError> {
     let ids = IdIndex::open(&options.ids_dir, options.ids.clone())?;
-    let ids_reach = ids.highest_lsn();
+    let (ids_reach, ids_covered) = (ids.highest_lsn(), ids.covered_lsn());
     let (accounts_max, holds_max, seed) = (options.accounts_max, options.holds_max, options.hash_seed);
     let mut rebuilding = Rebuilding::new(ids, move || (Accounts::new(accounts_max, seed), Holds::new(holds_max)));
     let started = clock::monotonic_nanos();
     let segment_len_bytes = options.journal.segment_len_bytes;
     let recovered = recover(disk, &options.journal.directory, segment_len_bytes, &mut rebuilding)?;
-    if ids_reach >= recovered.next && ids_reach != Lsn::ZERO {
-        return Err(BranchError::JournalCutShort { index: ids_reach, journal: recovered.next });
+    let is_cut_short = ids_covered > recovered.next || (ids_reach != Lsn::ZERO && ids_reach >= recovered.next);
+    if is_cut_short {
+        return Err(BranchError::JournalCutShort { index: ids_reach.max(ids_covered), journal: recovered.next });
     }
     check::conservation(rebuilding.accounts.iter())?;
     let took_ms = (clock::monotonic_nanos() - started) / 1_000_000;
