@@ -121,12 +121,10 @@ fn read_password() -> anyhow::Result<String> {
 }
 
 fn list(users: &Users) {
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(["name", "role", "customer", "state"]);
+    println!("{:<20} {:<9} {:<20} state", "name", "role", "customer");
     for user in users.iter() {
         let customer = if user.customer_id == 0 { String::new() } else { user.customer_id.to_string() };
         let state = if user.disabled { "disabled" } else { "active" };
-        table.add_row([user.name.clone(), user.role.to_string(), customer, state.to_owned()]);
+        println!("{:<20} {:<9} {customer:<20} {state}", user.name, user.role.to_string());
     }
-    println!("{table}");
 }
