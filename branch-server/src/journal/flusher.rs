@@ -66,6 +66,11 @@ impl<W: GroupWriter> Flusher<W> {
         self.flush(&extent)
     }
 
+    /// The checksum of the last group.
+    pub const fn chain(&self) -> Chain {
+        self.chain
+    }
+
     /// Whether the next step may get further than the last.
     pub fn is_ready(&self) -> bool {
         match &self.closed {

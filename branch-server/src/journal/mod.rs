@@ -12,6 +12,8 @@ pub mod blocking;
 #[cfg(not(feature = "loom"))]
 pub mod checkpoint;
 #[cfg(not(feature = "loom"))]
+pub mod conformance;
+#[cfg(not(feature = "loom"))]
 pub mod disk;
 pub mod flusher;
 pub mod log;
@@ -43,3 +45,6 @@ pub use {
     recovery::{Recovered, RecoveryError, RecoveryTarget, recover},
     running::{Journal, JournalOptions, OnDurable, StartError, WriteVia},
 };
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests;

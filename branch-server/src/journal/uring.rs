@@ -69,9 +69,9 @@ impl GroupWriter for UringWriter {
 
 async fn write_all(file: &tokio_uring::fs::File, bytes: SealedBytes, offset: u64) -> io::Result<()> {
     let len_bytes = bytes.len_bytes();
-    let mut done = 0;
     let mut rest: Slice<SealedBytes> = bytes.slice_full();
-    while done < len_bytes {
+    let mut done = 0;
+    loop {
         let (result, back) = file.write_at(rest, offset + done as u64).submit().await;
         match result {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -79,7 +79,9 @@ async fn write_all(file: &tokio_uring::fs::File, bytes: SealedBytes, offset: u64
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+        if done == len_bytes {
+            return Ok(());
+        }
         rest = back.into_inner().slice(done..);
     }
-    Ok(())
 }

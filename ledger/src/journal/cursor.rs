@@ -227,3 +227,113 @@ impl Cursor {
         self.record_count = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SMALL: Geometry = Geometry {
+        segment_len_bytes: 4 * 4096,
+        block_len_bytes: 4096,
+        group_len_bytes_soft_max: 2 * 4096,
+        reservation_len_bytes_max: 8000,
+    };
+
+    fn group(start: u64, end: u64, record_count: u32, stamp: u64) -> GroupExtent {
+        let last_timestamp = Timestamp::from_nanos(stamp);
+        GroupExtent { start: Lsn::new(start), end: Lsn::new(end), record_count, last_timestamp }
+    }
+
+    #[test]
+    fn placements() {
+        let at = Timestamp::from_nanos(100);
+        // start of the log, then (length, records) -> (position, first stamp, group closed for it)
+        type Case<'a> = (u64, &'a [(u64, u32, u64, u64, Option<GroupExtent>)]);
+        let closed_by_soft_max = Some(group(0, 64 + 8000, 1, 100));
+        let closed_by_segment_end = Some(group(12288, 12288 + 64 + 4000, 1, 100));
+        let cases: [Case<'_>; 5] = [
+            (0, &[(184, 1, 64, 100, None), (184, 1, 248, 101, None), (16, 2, 432, 102, None), (16, 1, 448, 104, None)]),
+            // A second one would make the group larger than the soft maximum.
+            (0, &[(8000, 1, 64, 100, None), (200, 1, 8192 + 64, 101, closed_by_soft_max)]),
+            // It does not fit into the rest of the segment.
+            (12288, &[(4000, 1, 12288 + 64, 100, None), (104, 1, 16384 + 64, 101, closed_by_segment_end)]),
+            // Nor does it where nothing has been written yet.
+            (12288, &[(4096, 1, 16384 + 64, 100, None)]),
+            // It just fits.
+            (12288, &[(4032, 1, 12288 + 64, 100, None)]),
+        ];
+        for (start, steps) in cases {
+            let mut cursor = Cursor::new(&SMALL, Lsn::new(start), Timestamp::from_nanos(7));
+            for &(len_bytes, record_count, lsn, stamp, closed) in steps {
+                let expected = Placement { lsn: Lsn::new(lsn), timestamp: Timestamp::from_nanos(stamp), closed };
+                assert_eq!(cursor.reserve(&SMALL, len_bytes, record_count, at), expected, "from {start}");
+                assert_eq!(cursor.end(), Lsn::new(lsn + len_bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn a_close_that_ends_at_the_segments_end_goes_on_in_the_next() {
+        let mut cursor = Cursor::new(&SMALL, Lsn::new(12288), Timestamp::from_nanos(7));
+        assert_eq!(cursor.close(&SMALL), None);
+        let _ = cursor.reserve(&SMALL, 4032, 1, Timestamp::from_nanos(1));
+        assert_eq!(cursor.close(&SMALL), Some(group(12288, 16384, 1, 8)));
+        assert_eq!(cursor.end(), Lsn::new(16384));
+        assert_eq!(cursor.close_even_empty(&SMALL), group(16384, 16384 + 64, 0, 8));
+        assert_eq!(cursor.end(), Lsn::new(16384 + 4096));
+    }
+
+    #[test]
+    fn sizes_that_fit_each_other() {
+        for bits in 20..=32 {
+            let geometry = Geometry::for_segments(1 << bits).expect("in range");
+            let overhead = geometry.overhead_len_bytes_max();
+            assert!(overhead + geometry.reservation_len_bytes_max <= geometry.segment_len_bytes, "2^{bits}");
+        }
+        for wrong in [0, 1 << 19, 1 << 33, 3 << 20] {
+            assert_eq!(Geometry::for_segments(wrong), None);
+        }
+    }
+
+    proptest! {
+        /// Whatever is asked for: positions and stamps rise, nothing overlaps, groups tile their blocks, keep
+        /// to their segment, and what is not payload stays within the overhead that is never promised.
+        #[test]
+        fn invariants(
+            steps in proptest::collection::vec((1u64..1000, 1u32..4, 0u64..200, 0u8..4), 1..300),
+            start in 0u64..8,
+        ) {
+            let geometry = SMALL;
+            let mut cursor = Cursor::new(&geometry, Lsn::new(start * 4096), Timestamp::from_nanos(50));
+            let (mut end, mut stamp, mut groups, mut payload) = (start * 4096, 50, Vec::new(), Vec::new());
+            for (words, count, now, close) in steps {
+                let len_bytes = words * 8;
+                let placement = cursor.reserve(&geometry, len_bytes, count, Timestamp::from_nanos(now));
+                prop_assert!(placement.lsn.get() >= end);
+                prop_assert!(placement.timestamp.as_nanos() > stamp && placement.timestamp.as_nanos() >= now);
+                end = placement.lsn.get() + len_bytes;
+                stamp = placement.timestamp.as_nanos() + u64::from(count) - 1;
+                payload.push((placement.lsn.get(), end));
+                groups.extend(placement.closed);
+                if close == 0 {
+                    groups.extend(cursor.close(&geometry));
+                }
+            }
+            groups.extend(cursor.close(&geometry));
+            let mut before = start * 4096;
+            for group in &groups {
+                let (first, last) = (group.start.get(), group.padded_end(&geometry));
+                prop_assert!(first % 4096 == 0 && last % 4096 == 0);
+                // Right behind the one before, or at the start of the next segment.
+                prop_assert!(first == before || first == geometry.next_segment(before));
+                prop_assert_eq!(geometry.segment_of(first), geometry.segment_of(last - 1));
+                before = last;
+            }
+            for (first, last) in payload {
+                let inside = |group: &&GroupExtent| group.start.get() + 64 <= first && last <= group.end.get();
+                prop_assert_eq!(groups.iter().filter(inside).count(), 1);
+            }
+        }
+    }
+}

@@ -188,3 +188,84 @@ fn check_of(header: &[u8], payload: &[u8]) -> u64 {
     // Two one-shot passes: the streaming form costs more than the whole of a small group.
     xxh3_64_with_seed(header, xxh3_64(payload))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sealed() -> (GroupHeader, Vec<u8>, Chain) {
+        let header = GroupHeader {
+            epoch: Epoch::new(3),
+            start: Lsn::new(8192),
+            payload_len_bytes: 7,
+            record_count: 1,
+            previous: Chain::new(0x1122_3344_5566_7788),
+            durable: Lsn::new(4096),
+            last_timestamp: Timestamp::from_nanos(99),
+        };
+        let mut head = [0; GROUP_HEADER_LEN_BYTES];
+        let chain = header.seal(&mut head, b"records");
+        (header, [&head[..], b"records"].concat(), chain)
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let (header, bytes, chain) = sealed();
+        let mut expected = b"TSGR\xff\xff\r\n".to_vec();
+        expected.extend([1, 0, 0, 0, 3, 0, 0, 0]);
+        expected.extend(8192u64.to_le_bytes());
+        expected.extend([7, 0, 0, 0, 1, 0, 0, 0]);
+        expected.extend(0x1122_3344_5566_7788u64.to_le_bytes());
+        expected.extend(4096u64.to_le_bytes());
+        expected.extend(99u64.to_le_bytes());
+        expected.extend(chain.get().to_le_bytes());
+        expected.extend(b"records");
+        assert_eq!(bytes, expected);
+        assert_eq!(chain.get(), 0x647b6ae675daaded, "the checksum itself is part of the format");
+        assert_eq!(GroupHeader::open(&bytes), Ok((header, &b"records"[..], chain)));
+        assert_eq!(GroupHeader::peek(&bytes[..64]), Ok((header, chain)));
+    }
+
+    #[test]
+    fn every_changed_bit_is_found() {
+        let (_, bytes, _) = sealed();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(GroupHeader::open(&damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn every_cut_is_found_and_what_follows_does_not_matter() {
+        let (header, mut bytes, chain) = sealed();
+        for len in 0..bytes.len() {
+            assert_eq!(GroupHeader::open(&bytes[..len]), Err(GroupError::Short), "{len} bytes");
+        }
+        bytes.extend([0xaa; 100]);
+        assert_eq!(GroupHeader::open(&bytes), Ok((header, &b"records"[..], chain)));
+        assert_eq!(GroupHeader::open(&[0; 4096]), Err(GroupError::NotAGroup));
+    }
+
+    proptest! {
+        #[test]
+        fn nonsense_is_an_error_and_no_panic(mut bytes: Vec<u8>, magic: bool) {
+            if magic && bytes.len() >= 12 {
+                bytes[..8].copy_from_slice(&MAGIC);
+                bytes[8..12].copy_from_slice(&GROUP_FORMAT.to_le_bytes());
+            }
+            prop_assert!(GroupHeader::open(&bytes).is_err());
+        }
+
+        #[test]
+        fn no_record_is_taken_for_a_group_nor_a_group_for_a_record(payload: Vec<u8>, start: u64) {
+            let (header, ..) = sealed();
+            let mut head = [0; GROUP_HEADER_LEN_BYTES];
+            let header = GroupHeader { start: Lsn::new(start), payload_len_bytes: payload.len() as u32, ..header };
+            header.seal(&mut head, &payload);
+            let bytes = [&head[..], &payload].concat();
+            prop_assert!(crate::journal::record::Record::decode(&bytes).is_err());
+        }
+    }
+}

@@ -7,3 +7,6 @@ pub mod group;
 pub mod position;
 pub mod record;
 pub mod recovery;
+
+#[cfg(test)]
+mod record_tests;
