@@ -4,7 +4,7 @@
 /// Starts to bring the cache line at `address` into the first-level cache. Never faults, whatever the
 /// address; does nothing on machines where we know no instruction for it.
 #[inline(always)]
-pub fn prefetch(address: *const u8) {
+pub(crate) fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: PREFETCHT0 is a hint; it does not access memory in the sense of the language and ignores
     // addresses that are not mapped. SSE is part of x86-64's base.

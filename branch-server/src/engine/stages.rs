@@ -191,7 +191,7 @@ impl<'e> Prepared<'e> {
     }
 
     /// As [`Prepared::lock`], but gives itself back instead of waiting.
-    #[cfg(not(feature = "loom"))]
+    #[expect(clippy::result_large_err, reason = "what could not be locked is handed back whole, to be tried again")]
     pub fn try_lock(self) -> Result<Locked<'e>, Self> {
         let mut prepared = self;
         let missing = prepared.accounts.is_ok() && (prepared.debit.is_none() || prepared.credit.is_none());

@@ -163,6 +163,7 @@ impl LookupQueues {
     }
 
     /// Sends a job, or gives it back when as many as allowed are out.
+    #[expect(clippy::result_large_err, reason = "a refused job is taken apart at once, on a path that is rare")]
     pub fn ask(&self, job: Job) -> Result<(), Job> {
         if self.out.fetch_add(1, Ordering::Relaxed) >= self.jobs_max {
             self.out.fetch_sub(1, Ordering::Relaxed);

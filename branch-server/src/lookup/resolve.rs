@@ -29,13 +29,13 @@ pub enum ResolveError {
 
 /// What became of a transfer id, durably.
 #[derive(Debug)]
-pub struct Known {
+pub(super) struct Known {
     /// The record that used it: a transfer, posted or refused, or a cancel. `None`: never used.
-    pub record: Option<Record>,
+    pub(super) record: Option<Record>,
     /// What a later record did to it.
-    pub ended: Option<Ended>,
+    pub(super) ended: Option<Ended>,
     /// As of when.
-    pub looked_up: LookedUp,
+    pub(super) looked_up: LookedUp,
 }
 
 /// Where records are read from: the journal, or the simulator's disk.
@@ -56,16 +56,16 @@ impl RecordReader for Journal {
 
 /// Reads the past.
 #[derive(Clone, Copy)]
-pub struct Resolver<'a, R> {
+pub(super) struct Resolver<'a, R> {
     /// Ids and open holds.
-    pub engine: &'a Engine,
+    pub(super) engine: &'a Engine,
     /// The records.
-    pub reader: &'a R,
+    pub(super) reader: &'a R,
 }
 
 impl<R: RecordReader> Resolver<'_, R> {
     /// What became of `id`; waits until that is durable.
-    pub fn known(&self, id: TransferId) -> Result<Known, ResolveError> {
+    pub(super) fn known(&self, id: TransferId) -> Result<Known, ResolveError> {
         let looked_up = self.engine.ids.lookup_on_disk(id)?;
         let record = looked_up.facts.record.map(|lsn| self.record_of(id, lsn)).transpose()?;
         let ended = looked_up.facts.ended.map(|lsn| self.ended(id, lsn)).transpose()?;
@@ -73,7 +73,7 @@ impl<R: RecordReader> Resolver<'_, R> {
     }
 
     /// What a settle, void or reversal finds under its `reference`.
-    pub fn reference(&self, reference: TransferId) -> Result<(Reference, LookedUp), ResolveError> {
+    pub(super) fn reference(&self, reference: TransferId) -> Result<(Reference, LookedUp), ResolveError> {
         let known = self.known(reference)?;
         let found = match &known.record {
             Some(record) => Reference::of_record(&record.body, record.lsn, record.timestamp, known.ended),

@@ -30,24 +30,24 @@ impl IdleConfig {
 
 /// Counts empty looks since the last work.
 #[derive(Debug)]
-pub struct Idle {
+pub(super) struct Idle {
     config: IdleConfig,
     empty_looks: u32,
 }
 
 impl Idle {
     /// Awake.
-    pub const fn new(config: IdleConfig) -> Self {
+    pub(super) const fn new(config: IdleConfig) -> Self {
         Self { config, empty_looks: 0 }
     }
 
     /// There was work.
-    pub fn worked(&mut self) {
+    pub(super) fn worked(&mut self) {
         self.empty_looks = 0;
     }
 
     /// There was none. Returns how long the worker should sleep, if it should.
-    pub fn rest(&mut self) -> Option<Duration> {
+    pub(super) fn rest(&mut self) -> Option<Duration> {
         self.empty_looks = self.empty_looks.saturating_add(1);
         if self.empty_looks <= self.config.spins {
             std::hint::spin_loop();
