@@ -19,7 +19,7 @@ use tally_protocol::message::{Role, SECRET_LEN_BYTES_MAX, USER_LEN_BYTES_MAX};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// 1 to 255 bytes of letters, digits, `.`, `_`, `-` and `@`.
+    /// 1 to 64 bytes of letters, digits, `.`, `_`, `-` and `@`.
     pub name: String,
     /// The argon2id hash as a PHC string.
     pub password: String,
@@ -104,7 +104,7 @@ pub enum UsersError {
         error: serde_json::Error,
     },
     /// Not a name.
-    #[error("`{0}` is not a user name: 1 to 255 letters, digits, '.', '_', '-' or '@'")]
+    #[error("`{0}` is not a user name: 1 to 64 letters, digits, '.', '_', '-' or '@'")]
     Name(String),
     /// Not a role.
     #[error("`{0}` is not a role: customer, teller, auditor or admin")]

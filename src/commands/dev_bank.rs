@@ -72,11 +72,6 @@ impl SampleAccount {
         let raw = u128::from_str_radix(digits, 16).with_context(|| format!("`{}` is not an account id", self.id))?;
         Ok(AccountId::new(raw))
     }
-
-    /// The account's currency.
-    pub(crate) fn currency(&self) -> anyhow::Result<Currency> {
-        Currency::from_code(&self.currency).with_context(|| format!("`{}` is not a currency", self.currency))
-    }
 }
 
 impl ConnectFile {

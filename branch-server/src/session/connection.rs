@@ -115,11 +115,13 @@ impl Connection {
         match self.mailbox.order.take()? {
             Order::EndSession if matches!(self.phase, Phase::Serving) => self.conversation.end_session(),
             Order::Close(refusal, reason) if matches!(self.phase, Phase::Serving) => {
-                self.conversation.say_last(Envelope::default(), refusal, "");
+                self.conversation.log_end(reason);
+                self.conversation.prepare_last_words(Envelope::default(), refusal, "");
                 self.begin_closing(reason);
             }
             Order::EndSession | Order::Close(..) => {}
             Order::Abandon(reason) => {
+                self.conversation.log_end(reason);
                 return Some(match self.phase {
                     Phase::Serving => reason,
                     Phase::Closing { reason, .. } => reason,
@@ -157,7 +159,7 @@ impl Connection {
                     return Poll::Ready(());
                 }
                 if draining {
-                    self.conversation.say_last(Envelope::default(), Refusal::ShuttingDown, "");
+                    self.conversation.prepare_last_words(Envelope::default(), Refusal::ShuttingDown, "");
                     self.begin_closing(CloseReason::Draining);
                     return Poll::Ready(());
                 }
@@ -192,8 +194,12 @@ impl Connection {
             };
             match read {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Err(_)) => return Err(CloseReason::Broken),
-                Poll::Ready(Ok(0)) => {
+                // Without TLS' own goodbye the stream may have been cut short; but frames say their length,
+                // so nobody can pass half of one off as whole.
+                Poll::Ready(Err(error)) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+                    return Err(CloseReason::Broken);
+                }
+                Poll::Ready(Ok(0) | Err(_)) => {
                     self.peer_closed = true;
                     self.mailbox.frame_deadline.set(0);
                 }
@@ -337,14 +343,15 @@ impl Connection {
         if reason == CloseReason::Broken {
             return Poll::Ready(reason);
         }
-        match self.write(cx) {
-            Ok(true) => {}
-            Ok(false) => return Poll::Pending,
-            Err(_) => return Poll::Ready(reason),
-        }
         // What is in flight has happened or will; better that the peer hears of it.
-        if self.conversation.expects_answers() {
-            return Poll::Pending;
+        let expects_answers = self.conversation.expects_answers();
+        if !expects_answers {
+            self.conversation.say_last_words();
+        }
+        match self.write(cx) {
+            Ok(sent) if sent && !expects_answers => {}
+            Ok(_) => return Poll::Pending,
+            Err(_) => return Poll::Ready(reason),
         }
         if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
             return Poll::Ready(reason);

@@ -21,7 +21,7 @@ use tally_protocol::{
 };
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, ReplyNeeds};
 use super::stats::{CloseReason, add};
 use super::thread::{Place, Thread};
 use crate::auth::{Permissions, Secret};
@@ -51,6 +51,8 @@ pub(super) struct Conversation {
     phase: Phase,
     login_pending: bool,
     draining: bool,
+    /// Why the connection is closed; said when all else is answered.
+    last_words: Option<(Envelope, Refusal, String)>,
     /// Since the last [`Self::end_burst`].
     frames: u64,
     pushed: u64,
@@ -69,6 +71,7 @@ impl Conversation {
             phase: Phase::Connected,
             login_pending: false,
             draining: false,
+            last_words: None,
             frames: 0,
             pushed: 0,
             burst_began: 0,
@@ -84,9 +87,9 @@ impl Conversation {
             || (self.login_pending && !matches!(self.phase, Phase::LoggedIn { .. }))
     }
 
-    /// Whether the engine, or a login, will still answer something.
+    /// Whether the engine, or a login, will soon answer something.
     pub(super) fn expects_answers(&self) -> bool {
-        self.login_pending || self.mailbox.in_flight.get() > 0
+        self.login_pending || self.mailbox.has_work_in_flight()
     }
 
     /// Further requests are refused with `ShuttingDown`.
@@ -98,7 +101,7 @@ impl Conversation {
     /// bytes that were.
     ///
     /// # Errors
-    /// When the connection must be closed; the peer's last frame, which says why, is in the mailbox.
+    /// When the connection must be closed; the last words, which say why, are prepared.
     pub(super) fn take_frames(&mut self, bytes: &[u8]) -> Result<usize, CloseReason> {
         let mut taken = 0;
         while !self.is_held_back() {
@@ -296,7 +299,7 @@ impl Conversation {
         if self.draining {
             return self.refuse(envelope, Refusal::ShuttingDown);
         }
-        let reply_len_bytes_max = reply_len_bytes_max(&request);
+        let needs = reply_needs(&request);
         // A large frame's buffer goes along; a small one is cheaper to copy than to keep alive.
         let owned = |body: &[u8]| whole.map_or_else(|| Bytes::copy_from_slice(body), |whole| whole.slice_ref(body));
         let op = match request {
@@ -327,7 +330,7 @@ impl Conversation {
         };
         match self.thread.shared.backend.intake().push(request) {
             Ok(()) => {
-                self.mailbox.note_request(envelope.request_id, reply_len_bytes_max);
+                self.mailbox.note_request(envelope.request_id, needs);
                 self.pushed += 1;
             }
             Err(full) => {
@@ -390,17 +393,29 @@ impl Conversation {
         }
     }
 
-    /// Says why in a last frame; the caller then closes the connection.
+    /// The caller then closes the connection, with a last frame that says why.
     fn close(&mut self, envelope: Envelope, refusal: Refusal, text: &str) -> Result<(), CloseReason> {
         tracing::info!(peer = %self.peer, reason = %refusal, text, "closing a connection");
-        self.say_last(envelope, refusal, text);
+        self.prepare_last_words(envelope, refusal, text);
         Err(CloseReason::Protocol)
     }
 
-    /// A last frame, for whatever reason the connection is about to be closed.
-    pub(super) fn say_last(&mut self, envelope: Envelope, refusal: Refusal, text: &str) {
-        self.note_refused(refusal);
-        self.mailbox.refuse(envelope, refusal, 0, text);
+    /// What the peer hears last, for whatever reason the connection is about to be closed.
+    pub(super) fn prepare_last_words(&mut self, envelope: Envelope, refusal: Refusal, text: &str) {
+        self.last_words = Some((envelope, refusal, text.to_owned()));
+    }
+
+    /// Says what was prepared, once.
+    pub(super) fn say_last_words(&mut self) {
+        if let Some((envelope, refusal, text)) = self.last_words.take() {
+            self.note_refused(refusal);
+            self.mailbox.refuse(envelope, refusal, 0, &text);
+        }
+    }
+
+    /// Tells the operator of a peer that was given up.
+    pub(super) fn log_end(&self, reason: CloseReason) {
+        tracing::info!(peer = %self.peer, reason = reason.name(), in_flight = self.mailbox.in_flight.get(), "closing a connection");
     }
 
     fn note_refused(&self, refusal: Refusal) {
@@ -441,6 +456,10 @@ fn permits_kinds(permissions: Permissions, request: &Request<'_>) -> bool {
         | Request::GetTransfer(_)
         | Request::ReadFeed(_) => true,
     }
+}
+
+fn reply_needs(request: &Request<'_>) -> ReplyNeeds {
+    ReplyNeeds { len_bytes_max: reply_len_bytes_max(request), is_feed_read: matches!(request, Request::ReadFeed(_)) }
 }
 
 /// How long the reply to a request can be.

@@ -11,7 +11,7 @@ use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{U16, U32};
 
 use crate::auth::{Identity, LoggedIn, LoginRefused};
-use crate::limits::{REFUSAL_TEXT_LEN_BYTES_MAX, REPLY_ROOM_LEN_BYTES_MAX};
+use crate::limits::{REFUSAL_TEXT_LEN_BYTES_MAX, REPLY_ROOM_LEN_BYTES_MAX, SINGLE_REPLY_LEN_BYTES_MAX};
 use crate::replies::{Reply, ReplyBody};
 
 use super::stats::CloseReason;
@@ -27,6 +27,22 @@ pub(super) enum Order {
     Abandon(CloseReason),
 }
 
+/// What a request's reply may need.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReplyNeeds {
+    /// The longest reply, header included.
+    pub(super) len_bytes_max: usize,
+    /// Whether the reply may wait for something to happen.
+    pub(super) is_feed_read: bool,
+}
+
+/// Room that is set aside.
+#[derive(Debug)]
+struct Room {
+    request_id: u64,
+    needs: ReplyNeeds,
+}
+
 /// Times are monotonic nanoseconds, 0 for "none".
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
@@ -36,9 +52,11 @@ pub(super) struct Mailbox {
     pub(super) sent: Cell<usize>,
     /// Requests in the engine.
     pub(super) in_flight: Cell<u32>,
-    /// Room set aside for long replies: request id and bytes, in order of the requests.
-    room: RefCell<VecDeque<(u64, usize)>>,
+    /// Room set aside for long replies, in order of the requests.
+    room: RefCell<VecDeque<Room>>,
     room_len_bytes: Cell<usize>,
+    /// Of those in flight: feed reads, which may wait a minute for something to happen.
+    feed_reads: Cell<u32>,
     /// Wakes the connection's task.
     pub(super) waker: RefCell<Option<Waker>>,
     /// Whether this round's dispatcher has it on its list already.
@@ -74,26 +92,34 @@ impl Mailbox {
     }
 
     /// Counts a request that goes to the engine, and sets room for its reply aside if that is long.
-    pub(super) fn note_request(&self, request_id: u64, reply_len_bytes_max: usize) {
+    pub(super) fn note_request(&self, request_id: u64, needs: ReplyNeeds) {
         self.in_flight.set(self.in_flight.get() + 1);
-        if reply_len_bytes_max > crate::limits::SINGLE_REPLY_LEN_BYTES_MAX {
-            self.room.borrow_mut().push_back((request_id, reply_len_bytes_max));
-            self.room_len_bytes.set(self.room_len_bytes.get() + reply_len_bytes_max);
+        if needs.len_bytes_max > SINGLE_REPLY_LEN_BYTES_MAX || needs.is_feed_read {
+            self.room.borrow_mut().push_back(Room { request_id, needs });
+            self.room_len_bytes.set(self.room_len_bytes.get() + needs.len_bytes_max);
+            self.feed_reads.set(self.feed_reads.get() + u32::from(needs.is_feed_read));
         }
     }
 
     /// Takes back what [`Self::note_request`] counted.
-    pub(super) fn note_answered(&self, request_id: u64) {
+    fn note_answered(&self, request_id: u64) {
         self.in_flight.set(self.in_flight.get() - 1);
         if self.room_len_bytes.get() == 0 {
             return;
         }
         let mut room = self.room.borrow_mut();
         // Long requests are answered nearly in order, so this looks at the first few.
-        if let Some(index) = room.iter().position(|&(id, _)| id == request_id) {
-            let (_, len_bytes) = room.remove(index).expect("its index was just found");
-            self.room_len_bytes.set(self.room_len_bytes.get() - len_bytes);
+        if let Some(index) = room.iter().position(|room| room.request_id == request_id) {
+            let Room { needs, .. } = room.remove(index).expect("its index was just found");
+            self.room_len_bytes.set(self.room_len_bytes.get() - needs.len_bytes_max);
+            self.feed_reads.set(self.feed_reads.get() - u32::from(needs.is_feed_read));
         }
+    }
+
+    /// Whether the engine is at work for this session. A feed read that waits for something to happen is no
+    /// work: nobody has to wait for it in turn.
+    pub(super) fn has_work_in_flight(&self) -> bool {
+        self.in_flight.get() > self.feed_reads.get()
     }
 
     /// Whether another long reply must not be asked for.
@@ -159,20 +185,35 @@ mod tests {
     #[test]
     fn room_for_long_replies_is_set_aside_and_comes_back() {
         let mailbox = Mailbox::default();
+        let long = ReplyNeeds { len_bytes_max: FRAME_LEN_BYTES_MAX, is_feed_read: false };
         for id in 0..4 {
             assert!(!mailbox.room_is_full());
-            mailbox.note_request(id, FRAME_LEN_BYTES_MAX);
+            mailbox.note_request(id, long);
         }
         assert!(mailbox.room_is_full());
-        mailbox.note_request(9, 72);
+        mailbox.note_request(9, ReplyNeeds { len_bytes_max: 72, is_feed_read: false });
         mailbox.note_answered(9);
         assert!(mailbox.room_is_full(), "a short reply frees none");
         mailbox.note_answered(2);
         assert!(!mailbox.room_is_full());
         for id in [0, 1, 3] {
+            assert!(mailbox.has_work_in_flight());
             mailbox.note_answered(id);
         }
         assert_eq!((mailbox.in_flight.get(), mailbox.room_len_bytes.get()), (0, 0));
+    }
+
+    #[test]
+    fn a_feed_read_that_waits_is_no_work() {
+        let mailbox = Mailbox::default();
+        mailbox.note_request(1, ReplyNeeds { len_bytes_max: 288, is_feed_read: true });
+        assert!(!mailbox.has_work_in_flight());
+        mailbox.note_request(2, ReplyNeeds { len_bytes_max: 72, is_feed_read: false });
+        assert!(mailbox.has_work_in_flight());
+        mailbox.note_answered(2);
+        assert!(!mailbox.has_work_in_flight());
+        mailbox.note_answered(1);
+        assert_eq!((mailbox.in_flight.get(), mailbox.feed_reads.get(), mailbox.room_len_bytes.get()), (0, 0, 0));
     }
 
     #[test]
