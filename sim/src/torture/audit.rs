@@ -369,3 +369,44 @@ fn check_found(sent: &Transfer, found: &TransferFound) -> anyhow::Result<()> {
     anyhow::ensure!(fits, "transfer {id} has state {} with refusal {}", found.state, found.reply.refusal.get());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use tally_protocol::BranchId;
+
+    use super::*;
+    use crate::torture::plan::Plan;
+
+    #[test]
+    fn a_chain_of_which_only_a_part_is_known_is_torn() {
+        let mut plan = Plan::new(BranchId::new(1), 1, 0);
+        let unit = std::iter::repeat_with(|| plan.next_unit())
+            .find(|unit| unit.shape == Shape::Chain && unit.transfers.len() >= 3)
+            .expect("chains are drawn again and again");
+        assert_eq!(check_chains(&unit, |_| true), Ok(()));
+        assert_eq!(check_chains(&unit, |_| false), Ok(()));
+        let id = TransferId::new(unit.transfers[0].id.get());
+        assert_eq!(check_chains(&unit, |index| index == 1), Err(Violation::ChainTorn { id }));
+        let apart = Unit { shape: Shape::Batch, transfers: unit.transfers };
+        assert_eq!(check_chains(&apart, |index| index == 1), Ok(()), "not linked");
+    }
+
+    #[test]
+    fn what_is_found_must_be_what_was_sent_in_a_state_that_fits_its_answer() {
+        use zerocopy::FromZeros;
+        let sent = Plan::new(BranchId::new(1), 1, 0).next_unit().transfers[0];
+        let found = |change: fn(&mut TransferFound)| {
+            let mut found = TransferFound::new_zeroed();
+            found.transfer = sent;
+            found.state = TransferState::Done as u8;
+            change(&mut found);
+            check_found(&sent, &found).is_ok()
+        };
+        assert!(found(|_| {}));
+        assert!(found(|found| found.state = TransferState::Expired as u8));
+        assert!(!found(|found| found.transfer.amount.set(found.transfer.amount.get() + 1)));
+        assert!(!found(|found| found.state = TransferState::Refused as u8));
+        assert!(!found(|found| found.state = TransferState::InFlight as u8));
+        assert!(!found(|found| found.reply.refusal.set(228)));
+    }
+}

@@ -84,6 +84,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let seed = common.seed.unwrap_or_else(rand::random);
     let dir = common.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("tally-torture-{seed:016x}")));
     std::fs::create_dir_all(&dir)?;
+    // What a run leaves there that was itself killed.
+    disk::unmount_left_behind(&mount_point(&dir));
+    let is_new = std::fs::read_dir(&dir)?.next().is_none();
+    anyhow::ensure!(is_new, "{} is not empty: a torture begins with a new bank", dir.display());
     println!("{name}: seed {seed}, folder {}", dir.display());
     let until = Until {
         rounds: common.rounds.unwrap_or(if common.seconds.is_some() { u64::MAX } else { ROUNDS }),
@@ -116,7 +120,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn torture(dir: &Path, mode: Option<Mode>, seed: u64, until: Until) -> anyhow::Result<Totals> {
     let mount = || {
-        let (at, platter) = (dir.join("mount"), dir.join("platter"));
+        let (at, platter) = (mount_point(dir), dir.join("platter"));
         MountedDisk::mount(&at, &platter).with_context(|| format!("mount a disk at {} (needs root)", at.display()))
     };
     let (data, blow) = match mode {
@@ -137,6 +141,10 @@ async fn torture(dir: &Path, mode: Option<Mode>, seed: u64, until: Until) -> any
         torture.export(&dir.join("after"))?;
     }
     result
+}
+
+fn mount_point(dir: &Path) -> PathBuf {
+    dir.join("mount")
 }
 
 /// Waits for a signal that asks us to stop, so that the server is killed and the disk unmounted.

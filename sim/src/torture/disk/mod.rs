@@ -12,7 +12,7 @@ mod mount;
 mod tree;
 
 pub(crate) use faults::After;
-pub(crate) use mount::MountedDisk;
+pub(crate) use mount::{MountedDisk, unmount_left_behind};
 pub(crate) use tree::Survival;
 
 #[cfg(test)]

@@ -44,8 +44,6 @@ pub(crate) struct MountedDisk {
 impl MountedDisk {
     /// An empty disk at the folder `at`, with its platter in the folder `backing`.
     pub(crate) fn mount(at: &Path, backing: &Path) -> io::Result<Self> {
-        // What an earlier run left there when it was killed itself.
-        let _ = unmount(at);
         std::fs::create_dir_all(at)?;
         let state = State { disk: Disk::new(backing)?, open: BTreeMap::new(), next_handle: 1 };
         let state = Arc::new(Mutex::new(state));
@@ -104,6 +102,12 @@ impl Drop for MountedDisk {
             let _ = session.umount_and_join();
         }
     }
+}
+
+/// Unmounts what a process left at `at` that was killed before it could; nothing where there is nothing.
+pub(crate) fn unmount_left_behind(at: &Path) {
+    // An error says that nothing was mounted there.
+    let _ = unmount(at);
 }
 
 /// Unmounts, waiting a little for dying processes; then takes the mount point away from them.
