@@ -16,7 +16,7 @@ use crate::worker::IdleConfig;
 /// Segments that are created and filled with zeros ahead of time: half a minute at 100,000 transfers/s.
 const SEGMENTS_AHEAD: usize = 8;
 /// How fast they are filled; it shares the disk with the flushes.
-const ZERO_BYTES_PER_SECOND_MAX: u64 = 96 << 20;
+const ZERO_BYTES_PER_SECOND_MAX: u64 = 48 << 20;
 
 /// Sizes, places and habits of a branch.
 #[derive(Clone, Debug)]

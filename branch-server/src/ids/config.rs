@@ -37,14 +37,11 @@ impl IdConfig {
         if share == 0 { 1 } else { share }
     }
 
-    /// Homes that a shard's table begins with: a power of two below those that a whole generation needs at two
-    /// thirds full, so that it becomes just as large as needed, and a quiet branch stays small.
-    pub(super) const fn shard_home_count_min(&self) -> usize {
-        let mut home_count = self.shard_len_max() * 3 / 2 + 1;
-        while home_count > 1024 {
-            home_count = home_count.div_ceil(2);
-        }
-        home_count
+    /// Homes of a shard's table: those that a whole generation needs at two thirds full. Tables begin at this
+    /// size: as ids spread evenly, all shards would grow at nearly the same moment, and workers would stand still
+    /// for a tenth of a second.
+    pub(super) const fn shard_home_count(&self) -> usize {
+        self.shard_len_max() * 3 / 2 + 1
     }
 
     /// Entries of one shard at which new ids are refused: the disk has fallen two generations behind.

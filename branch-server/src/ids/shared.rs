@@ -44,7 +44,7 @@ pub(super) struct Counters {
 
 impl Shared {
     pub(super) fn new(config: IdConfig, hasher: IdHasher, runs: &Arc<RunSet>, covered: Lsn) -> Self {
-        let table = || Table::new(config.shard_bits(), config.shard_home_count_min());
+        let table = || Table::new(config.shard_bits(), config.shard_home_count());
         let shard = |_| Padded(Mutex::new(Shard::new(hasher, table(), Arc::clone(runs))));
         Self {
             shards: (0..config.shard_count).map(shard).collect(),

@@ -22,7 +22,10 @@ use super::stats::JournalStats;
 use std::sync::atomic::Ordering;
 
 /// Zeros are written in pieces of this size: short enough that a flush need not wait long behind one.
-const ZERO_LEN_BYTES: usize = 256 << 10;
+const ZERO_LEN_BYTES: usize = 64 << 10;
+/// With fewer than this many ready, the next one is handed over as it is, zeros or not: writing to it costs a
+/// metadata commit now and then, but a flusher that has to make its own segment stands still for 100 ms.
+const READY_LEN_MIN: usize = 2;
 /// How often free space is looked at.
 const SPACE_INTERVAL: Duration = Duration::from_millis(250);
 const TEMPORARY_SUFFIX: &str = ".tmp";
@@ -234,6 +237,9 @@ impl Segments {
         let zeros = AlignedBuffer::zeroed(ZERO_LEN_BYTES.min(self.geometry.segment_len_bytes as usize));
         let begun = Instant::now();
         for offset in (0..self.geometry.segment_len_bytes).step_by(zeros.len()) {
+            if self.state.lock().ready.len() < READY_LEN_MIN {
+                break;
+            }
             file.write_at(&zeros, offset)?;
             let due = Duration::from_nanos(
                 (u128::from(offset) * 1_000_000_000 / u128::from(self.options.zero_bytes_per_second_max.max(1))) as u64,
