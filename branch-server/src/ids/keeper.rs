@@ -103,7 +103,7 @@ impl Keeper {
     fn rotate(&mut self) -> Result<(), Stop> {
         let config = &self.shared.config;
         let mut fresh = std::mem::take(&mut self.spare);
-        fresh.resize_with(config.shard_count, || Table::new(config.shard_bits(), config.shard_home_count_min()));
+        fresh.resize_with(config.shard_count, || Table::new(config.shard_bits(), config.shard_home_count()));
         let covered = self.shared.accepted();
         let frozen: Vec<_> = self.shared.shards().zip(fresh).map(|(mut shard, fresh)| shard.freeze(fresh)).collect();
         // Shards that were full until now have asked again. Whoever waits for a position looks after the publication.
