@@ -5,7 +5,6 @@
 //! proves that everything before it was durable; a write that failed is never tried again.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Instant;
 
 use tally_ledger::journal::cursor::GroupExtent;
@@ -15,6 +14,7 @@ use tally_protocol::Lsn;
 
 use super::log::{Log, SealedBytes};
 use super::stats::JournalStats;
+use crate::sync::Arc;
 
 /// Puts a group where it belongs; it is durable when this returns.
 pub trait GroupWriter {
@@ -43,7 +43,7 @@ pub enum Step {
 pub struct Flusher<W> {
     log: Arc<Log>,
     writer: W,
-    stats: Arc<JournalStats>,
+    stats: std::sync::Arc<JournalStats>,
     positions: Positions,
     epoch: Epoch,
     chain: Chain,
@@ -52,7 +52,14 @@ pub struct Flusher<W> {
 
 impl<W: GroupWriter> Flusher<W> {
     /// Goes on at `start`, the end of what was recovered, behind a group with checksum `chain`.
-    pub fn new(log: Arc<Log>, writer: W, stats: Arc<JournalStats>, start: Lsn, epoch: Epoch, chain: Chain) -> Self {
+    pub fn new(
+        log: Arc<Log>,
+        writer: W,
+        stats: std::sync::Arc<JournalStats>,
+        start: Lsn,
+        epoch: Epoch,
+        chain: Chain,
+    ) -> Self {
         Self { log, writer, stats, positions: Positions::recovered(start), epoch, chain, closed: None }
     }
 
@@ -92,7 +99,7 @@ impl<W: GroupWriter> Flusher<W> {
         self.chain = self.log.seal(extent, self.epoch, self.chain, self.positions.durable());
         self.positions.handle_submitted(padded_end);
         let begun = Instant::now();
-        self.writer.write(extent.start, self.log.sealed(extent))?;
+        self.writer.write(extent.start, Log::sealed(&self.log, extent))?;
         let len_bytes = extent.padded_len_bytes(self.log.geometry());
         self.stats.count_flush(len_bytes, u64::from(extent.record_count), begun.elapsed().as_nanos() as u64);
         let durable = self.positions.handle_flushed(padded_end);

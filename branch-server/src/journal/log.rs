@@ -187,11 +187,11 @@ impl Log {
     }
 
     /// A sealed group's bytes, padding included.
-    pub fn sealed(self: &Arc<Self>, extent: &GroupExtent) -> SealedBytes {
+    pub fn sealed(log: &Arc<Self>, extent: &GroupExtent) -> SealedBytes {
         SealedBytes {
-            log: self.clone(),
-            offset: self.geometry.offset_of(extent.start.get()) as usize,
-            len_bytes: extent.padded_len_bytes(&self.geometry) as usize,
+            log: log.clone(),
+            offset: log.geometry.offset_of(extent.start.get()) as usize,
+            len_bytes: extent.padded_len_bytes(&log.geometry) as usize,
         }
     }
 

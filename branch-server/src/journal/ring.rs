@@ -121,9 +121,14 @@ mod modelled {
         /// # Safety
         /// Nobody else touches them meanwhile; loom checks it.
         pub unsafe fn write<R>(&self, offset: usize, len_bytes: usize, write: impl FnOnce(&mut [u8]) -> R) -> R {
-            let mut bytes = vec![0; len_bytes];
+            let words = &self.words[offset / 8..(offset + len_bytes) / 8];
+            let mut bytes = Vec::with_capacity(len_bytes);
+            for word in words {
+                // SAFETY: the pointer is loom's own, for the length of the closure.
+                bytes.extend_from_slice(&word.with_mut(|word| unsafe { *word }));
+            }
             let result = write(&mut bytes);
-            for (word, value) in self.words[offset / 8..].iter().zip(bytes.chunks_exact(8)) {
+            for (word, value) in words.iter().zip(bytes.chunks_exact(8)) {
                 // SAFETY: the pointer is loom's own, for the length of the closure.
                 word.with_mut(|word| unsafe { (*word).copy_from_slice(value) });
             }

@@ -1,9 +1,14 @@
 //! The running journal on the real disk, with both ways of writing.
 
+use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::journal::{Journal, JournalOptions, RealDisk, StartError, WriteVia};
+use crate::journal::segment::list_segments;
+use crate::journal::{
+    CheckpointRequest, DiskFile, Journal, JournalOptions, OpenMode, ReadError, RealDisk, StartError, WriteVia,
+};
 
 /// A journal in a fresh directory; `None`, said aloud, where the kernel does not permit `via`.
 fn start(directory: &Path, via: WriteVia, writers: usize, seen: Arc<AtomicU64>) -> Option<(Arc<Journal>, Collected)> {
@@ -91,4 +96,153 @@ fn a_single_record_becomes_durable_without_company() {
         let buckets: u64 = stats.flush_buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum();
         assert_eq!(buckets, 50);
     }
+}
+
+/// A checkpoint of the running journal, the journal behind it, and what retention then gives up.
+#[test]
+fn a_checkpoint_while_running_bounds_replay_and_lets_old_segments_go() {
+    let place = tempfile::tempdir().expect("a directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(true));
+    let options = JournalOptions {
+        segment_len_bytes: SEGMENT,
+        free_bytes_min: 0,
+        retention_bytes: Some(SEGMENT),
+        ..JournalOptions::new(place.path().to_owned(), 1)
+    };
+    let recovered = recover(&disk, place.path(), SEGMENT, &mut Collected::default()).expect("an empty directory");
+    let journal = Journal::start(disk.clone(), options, &recovered, Box::new(|_| {})).expect("starts");
+    let mut writer = journal.writer(0);
+    let mut written = Vec::new();
+    let mut metas = Vec::new();
+    for round in 1..=4 {
+        let until = journal.end().get() + 3 * SEGMENT / 2;
+        while journal.end().get() < until {
+            while writer.secure(100 * 184).is_err() {
+                std::thread::yield_now();
+            }
+            written.extend(append(&mut writer, &vec![body(round, false); 100], 0));
+        }
+        let replay_from = journal.durable();
+        let request = CheckpointRequest {
+            branch: tally_protocol::BranchId::new(1),
+            ids_covered: replay_from.end(),
+            counters: vec![round as u64],
+            bytes_per_second_max: None,
+        };
+        written.extend(append(&mut writer, &[body(round, false)], 0));
+        let meta = journal
+            .write_checkpoint(request, replay_from, &mut std::iter::empty(), &mut std::iter::empty())
+            .expect("is written");
+        assert!(meta.replay_from <= meta.complete_at && meta.complete_at <= journal.durable().end());
+        assert_eq!(journal.checkpoint_lsn(), meta.replay_from);
+        metas.push(meta);
+    }
+    // The two newest checkpoints and one segment before them.
+    let first_kept = (metas[2].replay_from.get() - SEGMENT) / SEGMENT * SEGMENT;
+    assert_eq!(journal.oldest().get(), first_kept);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while list_segments(&*disk, place.path()).expect("lists")[0] * SEGMENT < first_kept {
+        assert!(std::time::Instant::now() < deadline, "old segments stay");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(matches!(journal.read_record(written[0].lsn), Err(ReadError::Retired { .. })));
+    let last = written.last().expect("some");
+    assert!(journal.wait_durable(last.lsn));
+    assert_eq!(&journal.read_record(last.lsn).expect("is there"), last);
+    journal.stop();
+    let mut collected = Collected::default();
+    let recovered = recover(&disk, place.path(), SEGMENT, &mut collected).expect("recovers");
+    assert_eq!(recovered.checkpoint.as_ref(), metas.last());
+    assert_eq!((recovered.oldest.get(), recovered.torn_tail), (first_kept, None));
+    let from = metas[3].replay_from;
+    let behind: Vec<_> = written.into_iter().filter(|record| record.lsn >= from).collect();
+    assert_eq!(collected.records, behind);
+}
+
+/// The real disk, until its group writes begin to fail.
+struct FailingDisk(RealDisk);
+struct FailingFile(Box<dyn DiskFile>, AtomicU64);
+
+impl Disk for FailingDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        let file = self.0.open(path, mode)?;
+        Ok(if mode == OpenMode::WriteDurable { Box::new(FailingFile(file, AtomicU64::new(0))) } else { file })
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+    fn list(&self, directory: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+        self.0.list(directory)
+    }
+    fn create_directory(&self, directory: &Path) -> io::Result<()> {
+        self.0.create_directory(directory)
+    }
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.0.sync_directory(directory)
+    }
+    fn free_bytes(&self, directory: &Path) -> io::Result<u64> {
+        self.0.free_bytes(directory)
+    }
+}
+
+impl DiskFile for FailingFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        // The mark at the start, and one group.
+        match self.1.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => self.0.write_at(bytes, offset),
+            _ => Err(io::Error::from_raw_os_error(libc::EIO)),
+        }
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn allocate(&self, len_bytes: u64) -> io::Result<()> {
+        self.0.allocate(len_bytes)
+    }
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.0.len_bytes()
+    }
+    fn as_std(&self) -> Option<&std::fs::File> {
+        None
+    }
+}
+
+/// The test runs itself again as a process of its own, which must die and not answer.
+#[test]
+fn a_failed_flush_stops_the_process() {
+    const CHILD: &str = "TALLY_TEST_FAILING_DISK";
+    if let Some(directory) = std::env::var_os(CHILD) {
+        let directory = std::path::PathBuf::from(directory);
+        let disk: Arc<dyn Disk> = Arc::new(FailingDisk(RealDisk::new(true)));
+        let options = JournalOptions {
+            segment_len_bytes: SEGMENT,
+            write_via: WriteVia::Blocking,
+            free_bytes_min: 0,
+            ..JournalOptions::new(directory.clone(), 1)
+        };
+        let recovered = recover(&disk, &directory, SEGMENT, &mut Collected::default()).expect("an empty directory");
+        let journal = Journal::start(disk, options, &recovered, Box::new(|_| {})).expect("starts");
+        let mut writer = journal.writer(0);
+        for id in 1..=2 {
+            let record = append(&mut writer, &[body(id, false)], 0).remove(0);
+            assert!(journal.wait_durable(record.lsn));
+            println!("durable {id}");
+        }
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let child = std::process::Command::new(std::env::current_exe().expect("runs from a file"))
+        .args(["--exact", "--nocapture", "journal::tests::flushing::a_failed_flush_stops_the_process"])
+        .env(CHILD, place.path())
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert_eq!(child.status.signal(), Some(libc::SIGABRT), "{said}");
+    assert!(said.contains("durable 1") && !said.contains("durable 2"), "{said}");
 }
