@@ -222,6 +222,8 @@ fn a_cancelled_id_stays_burnt_and_a_used_one_cannot_be_cancelled() {
     assert_eq!(bank.transfer(transfer(7, TransferKind::Deposit, 0, 1, 5)).err(), Some(Refusal::IdCancelled));
     bank.transfer(transfer(8, TransferKind::Deposit, 0, 1, 5)).expect("a deposit");
     assert_eq!(cancel(&mut bank, 8), Some(Refusal::IdAlreadyUsed));
+    let burnt = refer(9, TransferKind::Settle, 7, 0);
+    assert_eq!(bank.transfer(burnt).err(), Some(Refusal::ReferenceNotFound), "burnt is absent for good");
     bank.branch.stop();
     let mut bank = Bank::start(dir.path());
     assert_eq!(cancel(&mut bank, 7), None);

@@ -73,8 +73,15 @@ pub fn transfer_record(
     outcome: &Outcome,
 ) -> TransferRecord {
     // Where the reference leads nowhere, what the client wrote is all that is known.
-    let (debit_account_id, credit_account_id) = effective_accounts(transfer, reference, branch)
+    let (mut debit_account_id, mut credit_account_id) = effective_accounts(transfer, reference, branch)
         .unwrap_or((transfer.debit_account_id, transfer.credit_account_id));
+    if outcome.refusal.is_some() {
+        // A refusal touches no account; what the client wrote is kept, even where the reference has others, so
+        // that the same request is known again.
+        let written = |asked: AccountId, effective| if asked.is_none() { effective } else { asked };
+        debit_account_id = written(transfer.debit_account_id, debit_account_id);
+        credit_account_id = written(transfer.credit_account_id, credit_account_id);
+    }
     let given = |bit: u8, is_given: bool| if is_given { bit } else { 0 };
     TransferRecord {
         id: transfer.id,

@@ -10,6 +10,7 @@ use tally_ledger::{
 use tally_protocol::message::{self, TransferKind};
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
 
+use super::stages::must_stay_absent;
 use super::{Done, Engine, Writer, refusal_of};
 use crate::accounts::{Locked, Slot};
 use crate::ids::{LookedUp, Reserve};
@@ -174,7 +175,7 @@ impl Engine {
         }
         for (transfer, (reference, looked_up)) in transfers.iter().zip(found) {
             let is_claimed = claims.ids.contains(&transfer.reference) || claims.absent.contains(&transfer.reference);
-            if *reference == Reference::Absent && !is_claimed {
+            if must_stay_absent(reference, looked_up.as_ref()) && !is_claimed {
                 claims = claims.claim_id(transfer.reference, looked_up.as_ref(), true)?;
             }
         }

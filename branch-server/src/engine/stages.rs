@@ -104,8 +104,7 @@ impl Engine {
             Reserve::Known(_) | Reserve::MaybeOld => return Prepare::Lookup,
             Reserve::Full => return Prepare::NotRecorded(Refusal::Busy),
         }
-        if reference == Reference::Absent {
-            // It must not come while we refuse because of its absence.
+        if must_stay_absent(&reference, reference_looked_up.as_ref()) {
             let reserved = self.reserve_id(transfer.reference, reference_looked_up.as_ref());
             if reserved != Reserve::New {
                 self.ids.release(transfer.id);
@@ -238,7 +237,7 @@ impl<'e> Prepared<'e> {
 
 impl Prepared<'_> {
     fn release_reference(&self) {
-        if self.reference == Reference::Absent {
+        if must_stay_absent(&self.reference, self.reference_looked_up.as_ref()) {
             self.engine.ids.release(self.transfer.reference);
         }
     }
@@ -287,6 +286,12 @@ impl<'e> Locked<'e> {
     }
 }
 
+/// Whether the reference's id has to be reserved: it must not come while we refuse because of its absence. An
+/// id that a cancel burnt is absent for good, and cannot be reserved.
+pub(super) fn must_stay_absent(reference: &Reference, looked_up: Option<&LookedUp>) -> bool {
+    *reference == Reference::Absent && looked_up.is_none_or(|looked_up| looked_up.facts.record.is_none())
+}
+
 impl Engine {
     /// Whether the reference is what it was when it was looked up: the accounts that follow from it are
     /// locked by now, and without these locks no hold ends and no transfer is reversed.
@@ -299,7 +304,7 @@ impl Engine {
                 let known = self.ids.reserve_looked_up(transfer.reference, looked_up);
                 matches!(known, Reserve::Known(facts) if facts.ended.is_none())
             }
-            // An absent one cannot come: we have its id reserved.
+            // An absent one cannot come: its id is burnt, or reserved by us.
             Reference::NotGiven
             | Reference::Absent
             | Reference::Ended(_)
