@@ -375,6 +375,8 @@ impl Future for Driver {
             Ok(()) => Poll::Pending,
             Err(reason) => {
                 self.shared.end(reason);
+                // A word of farewell, if there is room for one: the branch then knows that nothing was cut off.
+                let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
                 Poll::Ready(())
             }
         }

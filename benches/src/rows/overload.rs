@@ -6,6 +6,7 @@ use crate::report::RowResult;
 use tally_client::load::{Load, VerifyChoice};
 
 const CORES: f64 = 0.5;
+const IN_FLIGHT: usize = 64;
 const OFFERED: f64 = 2.0;
 const GOODPUT_MIN: f64 = 0.7;
 /// Growth that is still flat: what arrives with the connections' buffers.
@@ -17,6 +18,8 @@ pub(crate) fn run(context: &Context<'_>, _: &[RowResult]) -> anyhow::Result<RowR
     let mut args = context.load_args(&bank);
     args.accounts = context.accounts(100_000);
     args.duration = context.duration(20);
+    // So many that the processor is the limit, and not the disk's latency.
+    args.in_flight = IN_FLIGHT;
     let mut load = Load::prepare(&args)?;
     let (peak, _) = context.measure_with(&bank, &mut load, &args)?;
 

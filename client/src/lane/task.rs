@@ -210,7 +210,11 @@ impl<T: Traffic> Future for LaneTask<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LaneEnd> {
         match self.turn(cx) {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(())) => Poll::Ready(LaneEnd::Finished),
+            Ok(Poll::Ready(())) => {
+                // A word of farewell, if there is room for one: the branch then knows that nothing was cut off.
+                let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+                Poll::Ready(LaneEnd::Finished)
+            }
             Err(Broken) => {
                 self.hand_back();
                 Poll::Ready(LaneEnd::Lost)

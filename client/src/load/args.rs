@@ -31,6 +31,9 @@ pub struct LoadArgs {
     /// Open loop: this many requests in a row go to one connection before it is the next one's turn
     #[arg(long, default_value_t = 16)]
     pub run_len: u32,
+    /// Open loop: how exactly requests keep their intended times; finer costs more processor time
+    #[arg(long, default_value = "200us", value_parser = parse_duration)]
+    pub tick: Duration,
     /// How long to measure
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
@@ -93,6 +96,7 @@ impl LoadArgs {
             in_flight: 16,
             rate: None,
             run_len: 16,
+            tick: Duration::from_micros(200),
             duration: Duration::from_secs(10),
             warmup: Duration::from_secs(2),
             accounts: 10_000,
@@ -120,6 +124,7 @@ impl LoadArgs {
             (self.in_flight >= 1, "--in-flight must be at least 1"),
             (self.rate != Some(0), "--rate must be at least 1"),
             (self.run_len >= 1, "--run-len must be at least 1"),
+            (!self.tick.is_zero(), "--tick must be longer than 0"),
             (!self.duration.is_zero(), "--duration must be longer than 0"),
             ((2..=u64::from(u32::MAX)).contains(&self.accounts), "--accounts must be 2 to 4,294,967,295"),
             (self.batch <= BATCH_LEN_MAX, "--batch must be at most 8190"),

@@ -21,8 +21,6 @@ use super::verify::{self, Verification};
 use crate::lane::{Clock, LaneOptions, LaneRun, LaneStats, Nanos};
 use crate::{ConnectError, Dialer, Random, Session};
 
-/// How exact the open loop's sending times are.
-const TICK_OPEN: Duration = Duration::from_micros(100);
 /// In a closed loop, ticks only end pauses.
 const TICK_CLOSED: Duration = Duration::from_millis(1);
 /// Open loop: the most requests outstanding on one connection, if the branch allows them.
@@ -351,7 +349,7 @@ impl Worker {
         let options = LaneOptions {
             lane_count: lanes.len(),
             in_flight: if open { OPEN_IN_FLIGHT_MAX } else { args.in_flight },
-            tick: if open { TICK_OPEN } else { TICK_CLOSED },
+            tick: if open { args.tick } else { TICK_CLOSED },
             reconnect_within: RECONNECT_WITHIN,
         };
         let lane_run = LaneRun::connect(&dialer, options)?;
