@@ -41,6 +41,8 @@ enum Command {
     Replay(tally_client::replay::ReplayArgs),
     /// Run the canonical benchmark
     Bench(tally_benches::BenchArgs),
+    /// Run the branch in simulation, one seed after the other
+    Sim(tally_sim::SimArgs),
     /// Torture a real server: kill it, cut its power, fail its disk
     #[command(subcommand)]
     Torture(tally_sim::torture::Args),
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Load(args) => tally_client::load::run(&args),
         Command::Replay(args) => tally_client::replay::run(&args),
         Command::Bench(args) => tally_benches::run(&args),
+        Command::Sim(args) => tally_sim::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Torture(args) => tally_sim::torture::run(args),
     };
     result.unwrap_or_else(|error| {

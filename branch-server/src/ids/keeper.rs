@@ -79,6 +79,19 @@ impl Keeper {
         while let Ok(()) = self.turn() {}
     }
 
+    /// One rotation and every merge that is due then, without a pause. `false` when it cannot go on.
+    pub(super) fn rotate_and_merge(&mut self) -> bool {
+        let mut outcome = self.rotate();
+        while outcome.is_ok() {
+            self.merge = self.merge.take().or_else(|| self.begin_merge());
+            if self.merge.is_none() {
+                return true;
+            }
+            outcome = self.step_merge();
+        }
+        false
+    }
+
     fn turn(&mut self) -> Result<(), Stop> {
         if self.shared.signal.state().stop {
             return Err(Stop);

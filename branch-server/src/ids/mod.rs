@@ -16,6 +16,7 @@
 //! touches the disk. What answers [`Reserve::MaybeOld`] goes to a helper thread, which calls
 //! [`IdIndex::lookup_on_disk`] and brings the answer back for [`IdIndex::reserve_looked_up`].
 
+mod by_hand;
 mod config;
 mod dir;
 mod error;
@@ -43,6 +44,7 @@ use std::thread::JoinHandle;
 
 use tally_protocol::{Lsn, TransferId};
 
+pub use self::by_hand::KeeperByHand;
 pub use self::config::IdConfig;
 use self::dir::Dir;
 pub use self::error::IdError;
@@ -164,23 +166,42 @@ impl IdIndex {
         Self::open_dir(Dir::create(dir)?, config)
     }
 
+    /// Opens the index without its thread: nothing is written out but by the [`KeeperByHand`]. For the simulator, in
+    /// which everything follows from one `seed`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_by_hand(dir: &Path, config: IdConfig, seed: u64) -> Result<(IdRecovery, KeeperByHand), IdError> {
+        let (index, keeper) = Self::open_parts(Dir::create(dir)?, config, |_| Ok(seed))?;
+        Ok((IdRecovery::new(index), KeeperByHand::new(keeper)))
+    }
+
     fn open_dir(dir: Dir, config: IdConfig) -> Result<IdRecovery, IdError> {
+        let path = dir.path().to_owned();
+        let (mut index, keeper) = Self::open_parts(dir, config, random_seed)?;
+        let keeper = std::thread::Builder::new().name("ids".into()).spawn(move || keeper.run());
+        index.keeper = Some(keeper.map_err(IdError::io(&path))?);
+        Ok(IdRecovery::new(index))
+    }
+
+    fn open_parts(
+        dir: Dir,
+        config: IdConfig,
+        seed: impl FnOnce(&Dir) -> Result<u64, IdError>,
+    ) -> Result<(Self, Keeper), IdError> {
         let found = Manifest::read(dir.path())?;
         dir.remove_left_overs(found.as_ref())?;
         let manifest = match found {
             Some(manifest) => manifest,
-            None => first_manifest(&dir)?,
+            None => first_manifest(&dir, seed(&dir)?)?,
         };
         let hasher = IdHasher::new(manifest.seed);
         let runs = manifest.runs.iter().map(|&number| Run::open(dir.path(), number, hasher).map(Arc::new));
         let runs = Arc::new(RunSet { runs: runs.collect::<Result<_, _>>()? });
         let covered = manifest.covered;
         let shared = Arc::new(Shared::new(config, hasher, &runs, covered));
-        let path = dir.path().to_owned();
         let keeper = Keeper::new(Arc::clone(&shared), Arc::new(dir), manifest, runs);
-        let keeper = std::thread::Builder::new().name("ids".into()).spawn(move || keeper.run());
-        let keeper = keeper.map_err(IdError::io(&path))?;
-        Ok(IdRecovery::new(Self { shared, covered_at_open: covered, keeper: Some(keeper) }))
+        Ok((Self { shared, covered_at_open: covered, keeper: None }, keeper))
     }
 
     /// Starts the cache misses of a [`Self::reserve`] that follows soon.
@@ -321,10 +342,13 @@ impl Drop for IdIndex {
 }
 
 /// Begins the life of a ledger: no run yet, and the seed that its hash keeps for ever.
-fn first_manifest(dir: &Dir) -> Result<Manifest, IdError> {
-    let seed = getrandom::u64().map_err(|error| IdError::io(dir.path())(std::io::Error::other(error)))?;
+fn first_manifest(dir: &Dir, seed: u64) -> Result<Manifest, IdError> {
     let manifest = Manifest { seed, covered: Lsn::ZERO, next_run: 1, runs: Vec::new() };
     dir.prepare_manifest(&manifest)?;
     dir.publish_manifest()?;
     Ok(manifest)
+}
+
+fn random_seed(dir: &Dir) -> Result<u64, IdError> {
+    getrandom::u64().map_err(|error| IdError::io(dir.path())(std::io::Error::other(error)))
 }

@@ -27,6 +27,9 @@ const BALANCE_READS_MAX: usize = 100;
 const NOT_TAKEN_PAUSE: Duration = Duration::from_millis(5);
 /// Times a request is sent again because a queue was full.
 const NOT_TAKEN_MAX: usize = 2_000;
+/// Times a request is sent again because no answer came before its deadline: a disk may stall for so long, a
+/// server that has lost the request stays silent for ever.
+const UNANSWERED_MAX: usize = 5;
 
 /// What a round's audit found out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -329,14 +332,28 @@ async fn finals(client: &Client, unit: &Unit, cancel_first: bool) -> anyhow::Res
 }
 
 async fn send_until_taken(client: &Client, unit: &Unit) -> anyhow::Result<Vec<super::book::Answer>> {
-    for _ in 0..NOT_TAKEN_MAX {
+    let (mut not_taken, mut unanswered) = (0, 0);
+    loop {
         match send(client, unit).await? {
             Said::Answered(answers) => return Ok(answers),
-            Said::NotTaken => tokio::time::sleep(NOT_TAKEN_PAUSE).await,
-            Said::Unknown | Said::NotSent => anyhow::bail!("the server does not answer while nobody disturbs it"),
+            Said::NotTaken if not_taken < NOT_TAKEN_MAX => {
+                not_taken += 1;
+                tokio::time::sleep(NOT_TAKEN_PAUSE).await;
+            }
+            Said::Unknown | Said::NotSent if unanswered < UNANSWERED_MAX => {
+                unanswered += 1;
+                eprintln!("no answer, for the {unanswered}. time, to the request that begins with {}", first_id(unit));
+            }
+            Said::NotTaken => anyhow::bail!("the server is busy for ever"),
+            Said::Unknown | Said::NotSent => {
+                anyhow::bail!("SILENT: no answer to the request that begins with {}", first_id(unit))
+            }
         }
     }
-    anyhow::bail!("the server is busy for ever")
+}
+
+fn first_id(unit: &Unit) -> TransferId {
+    TransferId::new(unit.transfers[0].id.get())
 }
 
 /// All of a chain, or none of it.

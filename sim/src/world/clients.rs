@@ -1,0 +1,34 @@
+//! The clients' part: requests into the intake.
+
+use tally_branch_server::intake::{Request, SessionKey};
+
+use super::World;
+use super::running::Running;
+use crate::trace::trace;
+
+impl Running<'_> {
+    /// One request, unless as many as allowed are open.
+    pub(super) fn clients_step(&mut self, world: &mut World) -> bool {
+        if self.is_draining || world.audit.open_requests() >= world.setting.in_flight_max {
+            return false;
+        }
+        let wish = world.workload.next();
+        let number = world.audit.send(wish);
+        let sent = world.audit.request(number);
+        trace!(world.trace, "request {number} by {:?}: {}", sent.actor.customer.get(), sent.asked.words());
+        let thread = world.random.index(world.setting.session_threads) as u16;
+        let request = Request {
+            session: SessionKey { thread, slot: 0, generation: 0 },
+            request_id: number as u64,
+            trace_id: 0,
+            deadline: sent.deadline,
+            actor: sent.actor,
+            op: sent.asked.to_op(),
+        };
+        if self.intake.push(request).is_err() {
+            trace!(world.trace, "request {number}: the intake is full");
+            world.audit.turned_away(number);
+        }
+        true
+    }
+}
