@@ -7,9 +7,7 @@
 //! **Invariant:** every name that is put on a page is in [`METRICS`], with its help.
 
 use prometheus::TextEncoder;
-use prometheus::proto::{
-    Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Sample, MetricFamily, MetricType,
-};
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Sample, MetricFamily, MetricType};
 
 /// One metric.
 #[derive(Clone, Copy, Debug)]

@@ -29,6 +29,12 @@ pub enum Jump {
     Day,
 }
 
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Clock {
     /// The beginning of a run.
     pub const fn new() -> Self {

@@ -83,12 +83,9 @@ impl Asked {
         match self {
             Self::Transfer(transfer) => std::slice::from_ref(transfer),
             Self::Chain(transfers) | Self::Batch(transfers) => transfers,
-            Self::Open(_)
-            | Self::Change(_)
-            | Self::Cancel(_)
-            | Self::Balance(_)
-            | Self::Account(_)
-            | Self::Find(_) => &[],
+            Self::Open(_) | Self::Change(_) | Self::Cancel(_) | Self::Balance(_) | Self::Account(_) | Self::Find(_) => {
+                &[]
+            }
         }
     }
 

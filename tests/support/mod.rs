@@ -1,7 +1,7 @@
 //! A real server process and a client that says exactly what it is told to: for tests of what happens
 //! when a peer does not keep to the protocol, too.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -60,7 +60,11 @@ pub const KEYS: &[Key] = &[
     integer("checkpoint.interval_bytes", 4 << 30, "most journal bytes between checkpoints"),
     integer("checkpoint.bytes_per_second_max", 64 << 20, "how fast a checkpoint may write; 0 for no limit"),
     integer("ids.generation_len_max", 4 << 20, "recent ids kept in memory before they are written out"),
-    integer("ids.merge_bytes_per_second_max", 64 << 20, "how fast id files are written and merged; 0 for the built-in limit"),
+    integer(
+        "ids.merge_bytes_per_second_max",
+        64 << 20,
+        "how fast id files are written and merged; 0 for the built-in limit",
+    ),
     integer("accounts.max", 50_000_000, "most accounts"),
     integer("holds.max", 1_000_000, "most open holds"),
     text("metrics.address", "127.0.0.1:0", "HTTP for /metrics, /livez and /readyz; empty for none"),

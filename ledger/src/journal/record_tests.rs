@@ -213,7 +213,7 @@ proptest! {
         }
         let record = Record { lsn, timestamp, actor: CustomerId::new(actor), body };
         let bytes = encoded(&record);
-        prop_assert!(bytes.len() <= RECORD_LEN_BYTES_MAX && bytes.len() % 8 == 0);
+        prop_assert!(bytes.len() <= RECORD_LEN_BYTES_MAX && bytes.len().is_multiple_of(8));
         prop_assert_eq!(Record::decode(&bytes), Ok(record));
     }
 

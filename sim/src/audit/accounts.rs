@@ -3,9 +3,9 @@
 use tally_protocol::message::{self, ItemResult};
 use tally_protocol::{Lsn, Refusal};
 
+use super::Audit;
 use super::answers::Said;
 use super::chains::items_of;
-use super::Audit;
 use crate::invariants::{Violation, hold};
 use crate::model::{AccountAsk, ModelAccount};
 use crate::request::Sent;
@@ -54,7 +54,11 @@ impl Audit {
             }
             before = Some(version);
         }
-        hold!(AnswersMatchModel, found.is_some(), "{ask:?} was answered {said:?}, but is not on the disk: {versions:?}");
+        hold!(
+            AnswersMatchModel,
+            found.is_some(),
+            "{ask:?} was answered {said:?}, but is not on the disk: {versions:?}"
+        );
         self.tell(found.expect("checked"), &[ask.id()])
     }
 
@@ -69,7 +73,10 @@ impl Audit {
         let none_was_known = sent.knew.account_lsn == Lsn::ZERO;
         let gives = |version: Option<&ModelAccount>| ask.judge(version, self.branch, 0).err() == Some(refusal);
         let is_right = (none_was_known && gives(None))
-            || versions.iter().filter(|version| version.lsn >= sent.knew.account_lsn).any(|version| gives(Some(version)));
+            || versions
+                .iter()
+                .filter(|version| version.lsn >= sent.knew.account_lsn)
+                .any(|version| gives(Some(version)));
         hold!(AnswersMatchModel, is_right, "{ask:?} was refused by {refusal}, in no version of {versions:?}");
         Ok(())
     }

@@ -93,7 +93,9 @@ impl Audit {
         let accounts = [verdict.debit, verdict.credit];
         self.tell(lsn, if verdict.refusal.is_none() { &accounts } else { &[] })?;
         self.told.used.insert(id);
-        if verdict.refusal.is_none() && matches!(ask.kind, TransferKind::Settle | TransferKind::Void | TransferKind::Reverse) {
+        if verdict.refusal.is_none()
+            && matches!(ask.kind, TransferKind::Settle | TransferKind::Void | TransferKind::Reverse)
+        {
             self.told.ended.insert(TransferId::new(ask.reference));
         }
         if said.is_repeat {

@@ -72,9 +72,9 @@ impl Audit {
         wires: &[message::Transfer],
         said: &[Said],
     ) -> Result<(), Violation> {
-        let turned_away = said.iter().all(|said| {
-            !said.is_recorded() && said.refusal.is_some_and(|refusal| self.is_turned_away(sent, refusal))
-        });
+        let turned_away = said
+            .iter()
+            .all(|said| !said.is_recorded() && said.refusal.is_some_and(|refusal| self.is_turned_away(sent, refusal)));
         if turned_away {
             self.counts.turned_away += 1;
             return Ok(());

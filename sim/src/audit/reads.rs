@@ -25,14 +25,8 @@ impl Audit {
             balance.currency.get(),
             balance.status,
         );
-        let right = (
-            version.id,
-            version.sums,
-            version.timestamp,
-            version.overdraft,
-            version.currency,
-            version.status as u8,
-        );
+        let right =
+            (version.id, version.sums, version.timestamp, version.overdraft, version.currency, version.status as u8);
         hold!(Reads, got == right, "balance {got:?} instead of {right:?}");
         let is_unlimited = !version.debits_are_limited() && version.day_limit == Amount::MAX.get();
         hold!(

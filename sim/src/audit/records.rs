@@ -203,10 +203,7 @@ impl Audit {
 }
 
 /// The stretch of a batch that is decided together with the entry at `index`.
-pub(super) fn chain_around(
-    transfers: &[tally_protocol::message::Transfer],
-    index: usize,
-) -> std::ops::Range<usize> {
+pub(super) fn chain_around(transfers: &[tally_protocol::message::Transfer], index: usize) -> std::ops::Range<usize> {
     let is_linked = |at: usize| transfers[at].flags.get() & transfer_flags::LINKED != 0;
     let start = (0..index).rev().take_while(|&at| is_linked(at)).last().unwrap_or(index);
     let end = (index..transfers.len()).find(|&at| !is_linked(at)).map_or(transfers.len(), |last| last + 1);
@@ -215,7 +212,9 @@ pub(super) fn chain_around(
 
 fn asks_about(asked: &Asked, id: u128) -> Vec<AccountAsk> {
     match asked {
-        Asked::Open(opens) => opens.iter().filter(|open| open.id.get() == id).map(|&open| AccountAsk::Open(open)).collect(),
+        Asked::Open(opens) => {
+            opens.iter().filter(|open| open.id.get() == id).map(|&open| AccountAsk::Open(open)).collect()
+        }
         Asked::Change(ask) if ask.id() == id => vec![*ask],
         Asked::Change(_)
         | Asked::Transfer(_)

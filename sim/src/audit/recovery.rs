@@ -31,7 +31,11 @@ impl Audit {
         conservation::check_state(&self.images)?;
         let by_records = StateHash::of(self.images.iter(), []);
         let recovered = StateHash::of(accounts, []);
-        hold!(ReplayEqualsServed, by_records == recovered, "the journal's records say {by_records:?}, recovered {recovered:?}");
+        hold!(
+            ReplayEqualsServed,
+            by_records == recovered,
+            "the journal's records say {by_records:?}, recovered {recovered:?}"
+        );
         Ok(())
     }
 

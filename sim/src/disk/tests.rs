@@ -29,10 +29,13 @@ fn what_was_synced_survives_and_what_was_not_is_torn_at_sectors() {
         file.write_at(&[2; 4096], 0).expect("room");
         disk.restart();
         let bytes = disk.contents(&path("a")).expect("its name was durable");
-        let sectors: Vec<u8> = bytes.chunks(512).map(|sector| {
-            assert!(sector.iter().all(|&byte| byte == sector[0]), "torn inside a sector");
-            sector[0]
-        }).collect();
+        let sectors: Vec<u8> = bytes
+            .chunks(512)
+            .map(|sector| {
+                assert!(sector.iter().all(|&byte| byte == sector[0]), "torn inside a sector");
+                sector[0]
+            })
+            .collect();
         kinds.insert(match (sectors.contains(&1), sectors.contains(&2)) {
             (true, true) => "torn",
             (true, false) => "lost",

@@ -13,8 +13,7 @@ use crate::model::Model;
 /// # Errors
 /// When an account's held sums are not those of the holds.
 pub fn check(changes: &[ImageChange], model: &Model) -> Result<(), Violation> {
-    let mut held: HashMap<AccountId, (u128, u128)> =
-        changes.iter().map(|change| (change.after.id, (0, 0))).collect();
+    let mut held: HashMap<AccountId, (u128, u128)> = changes.iter().map(|change| (change.after.id, (0, 0))).collect();
     if held.is_empty() {
         return Ok(());
     }

@@ -40,7 +40,12 @@ impl ReplyAfterDurable {
             "{} was told, but the journal goes on at {next}",
             self.told
         );
-        hold!(ReplyAfterDurable, self.durable <= next, "{} was durable, but the journal goes on at {next}", self.durable);
+        hold!(
+            ReplyAfterDurable,
+            self.durable <= next,
+            "{} was durable, but the journal goes on at {next}",
+            self.durable
+        );
         self.durable = next;
         Ok(())
     }

@@ -36,7 +36,12 @@ impl AccountAsk {
     ///
     /// # Errors
     /// The refusal that must be answered.
-    pub fn judge(&self, existing: Option<&ModelAccount>, branch: u16, now: u64) -> Result<Option<ModelAccount>, Refusal> {
+    pub fn judge(
+        &self,
+        existing: Option<&ModelAccount>,
+        branch: u16,
+        now: u64,
+    ) -> Result<Option<ModelAccount>, Refusal> {
         if let Self::Open(open) = self {
             return opened(open, existing, branch, now);
         }

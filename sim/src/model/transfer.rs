@@ -141,9 +141,7 @@ impl Model {
             match plan {
                 Plan::Move => plain(ask, debit, credit, now),
                 Plan::EndHold(hold) => ending(ask, &hold, debit, credit),
-                Plan::SendBack { amount, currency } => {
-                    sending_back(ask, amount, currency, debit, credit, actor)
-                }
+                Plan::SendBack { amount, currency } => sending_back(ask, amount, currency, debit, credit, actor),
             }
         });
         match outcome {
@@ -377,12 +375,7 @@ fn plain(ask: &Ask, mut debit: ModelAccount, mut credit: ModelAccount, now: u64)
 }
 
 /// A settle or a void.
-fn ending(
-    ask: &Ask,
-    hold: &ModelHold,
-    debit: ModelAccount,
-    credit: ModelAccount,
-) -> Result<Moved, Refusal> {
+fn ending(ask: &Ask, hold: &ModelHold, debit: ModelAccount, credit: ModelAccount) -> Result<Moved, Refusal> {
     check_contents(ask, &debit, &credit, hold.currency)?;
     let amount = if ask.amount == 0 { hold.amount } else { ask.amount };
     let ladder = [
@@ -430,13 +423,7 @@ fn check_contents(ask: &Ask, debit: &ModelAccount, credit: &ModelAccount, curren
 }
 
 /// Both accounts after a hold ended with `posted` of it posted.
-fn end_hold(
-    hold: &ModelHold,
-    posted: u64,
-    amount: u64,
-    mut debit: ModelAccount,
-    mut credit: ModelAccount,
-) -> Moved {
+fn end_hold(hold: &ModelHold, posted: u64, amount: u64, mut debit: ModelAccount, mut credit: ModelAccount) -> Moved {
     debit.sums.debits_held -= hold.amount;
     debit.sums.debits_posted += posted;
     credit.sums.credits_held -= hold.amount;

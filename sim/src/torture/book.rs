@@ -4,6 +4,11 @@
 //! each account are the effects of these answers and of nothing else. So anything that the server loses,
 //! changes or applies twice is a difference between the two.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "an error here is a violation that ends the run, with all that is known of it"
+)]
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tally_protocol::message::{RESULT_REPEATED, Sums, Transfer, TransferKind};

@@ -284,7 +284,7 @@ mod tests {
         let mut kinds: HashMap<u8, usize> = HashMap::new();
         let mut linked = 0;
         for unit in &units {
-            assert_eq!(unit.shape == Shape::Single && unit.transfers.len() != 1, false);
+            assert!(unit.shape != Shape::Single || unit.transfers.len() == 1, "a single is one transfer");
             let last = unit.transfers.last().expect("never empty").flags.get();
             assert_eq!(last & transfer_flags::LINKED, 0, "a chain must end inside its batch");
             linked += unit.chains().len();

@@ -19,28 +19,13 @@ pub(super) enum Checkpointing {
     #[default]
     Idle,
     /// The id index is to write out what lies below.
-    Ids {
-        replay_from: Lsn,
-    },
+    Ids { replay_from: Lsn },
     /// Accounts are read, in order of opening.
-    Reading {
-        replay_from: Lsn,
-        accounts: Vec<Account>,
-    },
+    Reading { replay_from: Lsn, accounts: Vec<Account> },
     /// All was read.
-    Read {
-        replay_from: Lsn,
-        accounts: Vec<Account>,
-        holds: Vec<Hold>,
-    },
+    Read { replay_from: Lsn, accounts: Vec<Account>, holds: Vec<Hold> },
     /// The blocks are in the file.
-    Written {
-        replay_from: Lsn,
-        complete_at: Lsn,
-        last_timestamp: Timestamp,
-        written: WrittenBlocks,
-        is_verified: bool,
-    },
+    Written { replay_from: Lsn, complete_at: Lsn, last_timestamp: Timestamp, written: WrittenBlocks, is_verified: bool },
 }
 
 impl Running<'_> {
@@ -76,13 +61,8 @@ impl Running<'_> {
             Checkpointing::Written { replay_from, complete_at, last_timestamp, written, is_verified: true } => {
                 let is_early = world.is_planted(Bug::CheckpointTooEarly);
                 if !is_early && !self.journal.published.durable().reaches(complete_at) {
-                    self.checkpointing = Checkpointing::Written {
-                        replay_from,
-                        complete_at,
-                        last_timestamp,
-                        written,
-                        is_verified: true,
-                    };
+                    self.checkpointing =
+                        Checkpointing::Written { replay_from, complete_at, last_timestamp, written, is_verified: true };
                     return false;
                 }
                 self.publish(world, replay_from, complete_at, last_timestamp, &written);

@@ -23,8 +23,7 @@ impl Running<'_> {
             worker.replies.hand_over(|| durable);
         }
         self.lookup_replies.hand_over(|| durable);
-        let gate =
-            if world.is_planted(Bug::ReplyBeforeFlush) { DurableLsn::from_published(u64::MAX) } else { durable };
+        let gate = if world.is_planted(Bug::ReplyBeforeFlush) { DurableLsn::from_published(u64::MAX) } else { durable };
         let thread = world.random.index(self.receivers.len());
         let mut ready = Vec::new();
         self.receivers[thread].poll_ready(gate, |reply| ready.push(reply));

@@ -128,12 +128,7 @@ impl<'e> Running<'e> {
                 return Ok(End::Crashed);
             }
             idle += 1;
-            hold!(
-                Answered,
-                idle < IDLE_STEPS_MAX,
-                "{} requests are never answered",
-                world.audit.open_requests()
-            );
+            hold!(Answered, idle < IDLE_STEPS_MAX, "{} requests are never answered", world.audit.open_requests());
             self.step(world)?;
         }
         for _ in 0..100 {

@@ -5,15 +5,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tally_branch_server::engine::{
-    AccountOp, AccountOutcome, Cancel, ChainStep, Done, Engine, Locked, Prepare, Prepared, Published, Read, Reserved, Step,
+    AccountOp, AccountOutcome, Cancel, ChainStep, Done, Engine, Locked, Prepare, Prepared, Published, Read, Reserved,
+    Step,
 };
 use tally_branch_server::ids::Recent;
 use tally_branch_server::intake::Lane;
 use tally_branch_server::journal::LogWriter;
 use tally_branch_server::replies::{Reply, ReplyBody, ReplySender};
-use tally_ledger::{Account, Hold};
 use tally_ledger::check_transfer_id;
 use tally_ledger::wire::{account_message, balance_message, item_result, sums_message};
+use tally_ledger::{Account, Hold};
 use tally_protocol::message::{self, MessageType, transfer_flags};
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
 use zerocopy::IntoBytes;
@@ -407,15 +408,7 @@ impl<'e> Running<'e> {
         worker.reply(&task, gate, ReplyBody::Items(Self::OPEN_REPLY, items.into()));
     }
 
-    fn change(
-        &mut self,
-        world: &mut World,
-        number: usize,
-        task: Task,
-        id: AccountId,
-        op: AccountOp,
-        now: Timestamp,
-    ) {
+    fn change(&mut self, world: &mut World, number: usize, task: Task, id: AccountId, op: AccountOp, now: Timestamp) {
         let worker = &mut self.workers[number];
         let before = self.engine.accounts.find(id).map(|slot| slot.read());
         let outcome = self.engine.change_account(&mut worker.writer, id, op, task.asker.actor, now);
