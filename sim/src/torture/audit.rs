@@ -1,7 +1,7 @@
 //! After each crash: is everything there that was acknowledged, once, and nothing else?
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::seq::IteratorRandom;
 use rand::{Rng, RngExt};
@@ -27,9 +27,11 @@ const BALANCE_READS_MAX: usize = 100;
 const NOT_TAKEN_PAUSE: Duration = Duration::from_millis(5);
 /// Times a request is sent again because a queue was full.
 const NOT_TAKEN_MAX: usize = 2_000;
-/// Times a request is sent again because no answer came before its deadline: a disk may stall for so long, a
-/// server that has lost the request stays silent for ever.
+/// Times a request is sent again because no answer came before its deadline: a disk may stall for so long.
 const UNANSWERED_MAX: usize = 5;
+/// A request that is sent again after its deadline, and answered sooner than this, shows that no disk was to
+/// blame: the server had forgotten the first one, or to wake up for it.
+const SUSPICIOUSLY_SOON: Duration = Duration::from_secs(2);
 
 /// What a round's audit found out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -334,8 +336,17 @@ async fn finals(client: &Client, unit: &Unit, cancel_first: bool) -> anyhow::Res
 async fn send_until_taken(client: &Client, unit: &Unit) -> anyhow::Result<Vec<super::book::Answer>> {
     let (mut not_taken, mut unanswered) = (0, 0);
     loop {
+        let begun = Instant::now();
         match send(client, unit).await? {
-            Said::Answered(answers) => return Ok(answers),
+            Said::Answered(answers) => {
+                let is_suspicious = unanswered > 0 && begun.elapsed() < SUSPICIOUSLY_SOON;
+                anyhow::ensure!(
+                    !is_suspicious,
+                    "SILENT: the request that begins with {} was answered only when it was sent again",
+                    first_id(unit)
+                );
+                return Ok(answers);
+            }
             Said::NotTaken if not_taken < NOT_TAKEN_MAX => {
                 not_taken += 1;
                 tokio::time::sleep(NOT_TAKEN_PAUSE).await;
