@@ -96,6 +96,7 @@ impl Workload {
     }
 
     /// The next request.
+    #[allow(clippy::should_implement_trait, reason = "a workload never ends, and nobody iterates over it")]
     pub fn next(&mut self) -> Wish {
         let (actor, asked) = self.choose();
         let within_ns = self.random.percent(self.mood.deadline_percent).then(|| self.random.between(1, 5_000_000));
