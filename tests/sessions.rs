@@ -398,7 +398,7 @@ fn sigterm_answers_what_is_in_flight_and_refuses_the_rest() {
 }
 
 #[test]
-fn a_deadline_that_passed_is_refused_without_a_trace() {
+fn a_request_in_time_is_served_and_its_trace_id_comes_back() {
     let server = Server::start(&[]);
     let mut peer = server.login("teller");
     let alice = peer.open(1_001);

@@ -4,9 +4,14 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+
+/// Whoever only asks whether a server runs holds the lock for an instant, too.
+const TRIES_MAX: u32 = 5;
+const TRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The exclusive use of a data folder; given back when dropped, and by the kernel when the process dies.
 #[derive(Debug)]
@@ -21,10 +26,13 @@ impl FolderLock {
     /// When another server uses it, or it cannot be written.
     pub fn take(dir: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
-        match Self::try_take(dir).with_context(|| format!("{}", dir.display()))? {
-            Some(lock) => Ok(lock),
-            None => anyhow::bail!("{} is in use by another server", dir.display()),
+        for _ in 0..TRIES_MAX {
+            if let Some(lock) = Self::try_take(dir).with_context(|| format!("{}", dir.display()))? {
+                return Ok(lock);
+            }
+            std::thread::sleep(TRY_INTERVAL);
         }
+        anyhow::bail!("{} is in use by another server", dir.display())
     }
 
     /// Takes the folder unless a server uses it.
@@ -87,10 +95,21 @@ impl RunFile {
         }
     }
 
-    /// Forgets it; at the end of a server, or after one that was killed.
-    pub fn remove(&self) {
-        // Left behind, it misleads nobody who asks for the lock too.
+    /// Forgets it, at the end of a server.
+    pub(super) fn remove(&self) {
+        // A server that is killed leaves it behind as well; the next one forgets it.
         let _ = std::fs::remove_file(&self.path);
+    }
+
+    /// Forgets what a server that was killed left behind. Only for who holds the lock.
+    ///
+    /// # Errors
+    /// When the file is there and stays.
+    pub(super) fn forget(dir: &Path) -> io::Result<()> {
+        match std::fs::remove_file(Self::path(dir)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 

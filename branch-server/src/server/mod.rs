@@ -55,6 +55,8 @@ impl Server {
         tls::install_crypto_provider();
         let dir = &config.branch.dir;
         let lock = FolderLock::take(dir)?;
+        // Its process id may be somebody else's by now, and whoever finds the lock taken goes by it.
+        RunFile::forget(dir)?;
         let tls = tls::server_config(&config.tls.cert_file, &config.tls.key_file).context("certificate")?;
         let auth = Authenticator::open(dir, config.branch.id, &config.limits)
             .context("users (the first one is added with `tally user add`)")?;

@@ -133,7 +133,7 @@ impl Conversation {
         }
     }
 
-    /// Wakes the workers and counts; after each read.
+    /// Sees to it that the workers wake, and counts; after each read.
     pub(super) fn end_burst(&mut self) {
         self.burst_began = 0;
         if self.frames > 0 {
@@ -141,7 +141,7 @@ impl Conversation {
             self.frames = 0;
         }
         if self.pushed > 0 {
-            self.thread.shared.backend.intake().ring();
+            self.thread.ringer.want();
             add(&self.thread.stats().in_flight, self.pushed);
             self.pushed = 0;
         }

@@ -22,6 +22,7 @@ mod conversation;
 mod dispatch;
 mod gather;
 mod mailbox;
+mod ringer;
 mod stats;
 mod sweep;
 mod table;

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::mailbox::Mailbox;
 use super::stats::{CloseReason, ThreadStats, add, sub};
 use super::table::Table;
-use super::{Shared, connection, dispatch, sweep};
+use super::{Shared, connection, dispatch, ringer, sweep};
 use crate::bell::Bell;
 use crate::limits::READ_LEN_BYTES_MAX;
 use crate::replies::ReplyReceiver;
@@ -43,6 +43,7 @@ pub(super) struct Thread {
     pub(super) scratch: RefCell<Box<[u8]>>,
     /// Sessions that got replies in this round.
     pub(super) dirty: RefCell<Vec<Rc<Mailbox>>>,
+    pub(super) ringer: ringer::Ringer,
 }
 
 impl Thread {
@@ -67,10 +68,12 @@ pub(super) fn run(parts: Parts) {
         table: RefCell::new(Table::new(parts.index)),
         scratch: RefCell::new(vec![0; READ_LEN_BYTES_MAX].into_boxed_slice()),
         dirty: RefCell::default(),
+        ringer: ringer::Ringer::default(),
     });
     runtime.block_on(async {
         tokio::task::spawn_local(dispatch::run(thread.clone(), parts.receiver, parts.bell, parts.notify));
         tokio::task::spawn_local(sweep::run(thread.clone()));
+        tokio::task::spawn_local(ringer::run(thread.clone()));
         tokio::select! {
             () = accept(&thread, parts.listener) => {}
             () = parts.stop.notified() => {}
