@@ -59,13 +59,14 @@ impl Bell {
     /// The sleeper says that it is about to sleep. It must look for work once more after this, and sleep
     /// only if there is none.
     pub fn announce_sleep(&self) {
-        self.inner.state.store(ASLEEP, Ordering::Relaxed);
+        // A swap, so that it lies behind the swap of whoever rang last.
+        self.inner.state.swap(ASLEEP, Ordering::AcqRel);
         // Pairs with the fence in `ring`.
         fence(Ordering::SeqCst);
     }
 
     /// The sleeper is awake again, by a ring, a time-out or because it found work.
     pub fn awake(&self) {
-        self.inner.state.store(AWAKE, Ordering::Relaxed);
+        self.inner.state.swap(AWAKE, Ordering::AcqRel);
     }
 }
