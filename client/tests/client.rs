@@ -200,7 +200,7 @@ fn a_deadline_ends_the_wait_and_says_that_nothing_is_known() {
         let begun = Instant::now();
         let outcome = client.transfer(next_transfer_id(), between(1, 2), money(1)).await;
         assert!(matches!(outcome, Outcome::Unknown { why: UnknownReason::DeadlinePassed, .. }), "{outcome:?}");
-        assert!((150..2_000).contains(&(begun.elapsed().as_millis() as u64)), "{:?}", begun.elapsed());
+        assert!((150..10_000).contains(&(begun.elapsed().as_millis() as u64)), "{:?}", begun.elapsed());
         branch.faults.silent.store(false, Ordering::Relaxed);
         client.ping().await.expect("the connection goes on");
     });

@@ -84,7 +84,7 @@ fn merchants_overdrafts_and_the_files_own_pace() {
     let report = execute(&args).expect("the branch runs");
     assert!(report.agrees(), "{report}");
     assert_eq!(counts(&report), [200, 200, 0, 0, 0]);
-    assert!((0.3..2.0).contains(&report.seconds), "{}", report.seconds);
+    assert!((0.3..30.0).contains(&report.seconds), "{}", report.seconds);
     assert!(report.to_string().contains("all agree: 1"), "{report}");
 }
 
