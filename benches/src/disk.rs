@@ -45,7 +45,12 @@ pub(crate) fn raw_read_time(files: &[PathBuf], bytes: u64) -> io::Result<Duratio
     let mut buffer = vec![0; READ_LEN_BYTES];
     let mut left = bytes;
     for path in files {
-        let mut file = File::open(path)?;
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            // A bank goes on tidying up while its files are listed: what was merged or renamed is gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
         while left > 0 {
             match file.read(&mut buffer)? {
                 0 => break,
@@ -63,7 +68,11 @@ pub(crate) fn files_by_age(folder: &Path) -> io::Result<Vec<PathBuf>> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
+            let metadata = match entry.metadata() {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
             if metadata.is_dir() {
                 folders.push(entry.path());
             } else {

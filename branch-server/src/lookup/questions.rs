@@ -116,9 +116,10 @@ impl<R: RecordReader> Reading<'_, R> {
         if records.iter().any(Option::is_some) {
             return Ok(Found::Known(records));
         }
-        for transfer in transfers {
+        for (index, transfer) in transfers.iter().enumerate() {
             let reference = TransferId::new(transfer.reference.get());
-            let in_chain = transfers.iter().any(|earlier| earlier.id.get() == reference.get());
+            // What a later link will make is not there yet.
+            let in_chain = transfers[..index].iter().any(|earlier| earlier.id.get() == reference.get());
             if !reference.is_none() && !in_chain {
                 let (found, looked_up) = resolver.reference(reference)?;
                 looked.references.push((reference, found, looked_up));
