@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tally_protocol::Lsn;
 
+use crate::background;
 use crate::engine::Engine;
 use crate::journal::{CheckpointError, CheckpointMeta, CheckpointRequest, Journal};
 
@@ -78,7 +79,7 @@ impl Checkpointer {
         let shared = Arc::new(Shared::default());
         shared.state.lock().replay_from = newest.map_or(Lsn::ZERO, |meta| meta.replay_from);
         let running = Running { engine, journal, config, shared: shared.clone() };
-        let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || running.run())?;
+        let thread = background::spawn("checkpoint", move || running.run())?;
         Ok(Self { shared, thread })
     }
 

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::intake::{Op, Request};
 use crate::journal::{Journal, ReadError};
 use crate::lookup::Asker;
-use crate::replies::{Reply, ReplyBody, ReplySender};
+use crate::replies::{ReplyBody, ReplySender};
 
 /// Readers that may wait at a time; one more is `Busy`.
 pub const WAITING_LEN_MAX: usize = 4_096;
@@ -153,7 +153,6 @@ impl Feed {
     }
 
     fn reply(&mut self, asker: Asker, body: ReplyBody) {
-        let Asker { session, request_id, trace_id, .. } = asker;
-        self.replies.push(Lsn::ZERO, Reply { session, request_id, trace_id, body });
+        self.replies.push(Lsn::ZERO, asker.reply(body));
     }
 }

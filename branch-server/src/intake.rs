@@ -13,6 +13,7 @@ use tally_protocol::message;
 use tally_protocol::{AccountId, TransferId};
 
 use crate::bell::Bell;
+use crate::stages::Passage;
 
 /// Which session a request came from, so that its reply finds the way back, or finds that it is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +37,8 @@ pub struct Request {
     pub trace_id: u128,
     /// When it must have begun, by [`crate::clock::monotonic_nanos`]; 0 for never too late.
     pub deadline: u64,
+    /// When it passed the stages so far.
+    pub passage: Passage,
     /// On whose behalf.
     pub actor: Actor,
     /// What is wanted.

@@ -8,12 +8,15 @@
 //! ```
 
 pub mod accounts;
+mod background;
 pub mod bell;
+pub mod histogram;
 pub mod ids;
 pub mod intake;
 pub mod journal;
 mod prefetch;
 pub mod replies;
+pub mod stages;
 pub mod sync;
 
 // The rest touches files, sockets and clocks, which loom does not model.

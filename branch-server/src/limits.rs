@@ -119,6 +119,8 @@ pub struct SessionLimits {
     pub login_failures_free: u32,
     /// How long a token lives.
     pub token_life: Duration,
+    /// Requests that take this long are logged; zero for none.
+    pub slow_request: Duration,
 }
 
 impl Default for SessionLimits {
@@ -135,6 +137,7 @@ impl Default for SessionLimits {
             drain_timeout: Duration::from_secs(10),
             login_failures_free: 5,
             token_life: Duration::from_secs(15 * 60),
+            slow_request: Duration::from_secs(1),
         }
     }
 }

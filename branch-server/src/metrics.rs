@@ -9,6 +9,8 @@
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Sample, MetricFamily, MetricType};
 
+use crate::histogram::{BOUNDS_US, Counts};
+
 /// One metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
@@ -49,6 +51,7 @@ pub const METRICS: &[Metric] = &[
     gauge("tally_holds_open", "Holds that are neither settled, voided nor expired"),
     counter("tally_transfers_total", "Transfers recorded, by result: posted or refused"),
     gauge("tally_stage_waiting", "Requests or replies that wait in front of a stage of the pipeline"),
+    histogram("tally_stage_seconds", "How long requests took: in the intake, in worker and journal, and as a whole"),
     counter("tally_worker_cycles_total", "Duty cycles of the workers that had work"),
     counter("tally_worker_busy_seconds_total", "Time that the workers spent in them"),
     gauge("tally_worker_cycle_max_seconds", "The longest duty cycle since the last scrape"),
@@ -118,27 +121,25 @@ impl Page {
         self.family(name).mut_metric().push(sample);
     }
 
-    /// Puts a histogram on the page: the buckets' upper bounds, and how many fell into each and, last,
-    /// above all of them; and the sum of all values.
-    pub fn put_histogram(&mut self, name: &'static str, bounds: &[f64], counts: &[u64], sum: f64) {
-        debug_assert_eq!(bounds.len() + 1, counts.len(), "one count above all bounds");
+    /// Puts a histogram on the page.
+    pub fn put_histogram(&mut self, name: &'static str, labels: &[Label<'_>], counts: &Counts) {
         let mut cumulative = 0;
-        let buckets = bounds
+        let buckets = BOUNDS_US
             .iter()
-            .zip(counts)
-            .map(|(&bound, &count)| {
+            .zip(&counts.buckets)
+            .map(|(&bound_us, &count)| {
                 cumulative += count;
                 let mut bucket = Bucket::default();
-                bucket.set_upper_bound(bound);
+                bucket.set_upper_bound(bound_us as f64 / 1e6);
                 bucket.set_cumulative_count(cumulative);
                 bucket
             })
             .collect();
         let mut histogram = Histogram::default();
         histogram.set_bucket(buckets);
-        histogram.set_sample_count(counts.iter().sum());
-        histogram.set_sample_sum(sum);
-        let mut sample = sample(&[]);
+        histogram.set_sample_count(counts.buckets.iter().sum());
+        histogram.set_sample_sum(counts.sum_ns as f64 / 1e9);
+        let mut sample = sample(labels);
         sample.set_histogram(histogram);
         self.family(name).mut_metric().push(sample);
     }
@@ -228,7 +229,9 @@ mod tests {
         page.put("tally_transfers_total", &[("result", "posted")], 3.0);
         page.put("tally_ready", &[], 1.0);
         page.put("tally_transfers_total", &[("result", "refused")], 1.0);
-        page.put_histogram("tally_journal_flush_seconds", &[0.001, 0.01], &[2, 1, 1], 0.05);
+        let histogram = crate::histogram::Histogram::default();
+        [900_000, 900_000, 9_000_000, 300_000_000].iter().for_each(|&time_ns| histogram.note(time_ns, 1));
+        page.put_histogram("tally_stage_seconds", &[("stage", "whole")], &histogram.read());
         let text = page.text();
         for line in [
             "# TYPE tally_transfers_total counter",
@@ -236,11 +239,12 @@ mod tests {
             "tally_transfers_total{result=\"refused\"} 1",
             "# TYPE tally_ready gauge",
             "tally_ready 1",
-            "tally_journal_flush_seconds_bucket{le=\"0.001\"} 2",
-            "tally_journal_flush_seconds_bucket{le=\"0.01\"} 3",
-            "tally_journal_flush_seconds_bucket{le=\"+Inf\"} 4",
-            "tally_journal_flush_seconds_sum 0.05",
-            "tally_journal_flush_seconds_count 4",
+            "tally_stage_seconds_bucket{stage=\"whole\",le=\"0.0005\"} 0",
+            "tally_stage_seconds_bucket{stage=\"whole\",le=\"0.001\"} 2",
+            "tally_stage_seconds_bucket{stage=\"whole\",le=\"0.01\"} 3",
+            "tally_stage_seconds_bucket{stage=\"whole\",le=\"+Inf\"} 4",
+            "tally_stage_seconds_sum{stage=\"whole\"} 0.3108",
+            "tally_stage_seconds_count{stage=\"whole\"} 4",
         ] {
             assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
         }

@@ -16,6 +16,7 @@ use tally_protocol::{Lsn, Refusal};
 
 use crate::bell::Bell;
 use crate::intake::SessionKey;
+use crate::stages::Passage;
 use crate::sync::{Arc, Mutex, Ordering, fence};
 
 /// One answer, on its way to a session.
@@ -27,6 +28,8 @@ pub struct Reply {
     pub request_id: u64,
     /// The client's trace id.
     pub trace_id: u128,
+    /// When the request passed the stages.
+    pub passage: Passage,
     /// What it says.
     pub body: ReplyBody,
 }
@@ -62,6 +65,22 @@ pub enum ReplyBody {
         /// For people.
         text: Option<Box<str>>,
     },
+}
+
+impl ReplyBody {
+    /// What kind of reply it is, for logs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Transfer { .. } => "transfer",
+            Self::Item(..) => "item",
+            Self::Items(..) => "items",
+            Self::Balance(_) => "balance",
+            Self::Account(_) => "account",
+            Self::Found(_) => "transfer_found",
+            Self::Feed(_) => "feed_page",
+            Self::Refused { .. } => "refused",
+        }
+    }
 }
 
 /// A reply behind its gate.

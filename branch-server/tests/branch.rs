@@ -13,6 +13,7 @@ use tally_branch_server::journal::JournalOptions;
 use tally_branch_server::lookup::LookupConfig;
 use tally_branch_server::replies::{Reply, ReplyBody, ReplyReceiver};
 use tally_branch_server::session::Backend;
+use tally_branch_server::stages::Passage;
 use tally_branch_server::worker::IdleConfig;
 use tally_ledger::Actor;
 use tally_protocol::message::{self, AccountOpen, FeedRead, ItemResult, Role, TransferKind, TransferState};
@@ -62,7 +63,15 @@ impl Bank {
     fn send(&mut self, actor: Actor, op: Op) -> u64 {
         self.request_id += 1;
         let session = SessionKey { thread: 0, slot: 0, generation: 0 };
-        let request = Request { session, request_id: self.request_id, trace_id: 0, deadline: 0, actor, op };
+        let request = Request {
+            session,
+            request_id: self.request_id,
+            trace_id: 0,
+            deadline: 0,
+            passage: Passage::default(),
+            actor,
+            op,
+        };
         self.branch.intake().push(request).expect("the queues are empty");
         self.branch.intake().ring();
         self.request_id

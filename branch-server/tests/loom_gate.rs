@@ -9,6 +9,7 @@ use tally_branch_server::accounts::{Slot, lock_both};
 use tally_branch_server::bell::Bell;
 use tally_branch_server::intake::SessionKey;
 use tally_branch_server::replies::{self, Reply, ReplyBody};
+use tally_branch_server::stages::Passage;
 use tally_ledger::journal::position::DurableLsn;
 use tally_ledger::{Account, Sums};
 use tally_protocol::{AccountId, Amount, BranchId, Currency, CustomerId, Lsn, Refusal, Timestamp};
@@ -53,7 +54,7 @@ fn no_ring_is_lost() {
 fn reply(request_id: u64) -> Reply {
     let session = SessionKey { thread: 0, slot: 0, generation: 0 };
     let body = ReplyBody::Refused { refusal: Refusal::Busy, retry_after_ms: 0, text: None };
-    Reply { session, request_id, trace_id: 0, body }
+    Reply { session, request_id, trace_id: 0, passage: Passage::default(), body }
 }
 
 #[test]

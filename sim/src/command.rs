@@ -1,5 +1,6 @@
 //! `tally sim`: run seeds until one fails or all have passed.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::bail;
@@ -26,6 +27,18 @@ pub struct SimArgs {
     pub verbose: bool,
 }
 
+/// For the message of a panic, which in a release build ends the process at once.
+static CURRENT_SEED: AtomicU64 = AtomicU64::new(0);
+
+fn say_seed_in_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let seed = CURRENT_SEED.load(Ordering::Relaxed);
+        eprintln!("a panic in seed {seed}; run it again: tally sim --seed {seed} --verbose");
+        before(info);
+    }));
+}
+
 /// Runs the seeds and prints what was done.
 ///
 /// # Errors
@@ -33,10 +46,12 @@ pub struct SimArgs {
 pub fn run(args: &SimArgs) -> anyhow::Result<()> {
     let (from, count) = args.seed.map_or((args.from, args.seeds), |seed| (seed, 1));
     let options = Options { events_min: args.events, is_verbose: args.verbose, bug: None };
+    say_seed_in_panics();
     let begun = Instant::now();
     let mut total = Outcome::default();
     let mut said = Instant::now();
     for seed in from..from + count {
+        CURRENT_SEED.store(seed, Ordering::Relaxed);
         match run_seed(seed, &options) {
             Ok(outcome) => total.add(&outcome),
             Err(failure) => bail!("{failure}"),

@@ -1,6 +1,6 @@
 //! Latency at a rate that leaves the machine room.
 
-use super::{Context, by_name};
+use super::{Context, by_name, kept_up};
 use crate::report::RowResult;
 
 const RATE: u64 = 100_000;
@@ -27,6 +27,6 @@ pub(crate) fn run(context: &Context<'_>, _: &[RowResult]) -> anyhow::Result<RowR
     let kept = latency.p50_us < P50_US * flush.scale
         && latency.p99_us < P99_US * flush.scale
         && latency.p999_us < P999_US * flush.scale;
-    result.met = context.met(kept && measured.unsent == 0 && measured.busy == 0);
+    result.met = context.met(kept && kept_up(&measured) && measured.busy == 0);
     Ok(result)
 }

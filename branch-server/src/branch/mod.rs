@@ -7,7 +7,7 @@
 
 mod options;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
@@ -97,8 +97,6 @@ pub struct BranchStats {
     pub cycles: u64,
     /// Nanoseconds in them.
     pub busy_ns: u64,
-    /// The longest since the last scrape, in nanoseconds.
-    pub cycle_max_ns: u64,
     /// Accounts, closed ones included.
     pub accounts: u64,
     /// Open holds.
@@ -216,6 +214,12 @@ impl Branch {
         self.checkpointer.want();
     }
 
+    /// The longest duty cycle since this was last asked, in nanoseconds.
+    pub fn take_cycle_max_ns(&self) -> u64 {
+        let taken = self.worker_stats.iter().map(|worker| worker.cycle_max_ns.swap(0, Ordering::Relaxed));
+        taken.max().unwrap_or_default()
+    }
+
     /// Figures for the metrics page.
     pub fn stats(&self) -> BranchStats {
         let mut stats = BranchStats {
@@ -232,7 +236,6 @@ impl Branch {
             stats.refused += worker.refused.load(Ordering::Relaxed);
             stats.cycles += worker.cycles.load(Ordering::Relaxed);
             stats.busy_ns += worker.busy_ns.load(Ordering::Relaxed);
-            stats.cycle_max_ns = stats.cycle_max_ns.max(worker.cycle_max_ns.swap(0, Ordering::Relaxed));
         }
         stats
     }
@@ -338,6 +341,8 @@ fn on_durable(sessions: &[Bell], lanes: &[LaneCell], starving: &[Arc<AtomicBool>
         lanes.iter().zip(starving).map(|((lane, _), starving)| (lane.bell.clone(), starving.clone())).collect();
     Box::new(move |_durable| {
         sessions.iter().for_each(Bell::ring);
+        // Pairs with the fence of a worker that starves: it sees this flush, or its wish is seen here.
+        fence(Ordering::SeqCst);
         for (bell, starving) in &workers {
             if starving.load(Ordering::Relaxed) && starving.swap(false, Ordering::Relaxed) {
                 bell.ring();

@@ -313,6 +313,7 @@ impl Getter<'_> {
             drain_timeout: self.millis("limits.drain_timeout_ms")?,
             login_failures_free: self.integer("limits.login_failures_free", 1..=1_000)? as u32,
             token_life: Duration::from_secs(self.integer("limits.token_life_s", 1..=86_400)?),
+            slow_request: Duration::from_millis(self.integer("log.slow_request_ms", 0..=3_600_000)?),
         })
     }
 }

@@ -83,6 +83,7 @@ pub const KEYS: &[Key] = &[
     integer("limits.login_failures_free", 5, "failed logins before a user or address has to wait"),
     integer("limits.token_life_s", 900, "how long an access token lives"),
     text("log.format", "json", "json or text"),
+    integer("log.slow_request_ms", 1_000, "requests that take so long are logged, with their ids; 0 for none"),
     text("log.level", "info", "error, warn, info, debug or trace, or a tracing filter"),
 ];
 

@@ -26,6 +26,7 @@ use super::recovery::Recovered;
 use super::segment::{SegmentOptions, Segments, list_segments};
 use super::stats::JournalStats;
 use super::uring::UringWriter;
+use crate::background;
 use crate::bell::Bell;
 
 /// Which system calls write.
@@ -167,7 +168,7 @@ impl Journal {
         let preparer = {
             let (segments, log) = (segments.clone(), log.clone());
             let work = move || segments.prepare_until_stopped(&log);
-            std::thread::Builder::new().name("journal-segments".into()).spawn(work)?
+            background::spawn("journal-segments", work)?
         };
         let reader = Reader::open(disk.clone(), options.directory.clone(), geometry)?;
         Ok(Arc::new(Self {

@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Upper bounds of [`JournalStats::flush_seconds`]'s buckets, in microseconds; the last bucket is above all.
-pub const FLUSH_BUCKETS_US: [u64; 12] = [50, 75, 100, 150, 200, 300, 500, 1_000, 2_500, 5_000, 10_000, 50_000];
+use crate::histogram::Histogram;
 
 /// Counters since the start.
 #[derive(Debug, Default)]
@@ -16,10 +15,8 @@ pub struct JournalStats {
     pub written_len_bytes: AtomicU64,
     /// Size of the last group, padding included.
     pub last_group_len_bytes: AtomicU64,
-    /// Nanoseconds spent in writes.
-    pub flush_nanos: AtomicU64,
-    /// Writes by how long they took: one bucket per bound of [`FLUSH_BUCKETS_US`], and one above.
-    pub flush_buckets: [AtomicU64; FLUSH_BUCKETS_US.len() + 1],
+    /// How long each group took to become durable.
+    pub flush_times: Histogram,
     /// Times that the flusher went to sleep for want of work.
     pub sleeps: AtomicU64,
     /// Segments begun that had not been prepared in time.
@@ -34,13 +31,10 @@ pub struct JournalStats {
 
 impl JournalStats {
     pub(super) fn count_flush(&self, len_bytes: u64, records: u64, nanos: u64) {
-        let us = nanos / 1_000;
-        let bucket = FLUSH_BUCKETS_US.iter().position(|&bound| us <= bound).unwrap_or(FLUSH_BUCKETS_US.len());
         self.flushes.fetch_add(1, Ordering::Relaxed);
         self.records.fetch_add(records, Ordering::Relaxed);
         self.written_len_bytes.fetch_add(len_bytes, Ordering::Relaxed);
         self.last_group_len_bytes.store(len_bytes, Ordering::Relaxed);
-        self.flush_nanos.fetch_add(nanos, Ordering::Relaxed);
-        self.flush_buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.flush_times.note(nanos, 1);
     }
 }

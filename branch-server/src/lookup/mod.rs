@@ -24,6 +24,8 @@ use tally_protocol::message;
 
 use crate::ids::LookedUp;
 use crate::intake::{Op, Request, SessionKey};
+use crate::replies::{Reply, ReplyBody};
+use crate::stages::Passage;
 
 pub use questions::{Answer, resolve};
 pub use resolve::{RecordReader, ResolveError};
@@ -55,6 +57,8 @@ pub struct Asker {
     pub trace_id: u128,
     /// When it must have begun; 0 for never too late.
     pub deadline: u64,
+    /// When it passed the stages so far.
+    pub passage: Passage,
     /// On whose behalf.
     pub actor: Actor,
 }
@@ -62,8 +66,29 @@ pub struct Asker {
 impl Asker {
     /// Parts a request from what it asks for.
     pub fn of(request: Request) -> (Self, Op) {
-        let Request { session, request_id, trace_id, deadline, actor, op } = request;
-        (Self { session, request_id, trace_id, deadline, actor }, op)
+        let Request { session, request_id, trace_id, deadline, passage, actor, op } = request;
+        (Self { session, request_id, trace_id, deadline, passage, actor }, op)
+    }
+
+    /// The same for a worker that takes it now, unless it has come back from waiting.
+    pub fn taken(request: Request, now_ns: u64) -> (Self, Op) {
+        let (mut asker, op) = Self::of(request);
+        if asker.passage.taken_ns == 0 {
+            asker.passage.taken_ns = now_ns;
+        }
+        (asker, op)
+    }
+
+    /// A request that asks for `op`.
+    pub fn request(self, op: Op) -> Request {
+        let Self { session, request_id, trace_id, deadline, passage, actor } = self;
+        Request { session, request_id, trace_id, deadline, passage, actor, op }
+    }
+
+    /// A reply that says `body`.
+    pub fn reply(self, body: ReplyBody) -> Reply {
+        let Self { session, request_id, trace_id, passage, .. } = self;
+        Reply { session, request_id, trace_id, passage, body }
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tally_protocol::Lsn;
 
 use super::questions::{Answer, resolve};
-use super::{Asker, Job, LookupQueues};
+use super::{Job, LookupQueues};
 use crate::bell::Bell;
 use crate::engine::Engine;
 use crate::journal::Journal;
-use crate::replies::{Reply, ReplySender};
+use crate::replies::ReplySender;
 
 /// Jobs answered before their replies are handed over.
 const BURST_LEN: usize = 32;
@@ -93,8 +93,7 @@ impl Reader {
         match resolve(&self.engine, &*self.journal, question) {
             Answer::Return(returned) => self.queues.give_back(worker, returned),
             Answer::Reply(asker, body) => {
-                let Asker { session, request_id, trace_id, .. } = asker;
-                self.replies.push(Lsn::ZERO, Reply { session, request_id, trace_id, body });
+                self.replies.push(Lsn::ZERO, asker.reply(body));
                 self.queues.answered();
             }
         }

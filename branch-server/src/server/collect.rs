@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 
 use crate::branch::Branch;
-use crate::journal::stats::FLUSH_BUCKETS_US;
 use crate::metrics::Page;
 use crate::session::{Backend, CloseReason, SessionStats};
 
@@ -21,7 +20,7 @@ pub(super) fn branch(page: &mut Page, branch: &Branch) {
     page.put("tally_stage_waiting", &[("stage", "lookup"), ("class", "all")], stats.lookups_out as f64);
     page.put("tally_worker_cycles_total", &[], stats.cycles as f64);
     page.put("tally_worker_busy_seconds_total", &[], stats.busy_ns as f64 / 1e9);
-    page.put("tally_worker_cycle_max_seconds", &[], stats.cycle_max_ns as f64 / 1e9);
+    page.put("tally_worker_cycle_max_seconds", &[], branch.take_cycle_max_ns() as f64 / 1e9);
     page.put("tally_recovered_records", &[], stats.recovered_records as f64);
     page.put("tally_journal_durable_bytes", &[], status.durable.get() as f64);
     page.put("tally_journal_checkpoint_bytes", &[], status.checkpoint.get() as f64);
@@ -49,9 +48,7 @@ fn journal(page: &mut Page, branch: &Branch) {
     page.put("tally_journal_segments_unprepared_total", &[], count(&stats.segments_unprepared));
     page.put("tally_journal_refused_total", &[("full", "ring")], count(&stats.refused_ring_full));
     page.put("tally_journal_refused_total", &[("full", "disk")], count(&stats.refused_disk_full));
-    let bounds = FLUSH_BUCKETS_US.map(|bound_us| bound_us as f64 / 1e6);
-    let counts: Vec<u64> = stats.flush_buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
-    page.put_histogram("tally_journal_flush_seconds", &bounds, &counts, count(&stats.flush_nanos) / 1e9);
+    page.put_histogram("tally_journal_flush_seconds", &[], &stats.flush_times.read());
 }
 
 pub(super) fn sessions(page: &mut Page, stats: &SessionStats) {
@@ -71,6 +68,9 @@ pub(super) fn sessions(page: &mut Page, stats: &SessionStats) {
     page.put("tally_session_writes_total", &[], stats.total(|thread| &thread.writes) as f64);
     for (refusal, count) in stats.refused() {
         page.put("tally_session_refused_total", &[("refusal", refusal.name())], count as f64);
+    }
+    for (stage, counts) in stats.stage_times() {
+        page.put_histogram("tally_stage_seconds", &[("stage", stage)], &counts);
     }
     let in_flight = stats.total(|thread| &thread.in_flight) as f64;
     page.put("tally_stage_waiting", &[("stage", "session"), ("class", "all")], in_flight);

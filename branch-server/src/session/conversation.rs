@@ -28,6 +28,7 @@ use crate::auth::{Permissions, Secret};
 use crate::clock;
 use crate::intake::{self, Op, SessionKey};
 use crate::limits::{FRAME_BEFORE_LOGIN_LEN_BYTES_MAX, OUTBOUND_PAUSE_LEN_BYTES, SINGLE_REPLY_LEN_BYTES_MAX};
+use crate::stages::Passage;
 
 /// How far the conversation is.
 #[derive(Clone, Copy, Debug)]
@@ -325,6 +326,7 @@ impl Conversation {
             request_id: envelope.request_id,
             trace_id: envelope.trace_id,
             deadline: self.deadline(header),
+            passage: Passage { received_ns: self.burst_began(), taken_ns: 0 },
             actor,
             op,
         };
@@ -347,10 +349,15 @@ impl Conversation {
         if deadline_ms == 0 {
             return 0;
         }
+        self.burst_began() + u64::from(deadline_ms) * 1_000_000
+    }
+
+    /// When the read that brought this burst of frames was done.
+    fn burst_began(&mut self) -> u64 {
         if self.burst_began == 0 {
             self.burst_began = clock::monotonic_nanos();
         }
-        self.burst_began + deadline_ms as u64 * 1_000_000
+        self.burst_began
     }
 
     fn answer(&mut self, envelope: Envelope, reply: &Reply<'_>) -> Result<(), CloseReason> {

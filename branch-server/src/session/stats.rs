@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tally_protocol::Refusal;
 
+use crate::histogram::Counts;
+use crate::stages::StageTimes;
+
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
@@ -93,6 +96,8 @@ pub struct ThreadStats {
     pub replies_dropped: AtomicU64,
     /// Requests in flight now.
     pub in_flight: AtomicU64,
+    /// How long requests took.
+    pub stages: StageTimes,
     closed: [AtomicU64; CloseReason::ALL.len()],
     refused: [AtomicU64; REFUSALS_MAX],
 }
@@ -112,6 +117,7 @@ impl Default for ThreadStats {
             writes: AtomicU64::new(0),
             replies_dropped: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            stages: StageTimes::default(),
             closed: [const { AtomicU64::new(0) }; CloseReason::ALL.len()],
             refused: [const { AtomicU64::new(0) }; REFUSALS_MAX],
         }
@@ -158,6 +164,14 @@ impl SessionStats {
     /// A counter's sum over all threads.
     pub fn total(&self, counter: impl Fn(&ThreadStats) -> &AtomicU64) -> u64 {
         self.threads.iter().map(|thread| counter(thread).load(Ordering::Relaxed)).sum()
+    }
+
+    /// How long requests took, by stage, over all threads.
+    pub fn stage_times(&self) -> [(&'static str, Counts); 3] {
+        let add = |sum: [(_, Counts); 3], next: [(&'static str, Counts); 3]| {
+            std::array::from_fn(|index| (next[index].0, sum[index].1 + next[index].1))
+        };
+        self.threads.iter().map(|thread| thread.stages.read()).fold([("", Counts::default()); 3], add)
     }
 
     /// Connections closed for `reason`.

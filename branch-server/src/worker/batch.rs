@@ -22,7 +22,7 @@ use crate::clock;
 use crate::engine::{ChainStep, Step};
 use crate::ids::{LookedUp, Recent};
 use crate::lookup::{Asker, Job, Looked, Question};
-use crate::replies::{Reply, ReplyBody, ReplySender};
+use crate::replies::{ReplyBody, ReplySender};
 
 /// Batches that one worker has in hand at a time; each may hold a megabyte.
 pub(super) const OPEN_MAX: usize = 16;
@@ -267,8 +267,7 @@ impl Batch {
     }
 
     pub(super) fn reply(self, replies: &mut ReplySender) {
-        let Asker { session, request_id, trace_id, .. } = self.asker;
         let body = ReplyBody::Items(MessageType::BatchReply, self.results.into());
-        replies.push(self.gate, Reply { session, request_id, trace_id, body });
+        replies.push(self.gate, self.asker.reply(body));
     }
 }

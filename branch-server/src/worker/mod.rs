@@ -10,6 +10,7 @@
 
 mod batch;
 mod idle;
+mod pace;
 mod requests;
 pub(crate) use requests::transfers_of;
 
@@ -27,10 +28,11 @@ use crate::engine::{Engine, Writer};
 use crate::intake::{Lane, Op, Request};
 use crate::journal::Journal;
 use crate::lookup::{Asker, Job, LookupQueues, Question};
-use crate::replies::{Reply, ReplyBody, ReplySender};
+use crate::replies::{ReplyBody, ReplySender};
 
 use batch::Batch;
 use idle::Idle;
+use pace::Pace;
 
 /// Requests taken together, so that their cache misses overlap: the line fill buffers of a core hold 10 to
 /// 16 misses, and each request causes about six.
@@ -92,6 +94,7 @@ struct Running {
     waiting: VecDeque<Request>,
     batches: VecDeque<Batch>,
     batch_number: u64,
+    pace: Pace,
     expiry_next_ns: u64,
 }
 
@@ -111,6 +114,7 @@ impl Worker {
             waiting: VecDeque::new(),
             batches: VecDeque::new(),
             batch_number: 0,
+            pace: Pace::default(),
             expiry_next_ns: 0,
         };
         loop {
@@ -138,7 +142,7 @@ impl Running {
         worked |= self.take_returned(now, now_ns);
         worked |= self.retry_waiting(now, now_ns);
         worked |= self.take_interactive(now, now_ns);
-        worked |= self.take_bulk(now);
+        worked |= self.take_bulk(now, now_ns);
         worked |= self.work_batches(now, now_ns);
         worked |= self.expire_holds(now, now_ns);
         let journal = &self.worker.journal;
@@ -192,7 +196,9 @@ impl Running {
                 self.handle(request, now, now_ns);
             }
             self.burst = burst;
-            // A sleeping disk starts now; a busy one takes all of this with its next group.
+        }
+        if worked {
+            self.pace.note_singles(now_ns);
         }
         worked
     }
@@ -208,12 +214,12 @@ impl Running {
         self.worker.engine.prefetch(transfers);
     }
 
-    fn take_bulk(&mut self, now: Timestamp) -> bool {
+    fn take_bulk(&mut self, now: Timestamp, now_ns: u64) -> bool {
         let mut worked = false;
         while self.batches.len() < batch::OPEN_MAX {
             let Some(request) = self.worker.lane.bulk.pop() else { break };
             worked = true;
-            let (asker, op) = Asker::of(request);
+            let (asker, op) = Asker::taken(request, now_ns);
             match op {
                 Op::Batch(entries) => {
                     self.batch_number += 1;
@@ -230,6 +236,9 @@ impl Running {
     fn work_batches(&mut self, now: Timestamp, now_ns: u64) -> bool {
         let mut budget = batch::SLICE_LEN;
         let mut worked = false;
+        if self.batches.is_empty() || !self.pace.admits_batches(now_ns, &self.worker.journal, &self.worker.starving) {
+            return false;
+        }
         // Each open batch gets a turn; what waits for the disk is passed over.
         for _ in 0..self.batches.len() {
             let mut batch = self.batches.pop_front().expect("counted");
@@ -278,8 +287,7 @@ impl Running {
     }
 
     fn reply(&mut self, asker: Asker, gate: Lsn, body: ReplyBody) {
-        let Asker { session, request_id, trace_id, .. } = asker;
-        self.worker.replies.push(gate, Reply { session, request_id, trace_id, body });
+        self.worker.replies.push(gate, asker.reply(body));
     }
 
     fn note_cycle(&self, took_ns: u64) {

@@ -15,7 +15,7 @@ use crate::replies::ReplyBody;
 
 impl Running {
     pub(super) fn handle(&mut self, request: Request, now: Timestamp, now_ns: u64) {
-        let (asker, op) = Asker::of(request);
+        let (asker, op) = Asker::taken(request, now_ns);
         if asker.deadline != 0 && now_ns > asker.deadline {
             return self.refuse(asker, Refusal::DeadlinePassed, 0);
         }
@@ -124,8 +124,7 @@ impl Running {
         if self.waiting.len() >= WAITING_LEN_MAX {
             return self.refuse(asker, Refusal::Busy, 1);
         }
-        let Asker { session, request_id, trace_id, deadline, actor } = asker;
-        self.waiting.push_back(Request { session, request_id, trace_id, deadline, actor, op });
+        self.waiting.push_back(asker.request(op));
     }
 
     fn change_account(&mut self, asker: Asker, id: AccountId, op: AccountOp, now: Timestamp) {

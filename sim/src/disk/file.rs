@@ -50,10 +50,11 @@ impl Content {
         }
     }
 
-    pub(super) fn set_len(&mut self, len_bytes: usize) {
-        self.bytes.resize(len_bytes, 0);
-        self.durable_len_bytes = self.durable_len_bytes.min(len_bytes);
-        self.unsynced.retain(|sector, _| sector * SECTOR_LEN_BYTES < len_bytes);
+    /// Makes the file at least so long.
+    pub(super) fn allocate(&mut self, len_bytes: usize) {
+        if len_bytes > self.bytes.len() {
+            self.bytes.resize(len_bytes, 0);
+        }
     }
 
     pub(super) fn sync(&mut self) {

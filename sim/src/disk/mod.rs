@@ -333,7 +333,7 @@ impl DiskFile for SimFile {
         let now = state.file(inode)?.bytes().len() as u64;
         state.check_room(len_bytes.saturating_sub(now))?;
         state.change_at_once(|state| {
-            state.file(inode)?.set_len(len_bytes as usize);
+            state.file(inode)?.allocate(len_bytes as usize);
             Ok(())
         })
     }

@@ -21,6 +21,11 @@ fn made_durable(disk: &SimDisk, name: &str, bytes: &[u8]) -> Box<dyn DiskFile> {
 }
 
 #[test]
+fn it_does_what_every_disk_must() {
+    tally_branch_server::journal::conformance::disk_conformance(&disk(0), Path::new("/conformance"));
+}
+
+#[test]
 fn what_was_synced_survives_and_what_was_not_is_torn_at_sectors() {
     let mut kinds = std::collections::HashSet::new();
     for seed in 0..200 {

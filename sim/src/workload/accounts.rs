@@ -6,17 +6,29 @@ use tally_protocol::{AccountId, AccountKind};
 use super::{CUSTOMER_COUNT, Workload};
 use crate::request::Asked;
 
+/// Few enough that requests meet on them.
+const ACCOUNTS_LEN: usize = 16;
+
 /// EUR mostly, so that most transfers find two accounts of one currency.
-pub(super) const CURRENCIES: [u16; 4] = [978, 978, 978, 840];
+const CURRENCIES: [u16; 4] = [978, 978, 978, 840];
+
+/// The currency that an account is opened in.
+pub(super) fn currency_of(id: AccountId) -> u16 {
+    CURRENCIES[id.get() as usize % CURRENCIES.len()]
+}
 
 impl Workload {
     pub(super) fn open_accounts(&mut self, count: u64) -> Asked {
         let mut opens = Vec::new();
         for _ in 0..count {
             // Now and then one that is there already.
-            let again = !self.accounts.is_empty() && self.random.one_in(8);
+            let again = self.accounts.len() >= ACCOUNTS_LEN || (!self.accounts.is_empty() && self.random.one_in(8));
             let id = if again { *self.random.pick(&self.accounts) } else { self.new_account() };
-            opens.push(self.account_open(id));
+            let mut open = self.account_open(id);
+            if again && self.random.one_in(4) {
+                self.spoil(&mut open);
+            }
+            opens.push(open);
         }
         Asked::Open(opens)
     }
@@ -30,7 +42,7 @@ impl Workload {
 
     fn account_open(&mut self, id: AccountId) -> message::AccountOpen {
         let random = &mut self.random;
-        let flags = match random.weighted(&[5, 3, 1]) {
+        let flags = match random.weighted(&[10, 5, 1]) {
             0 => account_flags::DEBITS_LIMITED,
             1 => 0,
             _ => account_flags::CREDITS_LIMITED,
@@ -38,7 +50,7 @@ impl Workload {
         // A function of the id, so that opening it again mostly says the same.
         let local = id.get() as u64;
         let overdraft = if local.is_multiple_of(3) { 200 } else { 0 };
-        let day_limit = if local.is_multiple_of(4) { 1_500 } else { u64::MAX };
+        let day_limit = if local.is_multiple_of(4) { 4_000 } else { u64::MAX };
         message::AccountOpen {
             id: id.get().into(),
             user_data_128: u128::from(local).into(),
@@ -47,17 +59,31 @@ impl Workload {
             overdraft: overdraft.into(),
             day_limit: day_limit.into(),
             user_data_32: 7.into(),
-            currency: if random.one_in(50) { 0 } else { CURRENCIES[local as usize % CURRENCIES.len()] }.into(),
-            code: if random.one_in(50) { 0 } else { 1 }.into(),
+            currency: currency_of(id).into(),
+            code: 1.into(),
             flags: flags.into(),
             kind: AccountKind::Customer as u8,
             reserved: [0; 5],
         }
     }
 
+    /// One field is something that it must not be, or not what it was the first time.
+    fn spoil(&mut self, open: &mut message::AccountOpen) {
+        match self.random.below(8) {
+            0 => open.currency.set(0),
+            1 => open.code.set(0),
+            2 => open.flags.set(3),
+            3 => open.kind = AccountKind::Cash as u8,
+            4 => open.id.set(open.id.get() | 1 << 111),
+            5 => open.owner.set(77),
+            6 => open.user_data_64.set(0),
+            _ => open.code.set(2),
+        }
+    }
+
     pub(super) fn new_limits(&mut self) -> message::LimitsSet {
         let id = self.account();
-        let day_limit = if self.random.one_in(2) { u64::MAX } else { self.random.between(0, 3_000) };
+        let day_limit = if self.random.one_in(2) { u64::MAX } else { self.random.between(0, 9_000) };
         message::LimitsSet {
             id: id.get().into(),
             overdraft: self.random.below(500).into(),

@@ -11,6 +11,7 @@ use tally_ledger::Actor;
 use tally_protocol::message::{self, Role};
 use tally_protocol::{AccountId, BranchId, CustomerId, TransferId};
 
+use self::accounts::currency_of;
 use crate::model::AccountAsk;
 use crate::random::Random;
 use crate::request::Asked;
@@ -67,7 +68,7 @@ pub struct Wish {
 impl Workload {
     /// The clients of `branch`.
     pub fn new(mut random: Random, branch: BranchId) -> Self {
-        let base = [30, 12, 6, 14, 9, 4, 4, 6, 4, 4, 8, 3, 9];
+        let base = [30, 14, 6, 16, 14, 3, 5, 6, 5, 3, 8, 3, 6];
         let weights = base.map(|weight| weight * random.between(1, 4));
         let mood = Mood {
             staff_percent: random.between(30, 90),
@@ -99,12 +100,13 @@ impl Workload {
     #[allow(clippy::should_implement_trait, reason = "a workload never ends, and nobody iterates over it")]
     pub fn next(&mut self) -> Wish {
         let (actor, asked) = self.choose();
-        let within_ns = self.random.percent(self.mood.deadline_percent).then(|| self.random.between(1, 5_000_000));
+        let may_be_late = !matches!(asked, Asked::Open(_)) && self.random.percent(self.mood.deadline_percent);
+        let within_ns = may_be_late.then(|| self.random.between(1, 5_000_000));
         Wish { actor, within_ns, asked }
     }
 
     fn choose(&mut self) -> (Actor, Asked) {
-        if self.accounts.len() < 6 {
+        if self.accounts.len() < 8 {
             return (staff(), self.open_accounts(3));
         }
         if !self.unknown.is_empty() && self.random.percent(30) {
@@ -141,7 +143,8 @@ impl Workload {
     }
 
     fn open_or_change(&mut self) -> Asked {
-        match self.random.weighted(&[3, 2, 4, 4, 4]) {
+        // Frozen accounts are thawed sooner than others freeze, or soon nothing would move.
+        match self.random.weighted(&[4, 2, 2, 8, 4]) {
             0 => {
                 let count = self.random.between(1, 3);
                 self.open_accounts(count)
@@ -167,6 +170,18 @@ impl Workload {
             return AccountId::of_branch(self.branch, self.account_next + 1_000);
         }
         *self.random.pick(&self.accounts)
+    }
+
+    /// An account that trades with `other`, most likely.
+    fn partner_of(&mut self, other: AccountId) -> AccountId {
+        let mut partner = self.account();
+        for _ in 0..4 {
+            if partner != other && currency_of(partner) == currency_of(other) {
+                break;
+            }
+            partner = self.account();
+        }
+        partner
     }
 
     fn id_to_ask_about(&mut self) -> TransferId {

@@ -5,7 +5,7 @@ use tally_protocol::message::{self, TransferKind, transfer_flags};
 use tally_protocol::{AccountId, TransferId};
 
 use super::Workload;
-use super::accounts::CURRENCIES;
+use super::accounts::currency_of;
 
 impl Workload {
     fn new_id(&mut self) -> u128 {
@@ -35,7 +35,7 @@ impl Workload {
             user_data_64: data.into(),
             user_data_32: 0.into(),
             timeout_s: 0.into(),
-            currency: (*self.random.pick(&CURRENCIES)).into(),
+            currency: 978.into(),
             code: (self.random.between(1, 3) as u16).into(),
             flags: if wants_balances { transfer_flags::WANT_BALANCES } else { 0 }.into(),
             kind: kind as u8,
@@ -46,17 +46,18 @@ impl Workload {
     /// Two accounts, the first mostly one that the actor may debit.
     fn pair(&mut self, actor: &Actor) -> (AccountId, AccountId) {
         let mut debit = self.account();
-        for _ in 0..3 {
+        for _ in 0..6 {
             if debit.get() as u64 % super::CUSTOMER_COUNT + 1 == actor.customer.get() {
                 break;
             }
             debit = self.account();
         }
-        let mut credit = self.account();
-        if credit == debit {
-            credit = self.account();
-        }
-        (debit, credit)
+        (debit, self.partner_of(debit))
+    }
+
+    /// The currency of `id`, most likely.
+    fn set_currency(&mut self, transfer: &mut message::Transfer, id: AccountId) {
+        transfer.currency.set(if self.random.one_in(25) { 840 } else { currency_of(id) });
     }
 
     fn balancing(&mut self, transfer: &mut message::Transfer, flags: &[u16]) {
@@ -71,6 +72,7 @@ impl Workload {
         let (debit, credit) = self.pair(actor);
         transfer.debit_account_id.set(debit.get());
         transfer.credit_account_id.set(credit.get());
+        self.set_currency(&mut transfer, debit);
         self.balancing(&mut transfer, &[transfer_flags::BALANCING_DEBIT, transfer_flags::BALANCING_CREDIT]);
         transfer
     }
@@ -79,7 +81,8 @@ impl Workload {
         let mut transfer = self.plain(TransferKind::Deposit);
         let credit = self.account();
         transfer.credit_account_id.set(credit.get());
-        transfer.amount.set(transfer.amount.get().saturating_mul(3));
+        self.set_currency(&mut transfer, credit);
+        transfer.amount.set(transfer.amount.get().saturating_mul(4));
         transfer
     }
 
@@ -87,6 +90,7 @@ impl Workload {
         let mut transfer = self.plain(TransferKind::Withdraw);
         let debit = self.account();
         transfer.debit_account_id.set(debit.get());
+        self.set_currency(&mut transfer, debit);
         self.balancing(&mut transfer, &[transfer_flags::BALANCING_DEBIT]);
         transfer
     }

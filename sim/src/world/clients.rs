@@ -1,9 +1,11 @@
 //! The clients' part: requests into the intake.
 
 use tally_branch_server::intake::{Request, SessionKey};
+use tally_branch_server::stages::Passage;
 
 use super::World;
 use super::running::Running;
+use crate::request::Asked;
 use crate::trace::trace;
 
 impl Running<'_> {
@@ -22,12 +24,17 @@ impl Running<'_> {
             request_id: number as u64,
             trace_id: 0,
             deadline: sent.deadline,
+            passage: Passage::default(),
             actor: sent.actor,
             op: sent.asked.to_op(),
         };
         if self.intake.push(request).is_err() {
             trace!(world.trace, "request {number}: the intake is full");
             world.audit.turned_away(number);
+            let sent = world.audit.request(number);
+            if matches!(sent.asked, Asked::Open(_)) {
+                world.workload.ask_again(std::iter::once((sent.actor, sent.asked.clone())));
+            }
         }
         true
     }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use tally_branch_server::journal::ReadError;
 use tally_branch_server::journal::reader::Reader;
 use tally_branch_server::lookup::{Answer, Question, RecordReader, Returned, resolve};
-use tally_branch_server::replies::{Reply, ReplyBody};
+use tally_branch_server::replies::ReplyBody;
 use tally_ledger::journal::position::DurableLsn;
 use tally_ledger::journal::record::Record;
 use tally_protocol::{Lsn, Refusal};
@@ -62,9 +62,7 @@ impl Running<'_> {
                 violated!(Recoverable, "the past cannot be read for request {}", task.asker.request_id);
             }
             Answer::Reply(asker, body) => {
-                let reply =
-                    Reply { session: asker.session, request_id: asker.request_id, trace_id: asker.trace_id, body };
-                self.lookup_replies.push(Lsn::ZERO, reply);
+                self.lookup_replies.push(Lsn::ZERO, asker.reply(body));
                 return Ok(true);
             }
             Answer::Return(Returned::Transfer(_, _, looked) | Returned::Chain(_, _, looked)) => {

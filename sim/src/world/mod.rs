@@ -28,6 +28,7 @@ use crate::disk::SimDisk;
 use crate::invariants::{Rule, Violation};
 use crate::planted::Bug;
 use crate::random::Random;
+use crate::request::Asked;
 use crate::trace::Trace;
 use crate::workload::Workload;
 
@@ -155,7 +156,9 @@ impl World {
         self.disk.restart();
         let unanswered = self.audit.give_up_open();
         let (audit, random) = (&self.audit, &mut self.random);
-        let again: Vec<usize> = unanswered.into_iter().filter(|_| random.percent(80)).collect();
+        let is_open = |number: usize| matches!(audit.request(number).asked, Asked::Open(_));
+        let again = unanswered.into_iter().filter(|&number| is_open(number) || random.percent(80));
+        let again: Vec<usize> = again.collect();
         crate::trace::trace!(self.trace, "crash {}, {} requests to ask again", self.crashes, again.len());
         let again = again.into_iter().map(|number| {
             let sent = audit.request(number);
@@ -182,7 +185,7 @@ impl World {
 
 impl Setting {
     fn draw(random: &mut Random) -> Self {
-        let base = [24, 40, 14, 14, 8, 2, 5, 2, 1];
+        let base = [24, 44, 14, 14, 10, 2, 6, 1, 1];
         Self {
             branch: BranchId::new(random.between(1, 9) as u16),
             directory: PathBuf::from("/branch/journal"),
@@ -190,7 +193,7 @@ impl Setting {
             session_threads: random.between(1, 2) as usize,
             in_flight_max: random.between(4, 64) as usize,
             holds_max: if random.one_in(4) { random.between(2, 10) as usize } else { 1_000 },
-            intake_depth: random.between(2, 16) as usize,
+            intake_depth: random.between(4, 32) as usize,
             weights: base.map(|weight| weight * random.between(1, 4)),
             steps_per_boot: random.between(200, 1_500),
         }

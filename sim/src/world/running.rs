@@ -218,7 +218,7 @@ impl<'e> Running<'e> {
     /// Holds whose time has run out.
     fn expiry_step(&mut self, world: &mut World) -> bool {
         let now = world.clock.wall();
-        if self.locks_are_held() || !self.workers[0].may_reserve() {
+        if self.locks_are_held() || !self.workers[0].is_between_transfers() {
             return false;
         }
         let early = if world.is_planted(Bug::ExpiryTooEarly) { 15 } else { 0 };

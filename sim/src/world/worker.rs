@@ -11,7 +11,7 @@ use tally_branch_server::engine::{
 use tally_branch_server::ids::Recent;
 use tally_branch_server::intake::Lane;
 use tally_branch_server::journal::LogWriter;
-use tally_branch_server::replies::{Reply, ReplyBody, ReplySender};
+use tally_branch_server::replies::{ReplyBody, ReplySender};
 use tally_ledger::check_transfer_id;
 use tally_ledger::wire::{account_message, balance_message, item_result, sums_message};
 use tally_ledger::{Account, Hold};
@@ -87,6 +87,11 @@ impl<'e> SimWorker<'e> {
         !matches!(self.stage, Stage::Reserved(_) | Stage::Published(_))
     }
 
+    /// Whether no transfer is under way in it; what was secured in the log for one must not go to another.
+    pub(super) const fn is_between_transfers(&self) -> bool {
+        matches!(self.stage, Stage::Idle)
+    }
+
     fn next_task(&mut self, bug: Option<Bug>) -> Option<Task> {
         if let Some(task) = self.returned.pop_front() {
             return Some(task);
@@ -122,9 +127,7 @@ impl<'e> SimWorker<'e> {
     }
 
     fn reply(&mut self, task: &Task, gate: Lsn, body: ReplyBody) {
-        let asker = &task.asker;
-        let reply = Reply { session: asker.session, request_id: asker.request_id, trace_id: asker.trace_id, body };
-        self.replies.push(gate, reply);
+        self.replies.push(gate, task.asker.reply(body));
     }
 
     fn refuse(&mut self, task: &Task, refusal: Refusal) {
