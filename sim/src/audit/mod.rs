@@ -173,6 +173,22 @@ impl Audit {
         .collect()
     }
 
+    /// A worker has decided a transfer of the request.
+    ///
+    /// # Errors
+    /// When it had to be refused by then.
+    pub fn decided(&self, number: usize) -> Result<(), Violation> {
+        let Sent { deadline, .. } = self.requests[number];
+        if deadline != 0 && self.now_ns > deadline {
+            violated!(
+                AnswersMatchModel,
+                "request {number} was decided at {}, after its deadline {deadline}",
+                self.now_ns
+            );
+        }
+        Ok(())
+    }
+
     /// A reply leaves.
     ///
     /// # Errors

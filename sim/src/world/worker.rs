@@ -161,6 +161,8 @@ impl<'e> Running<'e> {
                 match locked.decide_and_reserve(&mut worker.writer, now, || now_ns) {
                     Ok(reserved) => {
                         trace!(world.trace, "worker {number} has decided");
+                        let task = worker.task.as_ref().expect("a stage has a task");
+                        world.audit.decided(task.asker.request_id as usize)?;
                         worker.stage = Stage::Reserved(reserved);
                     }
                     Err(step) => {
@@ -193,13 +195,16 @@ impl<'e> Running<'e> {
     /// Takes up a task, or goes on with the one in hand.
     fn begin(&mut self, world: &mut World, number: usize) -> bool {
         let worker = &mut self.workers[number];
-        let Some(task) = worker.task.take().or_else(|| worker.next_task(world.options.bug)) else { return false };
+        let Some(mut task) = worker.task.take().or_else(|| worker.next_task(world.options.bug)) else { return false };
         if self.must_wait(&task) {
             self.workers[number].task = Some(task);
             return false;
         }
         let now_ns = world.clock.monotonic_ns();
-        if task.asker.deadline != 0 && now_ns > task.asker.deadline && !world.is_planted(Bug::DeadlineIgnored) {
+        if world.is_planted(Bug::DeadlineIgnored) {
+            task.asker.deadline = 0;
+        }
+        if task.asker.deadline != 0 && now_ns > task.asker.deadline {
             self.give_up_late(number, task);
             return true;
         }
