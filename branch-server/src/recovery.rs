@@ -1,9 +1,11 @@
 //! From what the journal gives back to the state in memory. Used by the branch when it starts, and by the
 //! simulator after each of its crashes.
 
+use crossbeam::epoch;
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::replay::changes_accounts;
 use tally_ledger::{Account, Hold, RecordEffect, redo_account, redo_credit, redo_debit};
+use tally_protocol::AccountId;
 
 use crate::accounts::Accounts;
 use crate::holds::Holds;
@@ -58,12 +60,43 @@ impl Rebuilding {
     }
 }
 
+/// The accounts that replaying `record` touches.
+fn accounts_of(record: &Record) -> [AccountId; 2] {
+    match &record.body {
+        RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) => {
+            [transfer.debit_account_id, transfer.credit_account_id]
+        }
+        RecordBody::Account(_, account) => [account.id; 2],
+        RecordBody::Cancelled(_) => [AccountId::NONE; 2],
+    }
+}
+
 impl RecoveryTarget for Rebuilding {
     fn restart(&mut self) {
         (self.accounts, self.holds) = (self.fresh)();
     }
 
-    fn checkpoint(&mut self, _meta: &CheckpointMeta) {}
+    fn checkpoint(&mut self, meta: &CheckpointMeta) {
+        self.accounts.make_room(meta.accounts);
+    }
+
+    fn prefetch_accounts(&self, accounts: &[Account]) {
+        let guard = epoch::pin();
+        for account in accounts {
+            self.accounts.prefetch_index(self.accounts.hash(account.id), &guard);
+        }
+    }
+
+    fn prefetch_records(&self, records: &[Record]) {
+        let guard = epoch::pin();
+        // First where the accounts are looked up, then, by what that brought, the accounts themselves.
+        for id in records.iter().flat_map(accounts_of) {
+            self.accounts.prefetch_index(self.accounts.hash(id), &guard);
+        }
+        for id in records.iter().flat_map(accounts_of) {
+            self.accounts.prefetch_slot(self.accounts.hash(id), &guard);
+        }
+    }
 
     fn account(&mut self, account: Account) {
         self.put(&account);

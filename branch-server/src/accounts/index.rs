@@ -8,6 +8,7 @@
 use crossbeam::epoch::{self, Atomic, Guard, Owned};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tally_protocol::AccountId;
+use zerocopy::FromZeros;
 
 use super::store::SlotNumber;
 
@@ -33,6 +34,17 @@ pub(crate) struct IdHash(u64);
 impl Index {
     pub(super) fn new(seed: u64) -> Self {
         Self { table: Atomic::new(Table::with_capacity(1 << 12)), seed }
+    }
+
+    /// Replaces the table, which must be empty, by one that need not grow before it has `count` entries.
+    pub(super) fn reserve(&mut self, count: usize) {
+        let capacity = (count * 8 / LOAD_MAX_EIGHTHS + 1).next_power_of_two();
+        let guard = epoch::pin();
+        let table = self.current(&guard);
+        assert!(table.len.load(Ordering::Relaxed) == 0, "room is made before the first account");
+        if capacity > table.mask + 1 {
+            *self = Self { table: Atomic::new(Table::with_capacity(capacity)), seed: self.seed };
+        }
     }
 
     /// Folded multiplication of both halves, as in wyhash and foldhash.
@@ -117,7 +129,7 @@ impl Drop for Index {
 impl Table {
     fn with_capacity(capacity: usize) -> Self {
         assert!(capacity.is_power_of_two(), "capacity {capacity}");
-        let entries = (0..capacity).map(|_| AtomicU64::new(0)).collect();
+        let entries = <[AtomicU64]>::new_box_zeroed_with_elems(capacity).expect("memory for the index of the accounts");
         Self { mask: capacity - 1, len: AtomicUsize::new(0), entries }
     }
 

@@ -13,6 +13,9 @@
 use tally_ledger::{Account, Sums};
 use tally_protocol::{AccountId, AccountKind, AccountStatus, Amount, Currency, CustomerId, Lsn, Timestamp};
 
+#[cfg(not(feature = "loom"))]
+use parking_lot::lock_api::RawMutex;
+
 use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, fence, spin_loop};
 
 // Words of a slot. The first seven share a cache line with lock, sequence number and nothing else.
@@ -46,7 +49,12 @@ pub struct Slot {
 }
 
 #[cfg(not(feature = "loom"))]
-const _: () = assert!(size_of::<Slot>() == 192);
+const _: () = {
+    assert!(size_of::<Slot>() == 192);
+    // SAFETY: a lock is one byte, and has no padding.
+    let lock = unsafe { std::mem::transmute::<parking_lot::RawMutex, u8>(<parking_lot::RawMutex as RawMutex>::INIT) };
+    assert!(lock == 0, "`Slot::empty` takes zeroed memory for open locks");
+};
 
 impl std::fmt::Debug for Slot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -66,6 +74,20 @@ impl Default for Slot {
 }
 
 impl Slot {
+    /// `len` slots without an account. Their memory is zeros that nobody has touched yet.
+    #[cfg(not(feature = "loom"))]
+    pub(super) fn empty(len: usize) -> Box<[Self]> {
+        let zeroed = Box::new_zeroed_slice(len);
+        // SAFETY: a slot is atomic integers and a lock that is open when its byte is zero (asserted above).
+        unsafe { zeroed.assume_init() }
+    }
+
+    /// The same where atomics are loom's.
+    #[cfg(feature = "loom")]
+    pub(super) fn empty(len: usize) -> Box<[Self]> {
+        (0..len).map(|_| Self::default()).collect()
+    }
+
     /// The account's id, which never changes once the slot is in the index.
     #[inline]
     pub fn id(&self) -> AccountId {

@@ -1,8 +1,8 @@
 //! All accounts of the branch: chunks of slots that never move, and the index in front of them.
 
 use crossbeam::epoch::{self, Guard};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard};
 use tally_ledger::Account;
@@ -11,8 +11,11 @@ use tally_protocol::AccountId;
 use super::index::{IdHash, Index};
 use super::slot::Slot;
 
-/// Slots are allocated by the chunk, so that none ever moves: 12 MiB each.
+/// Slots are allocated by the chunk, so that none ever moves: 12 MiB each, of which the kernel clears a page when the
+/// first of its accounts is opened.
 const CHUNK_LEN: usize = 1 << 16;
+
+type Chunk = OnceLock<Box<[Slot]>>;
 
 /// Where an account lies. Handed out in the order of opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +38,7 @@ pub struct AccountsFull;
 
 /// The accounts of a branch.
 pub struct Accounts {
-    chunks: Box<[OnceLock<Box<[Slot]>>]>,
+    chunks: Arc<[Chunk]>,
     index: Index,
     len: AtomicU32,
     len_max: u32,
@@ -61,11 +64,25 @@ impl Accounts {
     pub fn new(len_max: u32, seed: u64) -> Self {
         let chunk_count = (len_max as usize).div_ceil(CHUNK_LEN);
         Self {
-            chunks: (0..chunk_count).map(|_| OnceLock::new()).collect(),
+            chunks: (0..chunk_count).map(|_| Chunk::new()).collect(),
             index: Index::new(seed),
             len: AtomicU32::new(0),
             len_max,
             opening: Mutex::new(()),
+        }
+    }
+
+    /// Makes room for `count` accounts that are about to be recovered: the index at once, so that it need not grow,
+    /// and their slots ahead of need on a thread of their own, because the kernel takes its time to clear the pages.
+    pub(crate) fn make_room(&mut self, count: u64) {
+        let count = count.min(u64::from(self.len_max)) as usize;
+        self.index.reserve(count);
+        let chunk_count = count / CHUNK_LEN;
+        let (chunks, len_max) = (Arc::clone(&self.chunks), self.len_max);
+        if chunk_count > 1 {
+            let fill = move || chunks[..chunk_count].iter().for_each(|chunk| populate(make(chunk, len_max)));
+            // Without the thread the pages are cleared one by one, as they are needed.
+            let _ = std::thread::Builder::new().name("accounts-room".into()).spawn(fill);
         }
     }
 
@@ -134,6 +151,29 @@ impl Accounts {
     }
 }
 
+/// Makes a chunk's slots, unless they are there.
+fn make(chunk: &Chunk, len_max: u32) -> &[Slot] {
+    chunk.get_or_init(|| Slot::empty(CHUNK_LEN.min(len_max as usize)))
+}
+
+/// Has the kernel clear the pages of `slots` now. They may be in use already.
+#[cfg(not(feature = "loom"))]
+fn populate(slots: &[Slot]) {
+    const PAGE_LEN_BYTES: usize = 4096;
+    let start = std::ptr::from_ref(slots).cast::<u8>();
+    let skipped = start.align_offset(PAGE_LEN_BYTES);
+    let len_bytes = size_of_val(slots).saturating_sub(skipped) / PAGE_LEN_BYTES * PAGE_LEN_BYTES;
+    let pages = start.wrapping_add(skipped).cast_mut().cast();
+    // SAFETY: the pages lie within the slots, and populating them changes no byte of them.
+    let populated = unsafe { rustix::mm::madvise(pages, len_bytes, rustix::mm::Advice::LinuxPopulateWrite) };
+    if let Err(error) = populated {
+        tracing::debug!(%error, "memory for accounts cannot be populated ahead of need");
+    }
+}
+
+#[cfg(feature = "loom")]
+fn populate(_: &[Slot]) {}
+
 impl<'a> Opening<'a> {
     /// Makes sure that the next [`Opening::open`] finds room.
     pub fn secure(&self) -> Result<(), AccountsFull> {
@@ -141,10 +181,7 @@ impl<'a> Opening<'a> {
         if number >= self.accounts.len_max {
             return Err(AccountsFull);
         }
-        self.accounts.chunks[number as usize / CHUNK_LEN].get_or_init(|| {
-            let len = CHUNK_LEN.min(self.accounts.len_max as usize);
-            (0..len).map(|_| Slot::default()).collect()
-        });
+        make(&self.accounts.chunks[number as usize / CHUNK_LEN], self.accounts.len_max);
         Ok(())
     }
 

@@ -59,7 +59,7 @@ pub const KEYS: &[Key] = &[
     integer("checkpoint.interval_s", 60, "most seconds between checkpoints"),
     integer("checkpoint.interval_bytes", 4 << 30, "most journal bytes between checkpoints"),
     integer("checkpoint.bytes_per_second_max", 64 << 20, "how fast a checkpoint may write; 0 for no limit"),
-    integer("ids.generation_len_max", 4 << 20, "recent ids kept in memory before they are written out"),
+    integer("ids.generation_len_max", 2 << 20, "recent ids kept in memory before they are written out"),
     integer(
         "ids.merge_bytes_per_second_max",
         64 << 20,

@@ -10,7 +10,7 @@ use tally_ledger::journal::checkpoint::block::{
 };
 use tally_ledger::journal::checkpoint::hold;
 
-use super::{RecoveryError, RecoveryTarget, Unusable};
+use super::{BURST_LEN, RecoveryError, RecoveryTarget, Unusable};
 use crate::journal::aligned::AlignedBuffer;
 use crate::journal::checkpoint::{CheckpointMeta, blocks_path, list_manifests, read_manifest};
 use crate::journal::disk::{Disk, OpenMode};
@@ -98,13 +98,20 @@ fn decode_blocks(
     target: &mut dyn RecoveryTarget,
 ) -> Result<(), Unusable> {
     let (mut accounts, mut holds) = (0, 0);
+    let mut burst = Vec::with_capacity(BURST_LEN);
     for (header, buffer) in full {
         let mut bytes = &buffer[BLOCK_HEADER_LEN_BYTES..][..header.payload_len_bytes as usize];
         match header.kind {
             BlockKind::Accounts => {
                 let mut before = Before::default();
-                for _ in 0..header.count {
-                    target.account(before.take(&mut bytes)?);
+                let mut left = header.count as usize;
+                while left > 0 {
+                    for _ in 0..left.min(BURST_LEN) {
+                        burst.push(before.take(&mut bytes)?);
+                    }
+                    left -= burst.len();
+                    target.prefetch_accounts(&burst);
+                    burst.drain(..).for_each(|account| target.account(account));
                 }
                 accounts += u64::from(header.count);
             }

@@ -24,16 +24,23 @@ use super::checkpoint::CheckpointMeta;
 use super::disk::{Disk, OpenMode};
 use super::segment::{list_segments, remove_temporary, segment_path};
 
+/// Accounts or records that are announced together.
+const BURST_LEN: usize = 32;
+
 /// What recovery fills.
 pub trait RecoveryTarget {
     /// Forget everything given so far: the checkpoint turned out to be damaged, an older one follows.
     fn restart(&mut self);
     /// The checkpoint that is being read, before its accounts and holds. Not called where there is none.
     fn checkpoint(&mut self, meta: &CheckpointMeta);
+    /// These follow, each by [`Self::account`]: a chance to let their cache misses overlap.
+    fn prefetch_accounts(&self, _accounts: &[Account]) {}
     /// An account of the checkpoint.
     fn account(&mut self, account: Account);
     /// An open hold of the checkpoint.
     fn hold(&mut self, hold: Hold);
+    /// These follow, each by [`Self::record`].
+    fn prefetch_records(&self, _records: &[Record]) {}
     /// A record behind the checkpoint, in order. Some are older than what the checkpoint captured: apply
     /// each side only where `record.lsn` is above the account's.
     fn record(&mut self, record: &Record);

@@ -11,7 +11,7 @@ use tally_ledger::journal::record::Record;
 use tally_ledger::journal::recovery::{Behind, Found, KnownDurable, Loss, Verdict, verdict};
 use tally_protocol::{Lsn, Timestamp};
 
-use super::{RecoveryError, RecoveryTarget};
+use super::{BURST_LEN, RecoveryError, RecoveryTarget};
 use crate::journal::aligned::AlignedBuffer;
 use crate::journal::disk::{Disk, DiskFile, OpenMode};
 use crate::journal::segment::segment_path;
@@ -236,12 +236,18 @@ fn group_at(bytes: &[u8], at: u64) -> Result<(GroupHeader, Chain), Unread> {
     }
 }
 
+fn apply_burst(burst: &mut Vec<Record>, target: &mut dyn RecoveryTarget) {
+    target.prefetch_records(burst);
+    burst.drain(..).for_each(|record| target.record(&record));
+}
+
 fn apply(
     full: &Receiver<Window>,
     empty: &Sender<AlignedBuffer>,
     target: &mut dyn RecoveryTarget,
 ) -> Result<u64, RecoveryError> {
     let mut records = 0;
+    let mut burst = Vec::with_capacity(BURST_LEN);
     for window in full {
         for (first, count, range) in window.groups {
             let (mut at, mut bytes) = (first.get(), &window.buffer[range]);
@@ -250,11 +256,15 @@ fn apply(
                     .ok()
                     .filter(|record| record.lsn.get() == at)
                     .ok_or(RecoveryError::Record(Lsn::new(at)))?;
-                target.record(&record);
                 let len_bytes = record.body.len_bytes();
                 bytes = &bytes[len_bytes..];
                 at += len_bytes as u64;
+                burst.push(record);
+                if burst.len() == BURST_LEN {
+                    apply_burst(&mut burst, target);
+                }
             }
+            apply_burst(&mut burst, target);
             if !bytes.is_empty() {
                 return Err(RecoveryError::Record(Lsn::new(at)));
             }
