@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tally_protocol::Lsn;
 
-use crate::background;
 use crate::engine::Engine;
 use crate::journal::{CheckpointError, CheckpointMeta, CheckpointRequest, Journal};
+use crate::scheduling;
 
 /// When a checkpoint is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Checkpointer {
         let shared = Arc::new(Shared::default());
         shared.state.lock().replay_from = newest.map_or(Lsn::ZERO, |meta| meta.replay_from);
         let running = Running { engine, journal, config, shared: shared.clone() };
-        let thread = background::spawn("checkpoint", move || running.run())?;
+        let thread = scheduling::spawn_background("checkpoint", move || running.run())?;
         Ok(Self { shared, thread })
     }
 

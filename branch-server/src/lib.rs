@@ -8,7 +8,6 @@
 //! ```
 
 pub mod accounts;
-mod background;
 pub mod bell;
 pub mod histogram;
 pub mod ids;
@@ -16,6 +15,7 @@ pub mod intake;
 pub mod journal;
 mod prefetch;
 pub mod replies;
+mod scheduling;
 pub mod stages;
 pub mod sync;
 

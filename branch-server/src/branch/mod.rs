@@ -29,7 +29,7 @@ use crate::recovery::Rebuilding;
 use crate::replies::{self, ReplyReceiver};
 use crate::session::Backend;
 use crate::worker::{Worker, WorkerStats};
-use crate::{affinity, clock, feed, lookup};
+use crate::{affinity, clock, feed, lookup, scheduling};
 
 pub use options::BranchOptions;
 
@@ -165,6 +165,7 @@ impl Branch {
             let cell = bell_cell.clone();
             let run = move || {
                 cell.set(std::thread::current()).expect("a lane has one worker");
+                scheduling::prompt();
                 if let Some(core) = core {
                     affinity::pin(core);
                 }

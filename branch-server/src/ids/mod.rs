@@ -54,7 +54,7 @@ use self::manifest::Manifest;
 pub use self::recovery::IdRecovery;
 use self::run::{Run, RunSet};
 use self::shared::Shared;
-use crate::background;
+use crate::scheduling;
 use crate::sync::Ordering;
 
 /// What is known of an id.
@@ -180,7 +180,7 @@ impl IdIndex {
     fn open_dir(dir: Dir, config: IdConfig) -> Result<IdRecovery, IdError> {
         let path = dir.path().to_owned();
         let (mut index, keeper) = Self::open_parts(dir, config, random_seed)?;
-        let keeper = background::spawn("ids", move || keeper.run());
+        let keeper = scheduling::spawn_background("ids", move || keeper.run());
         index.keeper = Some(keeper.map_err(IdError::io(&path))?);
         Ok(IdRecovery::new(index))
     }

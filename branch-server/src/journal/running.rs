@@ -26,8 +26,8 @@ use super::recovery::Recovered;
 use super::segment::{SegmentOptions, Segments, list_segments};
 use super::stats::JournalStats;
 use super::uring::UringWriter;
-use crate::background;
 use crate::bell::Bell;
+use crate::scheduling;
 
 /// Which system calls write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +168,7 @@ impl Journal {
         let preparer = {
             let (segments, log) = (segments.clone(), log.clone());
             let work = move || segments.prepare_until_stopped(&log);
-            background::spawn("journal-segments", work)?
+            scheduling::spawn_background("journal-segments", work)?
         };
         let reader = Reader::open(disk.clone(), options.directory.clone(), geometry)?;
         Ok(Arc::new(Self {
@@ -371,6 +371,7 @@ type Started = mpsc::Sender<Result<Arc<Log>, StartError>>;
 
 impl Start {
     fn run(self, started: &Started) {
+        scheduling::prompt();
         let segments = self.segments.clone();
         let uring = match self.via {
             WriteVia::Blocking => None,

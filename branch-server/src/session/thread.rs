@@ -54,6 +54,7 @@ impl Thread {
 
 /// Serves until drained.
 pub(super) fn run(parts: Parts) {
+    crate::scheduling::prompt();
     // The session tasks are the thread's only work and each is short: look at the sockets less often than
     // tokio's default, so that a round gathers more and costs fewer system calls.
     let runtime = Builder::new_current_thread()
