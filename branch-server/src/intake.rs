@@ -13,7 +13,6 @@ use tally_protocol::message;
 use tally_protocol::{AccountId, TransferId};
 
 use crate::bell::Bell;
-use crate::stages::Passage;
 
 /// Which session a request came from, so that its reply finds the way back, or finds that it is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +23,15 @@ pub struct SessionKey {
     pub slot: u32,
     /// Which user of that place: a reply for an earlier one is dropped.
     pub generation: u32,
+}
+
+/// When a request passed the stages, by [`crate::clock::monotonic_nanos`]; 0 where nobody looked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passage {
+    /// Read from the socket.
+    pub received_ns: u64,
+    /// Taken by a worker for the first time.
+    pub taken_ns: u64,
 }
 
 /// One request, checked for form and permitted by role, on its way to a worker.

@@ -15,8 +15,7 @@ use tally_protocol::message::{self, MessageType};
 use tally_protocol::{Lsn, Refusal};
 
 use crate::bell::Bell;
-use crate::intake::SessionKey;
-use crate::stages::Passage;
+use crate::intake::{Passage, SessionKey};
 use crate::sync::{Arc, Mutex, Ordering, fence};
 
 /// One answer, on its way to a session.

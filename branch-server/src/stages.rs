@@ -11,16 +11,8 @@
 use std::time::Duration;
 
 use crate::histogram::{Counts, Histogram};
+use crate::intake::Passage;
 use crate::replies::Reply;
-
-/// When a request passed the stages, by [`crate::clock::monotonic_nanos`]; 0 where nobody looked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Passage {
-    /// Read from the socket.
-    pub received_ns: u64,
-    /// Taken by a worker for the first time.
-    pub taken_ns: u64,
-}
 
 /// Slow requests that one session thread may log in a second: when everything is slow, the log must not be, too.
 const SLOW_LINES_PER_S: u32 = 10;

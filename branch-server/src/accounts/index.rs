@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tally_protocol::AccountId;
 use zerocopy::FromZeros;
 
-use super::store::SlotNumber;
+use super::slot::SlotNumber;
 
 /// A table is replaced by one of twice the size when it is this full: 5/8.
 const LOAD_MAX_EIGHTHS: usize = 5;

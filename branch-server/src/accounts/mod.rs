@@ -4,5 +4,5 @@ mod index;
 mod slot;
 mod store;
 
-pub use slot::{Locked, Slot, lock_both};
-pub use store::{Accounts, AccountsFull, Opening, SlotNumber};
+pub use slot::{Locked, Slot, SlotNumber, lock_both};
+pub use store::{Accounts, AccountsFull, Opening};

@@ -39,6 +39,20 @@ const OPENED_AT: usize = 14;
 /// Words that a transfer reads.
 const HOT_WORDS: usize = 15;
 
+/// Where an account lies. Handed out in the order of opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotNumber(u32);
+
+impl SlotNumber {
+    pub(super) const fn new(raw: u32) -> Self {
+        Self(raw)
+    }
+    /// The raw number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
 /// One account's place in memory.
 #[repr(C, align(64))]
 pub struct Slot {

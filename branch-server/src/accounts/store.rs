@@ -9,27 +9,13 @@ use tally_ledger::Account;
 use tally_protocol::AccountId;
 
 use super::index::{IdHash, Index};
-use super::slot::Slot;
+use super::slot::{Slot, SlotNumber};
 
 /// Slots are allocated by the chunk, so that none ever moves: 12 MiB each, of which the kernel clears a page when the
 /// first of its accounts is opened.
 const CHUNK_LEN: usize = 1 << 16;
 
 type Chunk = OnceLock<Box<[Slot]>>;
-
-/// Where an account lies. Handed out in the order of opening.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SlotNumber(u32);
-
-impl SlotNumber {
-    pub(super) const fn new(raw: u32) -> Self {
-        Self(raw)
-    }
-    /// The raw number.
-    pub const fn get(self) -> u32 {
-        self.0
-    }
-}
 
 /// The branch holds as many accounts as its configuration allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -140,12 +126,12 @@ impl Accounts {
 
     /// Every account, in order of opening, each a consistent copy of its own instant.
     pub fn iter(&self) -> impl Iterator<Item = Account> + '_ {
-        (0..self.len()).map(|number| self.slot(SlotNumber(number)).read())
+        (0..self.len()).map(|number| self.slot(SlotNumber::new(number)).read())
     }
 
     #[inline]
     fn slot(&self, number: SlotNumber) -> &Slot {
-        let number = number.0 as usize;
+        let number = number.get() as usize;
         let chunk = self.chunks[number / CHUNK_LEN].get().expect("a numbered slot's chunk exists");
         &chunk[number % CHUNK_LEN]
     }
@@ -191,12 +177,12 @@ impl<'a> Opening<'a> {
     /// When [`Opening::secure`] was not asked before.
     pub fn open(&self, account: &Account) -> &'a Slot {
         let accounts = self.accounts;
-        let number = SlotNumber(accounts.len.load(Ordering::Relaxed));
+        let number = SlotNumber::new(accounts.len.load(Ordering::Relaxed));
         let slot = accounts.slot(number);
         slot.lock().publish_all(account);
         accounts.index.insert(accounts.hash(account.id), number, |number| accounts.hash(accounts.slot(number).id()));
         // Pairs with the acquire load in `len`: whoever iterates finds the slot filled.
-        accounts.len.store(number.0 + 1, Ordering::Release);
+        accounts.len.store(number.get() + 1, Ordering::Release);
         slot
     }
 }

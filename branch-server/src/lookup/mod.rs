@@ -23,9 +23,8 @@ use tally_protocol::TransferId;
 use tally_protocol::message;
 
 use crate::ids::LookedUp;
-use crate::intake::{Op, Request, SessionKey};
+use crate::intake::{Op, Passage, Request, SessionKey};
 use crate::replies::{Reply, ReplyBody};
-use crate::stages::Passage;
 
 pub use questions::{Answer, resolve};
 pub use resolve::{RecordReader, ResolveError};

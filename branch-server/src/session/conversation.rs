@@ -26,9 +26,8 @@ use super::stats::{CloseReason, add};
 use super::thread::{Place, Thread};
 use crate::auth::{Permissions, Secret};
 use crate::clock;
-use crate::intake::{self, Op, SessionKey};
+use crate::intake::{self, Op, Passage, SessionKey};
 use crate::limits::{FRAME_BEFORE_LOGIN_LEN_BYTES_MAX, OUTBOUND_PAUSE_LEN_BYTES, SINGLE_REPLY_LEN_BYTES_MAX};
-use crate::stages::Passage;
 
 /// How far the conversation is.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,6 @@
 //! The clients' part: requests into the intake.
 
-use tally_branch_server::intake::{Request, SessionKey};
-use tally_branch_server::stages::Passage;
+use tally_branch_server::intake::{Passage, Request, SessionKey};
 
 use super::World;
 use super::running::Running;
