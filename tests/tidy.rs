@@ -5,6 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tally_branch_server::config::{Default, KEYS};
+use tally_branch_server::metrics::METRICS;
+
 /// A source file longer than this holds a second idea.
 const SOURCE_LINES_MAX: usize = 800;
 
@@ -151,4 +154,25 @@ fn nothing_is_left_to_do() {
             }
         }
     }
+}
+
+#[test]
+fn every_key_and_every_metric_is_in_the_operators_manual() {
+    let manual = read("docs/OPERATING.md");
+    let rows: BTreeSet<&str> = manual.lines().filter(|line| line.starts_with("| `")).collect();
+    for key in KEYS {
+        let default = match key.default {
+            Default::Integer(value) => value.to_string(),
+            Default::Flag(value) => value.to_string(),
+            Default::Text(text) => text.to_owned(),
+        };
+        let row = format!("| `{}` | `{default}` | {} |", key.name, key.help);
+        assert!(rows.contains(row.as_str()), "docs/OPERATING.md lacks\n{row}");
+    }
+    for metric in METRICS {
+        let kind = format!("{:?}", metric.kind).to_lowercase();
+        let row = format!("| `{}` | {kind} | {} |", metric.name, metric.help);
+        assert!(rows.contains(row.as_str()), "docs/OPERATING.md lacks\n{row}");
+    }
+    assert_eq!(rows.iter().filter(|row| row.starts_with("| `tally_")).count(), METRICS.len(), "rows of old metrics");
 }

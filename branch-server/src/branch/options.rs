@@ -71,7 +71,7 @@ impl BranchOptions {
         Self {
             branch: config.branch.id,
             workers: config.workers.count,
-            cores: if config.workers.pin { cores } else { Vec::new() },
+            cores: if config.workers.pin { affinity::cores_for(config.workers.count, cores) } else { Vec::new() },
             idle,
             intake: IntakeConfig {
                 control_depth: config.workers.control_depth,

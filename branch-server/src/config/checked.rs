@@ -74,7 +74,7 @@ pub enum Idle {
 pub struct WorkersConfig {
     /// At least 1.
     pub count: usize,
-    /// Whether workers are pinned to cores.
+    /// Whether workers are pinned to cores, where there are enough.
     pub pin: bool,
     /// What an idle worker does.
     pub idle: Idle,

@@ -47,7 +47,7 @@ pub const KEYS: &[Key] = &[
     text("listen.address", "127.0.0.1:7411", "where clients connect (TLS); port 0 chooses a free one"),
     integer("listen.session_threads", 0, "threads that speak TLS; 0 means half the cores"),
     integer("workers.count", 0, "threads that apply transfers; 0 means half the cores"),
-    flag("workers.pin", false, "pin workers to cores; only where cores are not shared with other processes"),
+    flag("workers.pin", true, "pin workers to cores of their own; without effect on fewer than four cores"),
     text("workers.idle", "park", "what an idle worker does: spin, yield or park"),
     integer("workers.control_depth", 1_024, "operations on accounts that may wait for a worker"),
     integer("workers.interactive_depth", 16_384, "payments and reads that may wait for a worker"),

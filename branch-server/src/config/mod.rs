@@ -16,5 +16,5 @@ pub use checked::{
     BranchConfig, CheckpointConfig, Config, Idle, IdsConfig, JournalConfig, JournalIo, ListenConfig, LogConfig,
     LogFormat, TlsConfig, WorkersConfig,
 };
-pub use keys::{KEYS, Key};
+pub use keys::{Default, KEYS, Key};
 pub use layers::{ConfigError, Layers, Source};
