@@ -84,6 +84,17 @@ pub(crate) fn files_by_age(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files.into_iter().map(|(_, path)| path).collect())
 }
 
+/// How long a disk is left alone before a row.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// Waits for what the row before left to the disk: removing gigabytes makes work for the file system's journal, and
+/// discards where it is mounted so, which flushes would otherwise meet for seconds.
+pub(crate) fn settle() {
+    // Without `sync` the pause alone has to do.
+    let _ = std::process::Command::new("sync").status();
+    std::thread::sleep(SETTLE);
+}
+
 /// Makes the kernel forget what it has read. `false` where that is not permitted.
 pub(crate) fn drop_caches() -> bool {
     let synced = std::process::Command::new("sync").status().is_ok_and(|status| status.success());

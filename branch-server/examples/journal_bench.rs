@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tally_branch_server::journal::{
-    Disk, Journal, JournalOptions, OpenMode, RealDisk, RecoveryTarget, WriteVia, aligned::AlignedBuffer, recover,
+    Disk, Journal, JournalOptions, OpenMode, RealDisk, RecoveryTarget, Unfit, WriteVia, aligned::AlignedBuffer, recover,
 };
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::{Account, Hold, Sums};
@@ -22,10 +22,13 @@ struct Count(u64);
 impl RecoveryTarget for Count {
     fn restart(&mut self) {}
     fn checkpoint(&mut self, _: &tally_branch_server::journal::CheckpointMeta) {}
-    fn account(&mut self, _: Account) {}
+    fn account(&mut self, _: Account) -> Result<(), Unfit> {
+        Ok(())
+    }
     fn hold(&mut self, _: Hold) {}
-    fn record(&mut self, record: &Record) {
+    fn record(&mut self, record: &Record) -> Result<(), Unfit> {
         self.0 += record.lsn.get() & 1;
+        Ok(())
     }
 }
 

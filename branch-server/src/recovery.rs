@@ -5,12 +5,12 @@ use crossbeam::epoch;
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::replay::changes_accounts;
 use tally_ledger::{Account, Hold, RecordEffect, redo_account, redo_credit, redo_debit};
-use tally_protocol::AccountId;
+use tally_protocol::{AccountId, TransferId};
 
 use crate::accounts::Accounts;
 use crate::holds::Holds;
 use crate::ids::IdRecovery;
-use crate::journal::{CheckpointMeta, RecoveryTarget};
+use crate::journal::{CheckpointMeta, RecoveryTarget, Unfit};
 
 /// The state while it is being rebuilt.
 pub struct Rebuilding {
@@ -30,33 +30,36 @@ impl Rebuilding {
         Self { accounts, holds, ids, fresh: Box::new(fresh) }
     }
 
-    fn redo_transfer(&self, record: &Record, transfer: &TransferRecord) {
+    fn redo_transfer(&self, record: &Record, transfer: &TransferRecord) -> Result<(), Unfit> {
         if !changes_accounts(transfer) {
-            return;
+            return Ok(());
         }
-        let find = |id| self.accounts.find(id).expect("an account is opened before it is used");
-        let debit = find(transfer.debit_account_id).lock();
+        let find = |id| self.accounts.find(id).ok_or(Unfit::AccountUnknown(id));
+        let (debit, credit) = (find(transfer.debit_account_id)?, find(transfer.credit_account_id)?);
+        let debit = debit.lock();
         let mut account = debit.load();
         if redo_debit(&mut account, transfer, record.lsn, record.timestamp) {
             debit.publish_sums(&account);
         }
         drop(debit);
-        let credit = find(transfer.credit_account_id).lock();
+        let credit = credit.lock();
         let mut account = credit.load();
         if redo_credit(&mut account, transfer, record.lsn, record.timestamp) {
             credit.publish_sums(&account);
         }
+        Ok(())
     }
 
-    fn put(&self, account: &Account) {
+    fn put(&self, account: &Account) -> Result<(), Unfit> {
         match self.accounts.find(account.id) {
             Some(slot) => slot.lock().publish_all(account),
             None => {
                 let opening = self.accounts.opening();
-                opening.secure().expect("as many accounts fit as were there before");
+                opening.secure().map_err(|_| Unfit::TooManyAccounts(self.accounts.len()))?;
                 opening.open(account);
             }
         }
+        Ok(())
     }
 }
 
@@ -98,37 +101,42 @@ impl RecoveryTarget for Rebuilding {
         }
     }
 
-    fn account(&mut self, account: Account) {
-        self.put(&account);
+    fn account(&mut self, account: Account) -> Result<(), Unfit> {
+        self.put(&account)
     }
 
     fn hold(&mut self, hold: Hold) {
         self.holds.insert_recovered(hold);
     }
 
-    fn record(&mut self, record: &Record) {
+    fn record(&mut self, record: &Record) -> Result<(), Unfit> {
         match &record.body {
             RecordBody::Transfer(transfer) => {
-                self.redo_transfer(record, transfer);
-                self.ids.record(transfer.id, record.lsn);
+                self.redo_transfer(record, transfer)?;
+                self.ids.record(named(transfer.id)?, record.lsn);
             }
-            RecordBody::Expired(transfer) => self.redo_transfer(record, transfer),
+            RecordBody::Expired(transfer) => self.redo_transfer(record, transfer)?,
             RecordBody::Account(_, account) => {
                 let existing = self.accounts.find(account.id).map(|slot| slot.read());
                 if let Some(account) = redo_account(existing.as_ref(), record) {
-                    self.put(&account);
+                    self.put(&account)?;
                 }
             }
-            RecordBody::Cancelled(id) => self.ids.record(*id, record.lsn),
+            RecordBody::Cancelled(id) => self.ids.record(named(*id)?, record.lsn),
         }
         match RecordEffect::of(&record.body, record.lsn, record.timestamp) {
             RecordEffect::HoldOpened(hold) => self.holds.insert_recovered(hold),
             RecordEffect::HoldEnded(id, _) => {
                 self.holds.remove(id);
-                self.ids.ended(id, record.lsn);
+                self.ids.ended(named(id)?, record.lsn);
             }
-            RecordEffect::Reversed(id) => self.ids.ended(id, record.lsn),
+            RecordEffect::Reversed(id) => self.ids.ended(named(id)?, record.lsn),
             RecordEffect::None => {}
         }
+        Ok(())
     }
+}
+
+fn named(id: TransferId) -> Result<TransferId, Unfit> {
+    if id.is_none() { Err(Unfit::NoId) } else { Ok(id) }
 }

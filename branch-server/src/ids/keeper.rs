@@ -177,16 +177,27 @@ impl Keeper {
         let bits = shared.config.filter_bits_per_id;
         let mut writer = RunWriter::create(&self.dir, number, shared.hasher, id_count, bits)?;
         for table in frozen {
-            let before = writer.written_len_bytes();
-            table.for_each_in_order(shared.hasher, |entry| writer.push(entry))?;
-            self.note_written(writer.written_len_bytes() - before);
-            // Falling behind is worse than slowing the journal.
-            if !shared.signal.rotation_wanted() && shared.positions.get().is_some() {
-                let pause = self.next_write.saturating_duration_since(Instant::now());
-                shared.signal.wait(pause, |state| state.stop || shared.signal.rotation_wanted());
-            }
+            table.for_each_in_order(shared.hasher, |entry| {
+                let before = writer.written_len_bytes();
+                writer.push(entry)?;
+                let written = writer.written_len_bytes() - before;
+                if written > 0 {
+                    self.note_written(written);
+                    self.rest();
+                }
+                Ok(())
+            })?;
         }
         writer.finish()
+    }
+
+    /// Waits until the disk may be written to again. Falling behind is worse than slowing the journal.
+    fn rest(&self) {
+        let shared = &self.shared;
+        if !shared.signal.rotation_wanted() && shared.positions.get().is_some() {
+            let pause = self.next_write.saturating_duration_since(Instant::now());
+            shared.signal.wait(pause, |state| state.stop || shared.signal.rotation_wanted());
+        }
     }
 
     /// Lets the shards see `runs` in the place of the frozen tables, whose memory is kept for the next generation.

@@ -13,6 +13,9 @@ use super::error::IdError;
 /// The manifest's name in the index's directory.
 pub(super) const MANIFEST_FILE_NAME: &str = "ids.manifest";
 
+/// Far more than a ledger ever writes, and far from where counting on would overflow.
+const NEXT_RUN_MAX: u64 = 1 << 62;
+
 const TITLE: &str = "tallystick-ids 1";
 
 /// What the manifest says. It is text, so that an operator can read it:
@@ -70,6 +73,9 @@ impl Manifest {
         if runs.iter().any(|&run| run >= next_run) {
             return Err("a run with a number that was not given out");
         }
+        if next_run > NEXT_RUN_MAX {
+            return Err("a number for the next run that cannot have been reached");
+        }
         Ok(Self { seed, covered, next_run, runs })
     }
 
@@ -114,8 +120,10 @@ mod tests {
     }
 
     #[test]
-    fn a_run_from_the_future_is_refused() {
-        let manifest = Manifest { seed: 0, covered: Lsn::ZERO, next_run: 3, runs: vec![3] };
-        assert!(Manifest::from_text(&manifest.to_text()).is_err());
+    fn numbers_that_were_not_given_out_are_refused() {
+        for (next_run, runs) in [(3, vec![3]), (u64::MAX, vec![])] {
+            let manifest = Manifest { seed: 0, covered: Lsn::ZERO, next_run, runs };
+            assert!(Manifest::from_text(&manifest.to_text()).is_err());
+        }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tally_protocol::TransferId;
+
 use super::error::IdError;
 use super::hash::IdHasher;
 use super::run::Run;
@@ -33,6 +35,8 @@ struct Input {
     next_page: u64,
     /// What was read and not yet taken, last first.
     entries: Vec<Entry>,
+    /// The key of the last entry that was read.
+    highest: Option<(u64, TransferId, bool)>,
 }
 
 /// What a step of a merge came to.
@@ -45,7 +49,8 @@ pub(super) enum Step {
 
 impl Merge {
     pub(super) fn new(runs: Vec<Arc<Run>>, writer: RunWriter, hasher: IdHasher) -> Self {
-        let inputs = runs.into_iter().map(|run| Input { run, next_page: 0, entries: Vec::new() }).collect();
+        let inputs =
+            runs.into_iter().map(|run| Input { run, next_page: 0, entries: Vec::new(), highest: None }).collect();
         Self { hasher, inputs, writer }
     }
 
@@ -96,7 +101,13 @@ impl Merge {
 impl Input {
     fn peek(&mut self, hasher: IdHasher) -> Result<Option<&Entry>, IdError> {
         if self.entries.is_empty() && self.next_page < self.run.header.entry_page_count() {
-            self.next_page += self.run.read_entries(self.next_page, hasher, &mut self.entries)?;
+            let first = self.next_page;
+            self.next_page += self.run.read_entries(first, hasher, &mut self.entries)?;
+            let is_behind = self.entries.first().map(Entry::key) >= self.highest;
+            if !is_behind || !self.entries.is_sorted_by_key(Entry::key) {
+                return Err(IdError::PageDamaged { run: self.run.number, page: first + 1, what: "order" });
+            }
+            self.highest = self.entries.last().map(Entry::key);
             self.entries.reverse();
         }
         Ok(self.entries.last())

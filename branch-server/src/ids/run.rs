@@ -62,6 +62,10 @@ impl Run {
         let header = header.filter(|header| header.seed == hasher.seed());
         let header = header.ok_or(IdError::PageDamaged { run: number, page: 0, what: "header" })?;
 
+        let len_bytes = file.metadata().map_err(IdError::io(&path))?.len();
+        if header.entry_count.max(header.filter_block_count) > len_bytes {
+            return Err(IdError::PageDamaged { run: number, page: 0, what: "header" });
+        }
         let entry_pages = header.entry_page_count();
         let index_pages = entry_pages.div_ceil(items_per_page(size_of::<U64>()) as u64);
         let filter_pages = header.filter_block_count.div_ceil(items_per_page(size_of::<RawBlock>()) as u64);

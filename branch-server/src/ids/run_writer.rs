@@ -17,8 +17,8 @@ use super::hash::IdHasher;
 use super::run::Run;
 use super::run_format::{ENTRIES_PER_PAGE, Entry, Header, PAGE_LEN_BYTES, Page, PageKind, RawEntry, items_per_page};
 
-/// Pages to one write: 256 KiB take the disk about 1 ms, which is how long a journal write may wait behind one.
-const PAGES_PER_WRITE: usize = 64;
+/// Pages to one write: 128 KiB take the disk half a millisecond, which is how long a journal write may wait behind one.
+const PAGES_PER_WRITE: usize = 32;
 
 /// A run in the making. Dropping it leaves a file behind that no manifest names.
 pub(super) struct RunWriter {

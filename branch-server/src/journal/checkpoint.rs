@@ -89,6 +89,10 @@ pub fn list_manifests(disk: &dyn Disk, directory: &Path) -> io::Result<Vec<u64>>
     numbers(disk, directory, ".manifest")
 }
 
+/// What one system call writes or reads: it takes the disk about half a millisecond, which is how long a flush may have to
+/// wait behind it.
+const PIECE_LEN_BYTES: usize = 128 << 10;
+
 /// What was written, before it is published.
 pub struct WrittenBlocks {
     number: u64,
@@ -172,8 +176,12 @@ impl BlockWriter<'_> {
         payload.copy_from_slice(&self.payload);
         padding.fill(0);
         self.check = chain(self.check, header.seal(&mut self.block));
-        self.file.write_at(&self.block, self.index * BLOCK_LEN_BYTES as u64)?;
-        self.pace.wait(BLOCK_LEN_BYTES as u64);
+        let mut at = self.index * BLOCK_LEN_BYTES as u64;
+        for piece in self.block.chunks(PIECE_LEN_BYTES) {
+            self.file.write_at(piece, at)?;
+            self.pace.wait(piece.len() as u64);
+            at += piece.len() as u64;
+        }
         self.index += 1;
         self.payload.clear();
         self.count = 0;
@@ -214,11 +222,14 @@ pub fn verify(
     let mut buffer = AlignedBuffer::zeroed(BLOCK_LEN_BYTES);
     let file = disk.open(&blocks_path(directory, written.number), OpenMode::ReadDirect)?;
     for block in 0..written.blocks {
-        let len_bytes = file.read_at(&mut buffer, block * BLOCK_LEN_BYTES as u64)?;
+        let mut len_bytes = 0;
+        for piece in buffer.chunks_mut(PIECE_LEN_BYTES) {
+            len_bytes += file.read_at(piece, block * BLOCK_LEN_BYTES as u64 + len_bytes as u64)?;
+            pace.wait(piece.len() as u64);
+        }
         let (_, _, own) = BlockHeader::open(&buffer[..len_bytes], written.number, block)
             .map_err(|damage| CheckpointError::ReadBack { block, damage })?;
         check = chain(check, own);
-        pace.wait(BLOCK_LEN_BYTES as u64);
     }
     if check != written.blocks_check {
         return Err(CheckpointError::ReadBack { block: written.blocks, damage: CheckpointDamage::Manifest });

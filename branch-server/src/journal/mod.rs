@@ -42,7 +42,7 @@ pub use {
     disk::{Disk, DiskFile, OpenMode},
     reader::ReadError,
     real_disk::RealDisk,
-    recovery::{Recovered, RecoveryError, RecoveryTarget, recover},
+    recovery::{Recovered, RecoveryError, RecoveryTarget, Unfit, recover},
     running::{Journal, JournalOptions, OnDurable, StartError, WriteVia},
 };
 

@@ -13,6 +13,9 @@ use tally_protocol::{Lsn, Timestamp};
 
 use super::group::GROUP_HEADER_LEN_BYTES;
 
+/// No log reaches this position: at a gigabyte a second it would take 146 years. Positions below can be added up.
+pub const POSITION_END: u64 = 1 << 62;
+
 /// The sizes that positions are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {

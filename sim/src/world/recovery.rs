@@ -1,6 +1,6 @@
 //! Between the journal's recovery and the branch's state: where a bug in replay is planted.
 
-use tally_branch_server::journal::{CheckpointMeta, RecoveryTarget};
+use tally_branch_server::journal::{CheckpointMeta, RecoveryTarget, Unfit};
 use tally_branch_server::recovery::Rebuilding;
 use tally_ledger::journal::record::{Record, RecordBody};
 use tally_ledger::{Account, Hold};
@@ -69,17 +69,18 @@ impl RecoveryTarget for Target {
         self.inner.checkpoint(meta);
     }
 
-    fn account(&mut self, account: Account) {
-        self.inner.account(account);
+    fn account(&mut self, account: Account) -> Result<(), Unfit> {
+        self.inner.account(account)
     }
 
     fn hold(&mut self, hold: Hold) {
         self.inner.hold(hold);
     }
 
-    fn record(&mut self, record: &Record) {
-        if let Some(record) = self.filtered(record) {
-            self.inner.record(&record);
+    fn record(&mut self, record: &Record) -> Result<(), Unfit> {
+        match self.filtered(record) {
+            Some(record) => self.inner.record(&record),
+            None => Ok(()),
         }
     }
 }

@@ -74,6 +74,10 @@ fn wrecks(count: u64) -> Vec<Wreck> {
             index.persist_until(journal.durable()).expect("is written");
         }
     }
+    // The thread merges in its own time; by now there is something to merge.
+    while index.stats().merges == 0 {
+        std::thread::yield_now();
+    }
     drop(index);
     Arc::into_inner(wrecks).expect("the index has dropped its hook").into_inner().expect("no test thread panics")
 }

@@ -33,6 +33,7 @@ pub(super) fn newest_checkpoint(
     for &number in list_manifests(disk, directory)?.iter().rev() {
         match load(disk, directory, number, target) {
             Ok(meta) => return Ok(Loaded { meta: Some(meta), damaged }),
+            Err(Unusable::Unfit { at, why }) => return Err(RecoveryError::Unfit { at, why }),
             Err(error) => {
                 tracing::error!(number, %error, "checkpoint cannot be used: trying the one before");
                 damaged += 1;
@@ -60,8 +61,8 @@ fn load(
         let (meta, blocks) = (&meta, blocks_path(directory, number));
         let reader = scope.spawn(move || read_blocks(disk, &blocks, meta, &empty, &full_sender));
         let decoded = decode_blocks(meta, &full, &empty_sender, target);
-        // Tells the reader, should it still be reading.
-        drop(full);
+        // Tells the reader, should it still be reading, or waiting for a buffer.
+        drop((full, empty_sender));
         reader.join().expect("the reading thread does not panic")?;
         decoded
     })?;
@@ -111,7 +112,10 @@ fn decode_blocks(
                     }
                     left -= burst.len();
                     target.prefetch_accounts(&burst);
-                    burst.drain(..).for_each(|account| target.account(account));
+                    for account in burst.drain(..) {
+                        let at = account.lsn;
+                        target.account(account).map_err(|why| Unusable::Unfit { at, why })?;
+                    }
                 }
                 accounts += u64::from(header.count);
             }

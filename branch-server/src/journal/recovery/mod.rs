@@ -13,12 +13,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tally_ledger::journal::checkpoint::CheckpointDamage;
-use tally_ledger::journal::cursor::Geometry;
+use tally_ledger::journal::cursor::{Geometry, POSITION_END};
 use tally_ledger::journal::group::{Chain, Epoch};
 use tally_ledger::journal::record::Record;
 use tally_ledger::journal::recovery::{KnownDurable, Loss};
 use tally_ledger::{Account, Hold};
-use tally_protocol::{Lsn, Timestamp};
+use tally_protocol::{AccountId, Lsn, Timestamp};
 
 use super::checkpoint::CheckpointMeta;
 use super::disk::{Disk, OpenMode};
@@ -36,14 +36,34 @@ pub trait RecoveryTarget {
     /// These follow, each by [`Self::account`]: a chance to let their cache misses overlap.
     fn prefetch_accounts(&self, _accounts: &[Account]) {}
     /// An account of the checkpoint.
-    fn account(&mut self, account: Account);
+    ///
+    /// # Errors
+    /// When the state cannot take it.
+    fn account(&mut self, account: Account) -> Result<(), Unfit>;
     /// An open hold of the checkpoint.
     fn hold(&mut self, hold: Hold);
     /// These follow, each by [`Self::record`].
     fn prefetch_records(&self, _records: &[Record]) {}
     /// A record behind the checkpoint, in order. Some are older than what the checkpoint captured: apply
     /// each side only where `record.lsn` is above the account's.
-    fn record(&mut self, record: &Record);
+    ///
+    /// # Errors
+    /// When the state cannot take it.
+    fn record(&mut self, record: &Record) -> Result<(), Unfit>;
+}
+
+/// Why the state cannot take what a checkpoint or a record with a good checksum says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It names an account that was never opened.
+    #[error("it names account {0}, which was never opened")]
+    AccountUnknown(AccountId),
+    /// The limit was lowered below what is there.
+    #[error("there are more accounts than accounts.max permits, {0}")]
+    TooManyAccounts(u32),
+    /// Id 0 names no transfer.
+    #[error("its transfer has no id")]
+    NoId,
 }
 
 /// What was found at the end of the journal and cut off.
@@ -97,6 +117,17 @@ pub enum RecoveryError {
     /// A group is whole but what it holds is no record: written by another version, or by a defect.
     #[error("the group with a good checksum holds no record at {0}")]
     Record(Lsn),
+    /// The state cannot take what an account of the checkpoint or a record says.
+    #[error("recovery, at {at}: {why}")]
+    Unfit {
+        /// The record's position, or the account's last.
+        at: Lsn,
+        /// Why not.
+        why: Unfit,
+    },
+    /// A file with the name of a segment that no log reaches.
+    #[error("there is a file for journal segment {0}, which no log reaches; remove it")]
+    SegmentNumber(u64),
     /// The journal does not reach back to where replay must begin.
     #[error("replay must begin at {needed}, but the journal begins at {oldest}{}", damaged_text(*.damaged_checkpoints))]
     JournalBegins {
@@ -138,6 +169,9 @@ pub fn recover(
     remove_temporary(disk, directory)?;
     let loaded = load::newest_checkpoint(disk, directory, target)?;
     let segments = list_segments(disk, directory)?;
+    if let Some(&last) = segments.last().filter(|&&last| last >= POSITION_END / segment_len_bytes) {
+        return Err(RecoveryError::SegmentNumber(last));
+    }
     check_lengths(disk, directory, &geometry, &segments, loaded.meta.as_ref())?;
     let oldest = segments.first().map_or(0, |&first| first * segment_len_bytes);
     let from = loaded.meta.as_ref().map_or(0, |meta| meta.replay_from.get());
@@ -201,9 +235,11 @@ fn check_lengths(
     Ok(())
 }
 
-/// What went wrong with a checkpoint, for the log.
+/// What went wrong with a checkpoint: for the log, unless an older one would not help.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
+    #[error("at {at}: {why}")]
+    Unfit { at: Lsn, why: Unfit },
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]

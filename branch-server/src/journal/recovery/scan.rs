@@ -65,7 +65,8 @@ impl Scan<'_> {
             }
             let reader = scope.spawn(move || self.walk(&empty, &full_sender));
             let replayed = apply(&full, &empty_sender, target);
-            drop(full);
+            // Tells the reader, should it still be reading, or waiting for a buffer.
+            drop((full, empty_sender));
             let found = reader.join().expect("the reading thread does not panic");
             Ok((replayed?, found?))
         })
@@ -236,9 +237,12 @@ fn group_at(bytes: &[u8], at: u64) -> Result<(GroupHeader, Chain), Unread> {
     }
 }
 
-fn apply_burst(burst: &mut Vec<Record>, target: &mut dyn RecoveryTarget) {
+fn apply_burst(burst: &mut Vec<Record>, target: &mut dyn RecoveryTarget) -> Result<(), RecoveryError> {
     target.prefetch_records(burst);
-    burst.drain(..).for_each(|record| target.record(&record));
+    for record in burst.drain(..) {
+        target.record(&record).map_err(|why| RecoveryError::Unfit { at: record.lsn, why })?;
+    }
+    Ok(())
 }
 
 fn apply(
@@ -261,10 +265,10 @@ fn apply(
                 at += len_bytes as u64;
                 burst.push(record);
                 if burst.len() == BURST_LEN {
-                    apply_burst(&mut burst, target);
+                    apply_burst(&mut burst, target)?;
                 }
             }
-            apply_burst(&mut burst, target);
+            apply_burst(&mut burst, target)?;
             if !bytes.is_empty() {
                 return Err(RecoveryError::Record(Lsn::new(at)));
             }

@@ -5,6 +5,7 @@ mod crashes;
 mod flushing;
 mod memory_disk;
 mod reading;
+mod refusals;
 mod space;
 
 use std::path::Path;
@@ -20,7 +21,7 @@ use super::blocking::BlockingWriter;
 use super::disk::Disk;
 use super::flusher::{Flusher, Step};
 use super::log::{Log, LogWriter};
-use super::recovery::{Recovered, RecoveryError, RecoveryTarget, recover};
+use super::recovery::{Recovered, RecoveryError, RecoveryTarget, Unfit, recover};
 use super::segment::{SegmentOptions, Segments};
 use super::{CheckpointMeta, JournalStats};
 use crate::bell::Bell;
@@ -47,14 +48,16 @@ impl RecoveryTarget for Collected {
         *self = Self { restarts: self.restarts + 1, ..Self::default() };
     }
     fn checkpoint(&mut self, _: &CheckpointMeta) {}
-    fn account(&mut self, account: Account) {
+    fn account(&mut self, account: Account) -> Result<(), Unfit> {
         self.accounts.push(account);
+        Ok(())
     }
     fn hold(&mut self, hold: Hold) {
         self.holds.push(hold);
     }
-    fn record(&mut self, record: &Record) {
+    fn record(&mut self, record: &Record) -> Result<(), Unfit> {
         self.records.push(record.clone());
+        Ok(())
     }
 }
 
@@ -154,6 +157,10 @@ impl Manual {
             self.written.extend(append(&mut self.writers[index], &[body], 1_000));
         }
         self.flush()
+    }
+
+    fn end(&self) -> u64 {
+        self.log.end().get()
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

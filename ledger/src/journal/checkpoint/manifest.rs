@@ -7,6 +7,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::CheckpointDamage;
+use crate::journal::cursor::POSITION_END;
 use crate::journal::group::{Chain, Epoch};
 
 /// The layout that this code writes.
@@ -136,6 +137,9 @@ impl Manifest {
         }
         let counters =
             raw.counters.get(..raw.counter_count.get() as usize).ok_or(CheckpointDamage::Field("counters"))?;
+        if raw.replay_from.get().max(raw.complete_at.get()).max(raw.durable.get()) >= POSITION_END {
+            return Err(CheckpointDamage::Field("positions"));
+        }
         Ok(Self {
             branch: BranchId::new(raw.branch.get()),
             number: raw.number.get(),
