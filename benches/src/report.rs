@@ -74,6 +74,10 @@ impl RowResult {
         self.cpu_client = Some(usage.cpu_client);
         self.flushes_per_s = usage.flushes_per_s;
         self.detail("checkpoints_finished", f64::from(usage.checkpoints));
+        self.detail("flush_max_us", usage.flush_max_s * 1e6);
+        if usage.flush_max_s > 0.0 {
+            self.note(format!("the bank's longest flush took {:.1} ms", usage.flush_max_s * 1e3));
+        }
         self.detail("resident_max_bytes", usage.resident_max as f64);
         self
     }

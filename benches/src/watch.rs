@@ -15,6 +15,8 @@ pub(crate) struct Usage {
     /// And this process.
     pub(crate) cpu_client: f64,
     pub(crate) flushes_per_s: Option<f64>,
+    /// The longest flush of the bank's journal, in seconds.
+    pub(crate) flush_max_s: f64,
     /// Checkpoints that were finished meanwhile.
     pub(crate) checkpoints: u32,
     /// The bank's memory, lowest and highest, in bytes.
@@ -59,6 +61,9 @@ impl<'a> Watch<'a> {
             self.usage.checkpoints += 1;
         }
         self.last_checkpoint = checkpoint;
+        // Since the last look: the first one's was before the measuring.
+        let flush_max = metrics.get("tally_journal_flush_max_seconds").filter(|_| self.begun.is_some());
+        self.usage.flush_max_s = self.usage.flush_max_s.max(flush_max.unwrap_or(0.0));
         let resident = process::resident_bytes(self.pid).ok()?;
         self.usage.resident_min = self.usage.resident_min.min(resident);
         self.usage.resident_max = self.usage.resident_max.max(resident);

@@ -73,6 +73,7 @@ pub const METRICS: &[Metric] = &[
     counter("tally_journal_records_total", "Records made durable; records / flushes is the group commit"),
     counter("tally_journal_written_bytes_total", "Bytes written, padding included"),
     histogram("tally_journal_flush_seconds", "How long one group took to become durable"),
+    gauge("tally_journal_flush_max_seconds", "The longest of these since the last scrape"),
     gauge("tally_journal_durable_bytes", "The durable position"),
     gauge("tally_journal_checkpoint_bytes", "The position from which a restart would replay"),
     counter("tally_journal_sleeps_total", "Times that the flusher went to sleep for want of work"),

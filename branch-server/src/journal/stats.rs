@@ -17,6 +17,8 @@ pub struct JournalStats {
     pub last_group_len_bytes: AtomicU64,
     /// How long each group took to become durable.
     pub flush_times: Histogram,
+    /// The longest of them since this was last taken, in nanoseconds.
+    pub flush_max_ns: AtomicU64,
     /// Times that the flusher went to sleep for want of work.
     pub sleeps: AtomicU64,
     /// Segments begun that had not been prepared in time.
@@ -36,5 +38,6 @@ impl JournalStats {
         self.written_len_bytes.fetch_add(len_bytes, Ordering::Relaxed);
         self.last_group_len_bytes.store(len_bytes, Ordering::Relaxed);
         self.flush_times.note(nanos, 1);
+        self.flush_max_ns.fetch_max(nanos, Ordering::Relaxed);
     }
 }

@@ -49,6 +49,8 @@ fn journal(page: &mut Page, branch: &Branch) {
     page.put("tally_journal_refused_total", &[("full", "ring")], count(&stats.refused_ring_full));
     page.put("tally_journal_refused_total", &[("full", "disk")], count(&stats.refused_disk_full));
     page.put_histogram("tally_journal_flush_seconds", &[], &stats.flush_times.read());
+    let flush_max_ns = stats.flush_max_ns.swap(0, Ordering::Relaxed);
+    page.put("tally_journal_flush_max_seconds", &[], flush_max_ns as f64 / 1e9);
 }
 
 pub(super) fn sessions(page: &mut Page, stats: &SessionStats) {
