@@ -9,7 +9,7 @@ use tally_branch_server::journal::checkpoint;
 use tally_branch_server::journal::flusher::{Flusher, Step};
 use tally_branch_server::journal::segment::{SegmentOptions, Segments, segment_path};
 use tally_branch_server::journal::{
-    CheckpointMeta, Disk, JournalStats, Log, LogWriter, Recovered, RecoveryTarget, recover,
+    CheckpointMeta, Disk, JournalStats, Log, LogWriter, Recovered, RecoveryTarget, Unfit, recover,
 };
 use tally_ledger::journal::cursor::Geometry;
 use tally_ledger::journal::record::{AccountChange, Record, RecordBody, TransferRecord};
@@ -259,7 +259,11 @@ struct Nothing;
 impl RecoveryTarget for Nothing {
     fn restart(&mut self) {}
     fn checkpoint(&mut self, _: &CheckpointMeta) {}
-    fn account(&mut self, _: Account) {}
+    fn account(&mut self, _: Account) -> Result<(), Unfit> {
+        Ok(())
+    }
     fn hold(&mut self, _: Hold) {}
-    fn record(&mut self, _: &Record) {}
+    fn record(&mut self, _: &Record) -> Result<(), Unfit> {
+        Ok(())
+    }
 }
