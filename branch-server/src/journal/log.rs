@@ -51,7 +51,17 @@ pub struct Log {
     /// bytes below, loaded with Acquire by a writer that is about to reuse them.
     released: CachePadded<AtomicU64>,
     writable: AtomicBool,
+    refused: Refused,
     bell: Bell,
+}
+
+/// How often there was no room for a writer, by what was full. For the metrics: nothing depends on them.
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// The ring: the disk is behind.
+    pub ring: std::sync::atomic::AtomicU64,
+    /// The disk.
+    pub disk: std::sync::atomic::AtomicU64,
 }
 
 #[derive(Debug)]
@@ -79,8 +89,14 @@ impl Log {
             fillings: (0..writers).map(|_| CachePadded::new(AtomicU64::new(FILLED))).collect(),
             released: CachePadded::new(AtomicU64::new(start.get())),
             writable: AtomicBool::new(true),
+            refused: Refused::default(),
             bell,
         }
+    }
+
+    /// How often there was no room.
+    pub fn refused(&self) -> &Refused {
+        &self.refused
     }
 
     /// The sizes it is made of.
@@ -267,12 +283,17 @@ impl LogWriter {
     /// reserved stays secured.
     pub fn secure(&mut self, len_bytes: u64) -> Result<(), LogFull> {
         if !self.log.writable() {
+            self.log.refused.disk.fetch_add(1, Ordering::Relaxed);
             return Err(LogFull::Disk);
         }
         if self.secured_len_bytes < len_bytes {
             let need = len_bytes - self.secured_len_bytes;
             let chunk = SECURE_LEN_BYTES.min(self.log.geometry.segment_len_bytes / 64);
-            self.secured_len_bytes += self.log.secure(need, need.max(chunk)).ok_or(LogFull::Ring)?;
+            let Some(granted) = self.log.secure(need, need.max(chunk)) else {
+                self.log.refused.ring.fetch_add(1, Ordering::Relaxed);
+                return Err(LogFull::Ring);
+            };
+            self.secured_len_bytes += granted;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use super::blocking::BlockingWriter;
 use super::checkpoint::{self, CheckpointError, CheckpointMeta, CheckpointRequest};
 use super::disk::Disk;
 use super::flusher::{Flusher, GroupWriter, Step};
-use super::log::{Log, LogWriter};
+use super::log::{Log, LogWriter, Refused};
 use super::published::Published;
 use super::reader::{ReadError, Reader};
 use super::recovery::Recovered;
@@ -317,6 +317,11 @@ impl Journal {
     /// Counters.
     pub fn stats(&self) -> &JournalStats {
         &self.stats
+    }
+
+    /// How often there was no room for a record.
+    pub fn refused(&self) -> &Refused {
+        self.log.refused()
     }
 
     /// Whether there is disk space for writes.

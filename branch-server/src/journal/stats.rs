@@ -25,10 +25,6 @@ pub struct JournalStats {
     pub segments_unprepared: AtomicU64,
     /// Segments begun.
     pub segments: AtomicU64,
-    /// `secure` answered that the ring is full.
-    pub refused_ring_full: AtomicU64,
-    /// `secure` answered that the disk is full.
-    pub refused_disk_full: AtomicU64,
 }
 
 impl JournalStats {

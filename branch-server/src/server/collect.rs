@@ -46,8 +46,9 @@ fn journal(page: &mut Page, branch: &Branch) {
     page.put("tally_journal_sleeps_total", &[], count(&stats.sleeps));
     page.put("tally_journal_segments_total", &[], count(&stats.segments));
     page.put("tally_journal_segments_unprepared_total", &[], count(&stats.segments_unprepared));
-    page.put("tally_journal_refused_total", &[("full", "ring")], count(&stats.refused_ring_full));
-    page.put("tally_journal_refused_total", &[("full", "disk")], count(&stats.refused_disk_full));
+    let refused = branch.journal().refused();
+    page.put("tally_journal_refused_total", &[("full", "ring")], count(&refused.ring));
+    page.put("tally_journal_refused_total", &[("full", "disk")], count(&refused.disk));
     page.put_histogram("tally_journal_flush_seconds", &[], &stats.flush_times.read());
     let flush_max_ns = stats.flush_max_ns.swap(0, Ordering::Relaxed);
     page.put("tally_journal_flush_max_seconds", &[], flush_max_ns as f64 / 1e9);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::journal::log::LogFull;
+use crate::sync::Ordering;
 
 #[test]
 fn a_full_ring_is_told_before_and_never_at_the_reservation() {
@@ -59,6 +60,7 @@ fn a_full_disk_stops_promises_but_not_what_was_promised() {
     writer.secure(184).expect("there is space");
     journal.log.set_writable(false);
     assert_eq!(writer.secure(184), Err(LogFull::Disk));
+    assert_eq!(journal.log.refused().disk.load(Ordering::Relaxed), 1);
     let place = writer.reserve(184, 1, Timestamp::from_nanos(0));
     let (lsn, timestamp) = (place.lsn(), place.timestamp());
     let record = Record { lsn, timestamp, actor: CustomerId::BANK, body: body(1, false) };
