@@ -261,7 +261,7 @@ impl Sample {
             flushes: get(&stats.flushes),
             segments: get(&stats.segments),
             unprepared: get(&stats.segments_unprepared),
-            ring_full: get(&stats.refused_ring_full),
+            ring_full: get(&journal.refused().ring),
             cpu: flusher_cpu_seconds(),
         }
     }
