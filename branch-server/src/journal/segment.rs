@@ -26,6 +26,9 @@ const ZERO_LEN_BYTES: usize = 64 << 10;
 /// With fewer than this many ready, the next one is handed over as it is, zeros or not: writing to it costs a
 /// metadata commit now and then, but a flusher that has to make its own segment stands still for 100 ms.
 const READY_LEN_MIN: usize = 2;
+/// After zeros were overtaken by the need for segments, this long none are written: they would be overtaken again, and
+/// take from the disk what the journal lacks.
+const PRESSED: Duration = Duration::from_secs(2);
 /// How often free space is looked at.
 const SPACE_INTERVAL: Duration = Duration::from_millis(250);
 const TEMPORARY_SUFFIX: &str = ".tmp";
@@ -84,6 +87,8 @@ struct State {
     next: u64,
     /// Retired files that may become new segments, the oldest last: they go in order.
     retired: Vec<PathBuf>,
+    /// Until then only as many as must be ready are prepared.
+    pressed_until: Option<Instant>,
     stopping: bool,
 }
 
@@ -105,7 +110,7 @@ impl Segments {
         for number in current + 1..next {
             ready.push_back((number, disk.open(&segment_path(directory, number), OpenMode::WriteDurable)?));
         }
-        let state = State { ready, next, retired: Vec::new(), stopping: false };
+        let state = State { ready, next, retired: Vec::new(), pressed_until: None, stopping: false };
         Ok(Self {
             disk,
             directory: directory.to_owned(),
@@ -177,13 +182,13 @@ impl Segments {
                 if state.stopping {
                     return;
                 }
-                if state.ready.len() >= self.options.ahead && state.retired.is_empty() {
+                if !self.wants_more(&state) && state.retired.is_empty() {
                     self.changed.wait_for(&mut state, SPACE_INTERVAL);
                 }
                 if state.stopping {
                     return;
                 }
-                (state.ready.len() < self.options.ahead, state.retired.pop())
+                (self.wants_more(&state), state.retired.pop())
             };
             match self.tend(log, wanted, retired) {
                 Ok(()) => failing = false,
@@ -197,6 +202,11 @@ impl Segments {
                 }
             }
         }
+    }
+
+    fn wants_more(&self, state: &State) -> bool {
+        let is_pressed = state.pressed_until.is_some_and(|until| Instant::now() < until);
+        state.ready.len() < if is_pressed { READY_LEN_MIN.min(self.options.ahead) } else { self.options.ahead }
     }
 
     fn tend(&self, log: &Log, wanted: bool, retired: Option<PathBuf>) -> io::Result<()> {
@@ -237,9 +247,14 @@ impl Segments {
         let zeros = AlignedBuffer::zeroed(ZERO_LEN_BYTES.min(self.geometry.segment_len_bytes as usize));
         let begun = Instant::now();
         for offset in (0..self.geometry.segment_len_bytes).step_by(zeros.len()) {
-            if self.state.lock().ready.len() < READY_LEN_MIN {
+            let mut state = self.state.lock();
+            if state.ready.len() < READY_LEN_MIN {
+                if offset > 0 {
+                    state.pressed_until = Some(Instant::now() + PRESSED);
+                }
                 break;
             }
+            drop(state);
             file.write_at(&zeros, offset)?;
             let due = Duration::from_nanos(
                 (u128::from(offset) * 1_000_000_000 / u128::from(self.options.zero_bytes_per_second_max.max(1))) as u64,

@@ -52,7 +52,10 @@ fn wrecks(count: u64) -> Vec<Wreck> {
     let index = IdIndex::open_dir(watched, small()).expect("opens");
     let index = index.finish(Arc::clone(&journal) as Arc<dyn LogPositions>);
     let mut dice = Dice(count);
-    for n in 1..=count {
+    let mut n = 0;
+    // A thread that gets little time writes fewer and larger runs: go on until there was something to merge.
+    while n < count || index.stats().merges == 0 {
+        n += 1;
         let id = TransferId::new(n.into());
         while reserve(&index, id) != Reserve::New {
             journal.flush();
@@ -68,15 +71,11 @@ fn wrecks(count: u64) -> Vec<Wreck> {
         if dice.below(20) == 0 {
             journal.flush();
         }
-        if dice.below(100) == 0 {
+        if dice.below(if n < count { 100 } else { 10 }) == 0 {
             // Lets the thread catch up, and sometimes an all but empty generation.
             journal.flush();
             index.persist_until(journal.durable()).expect("is written");
         }
-    }
-    // The thread merges in its own time; by now there is something to merge.
-    while index.stats().merges == 0 {
-        std::thread::yield_now();
     }
     drop(index);
     Arc::into_inner(wrecks).expect("the index has dropped its hook").into_inner().expect("no test thread panics")
