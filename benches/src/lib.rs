@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 use tally_client::cli::{parse_count, parse_duration};
 
@@ -43,7 +44,7 @@ pub struct BenchArgs {
     /// How long each row is measured, instead of its own default
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub seconds: Option<Duration>,
-    /// Where the banks' data folders are made: a folder on the disk that is to be measured
+    /// Where the banks' data folders are made: a folder on the disk that is to be measured, made if it is not there
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
     /// Transfers that old_ids puts in before it measures
@@ -69,6 +70,7 @@ pub struct BenchArgs {
 /// Blocks, and makes runtimes of its own: not to be called inside one.
 pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let rows = rows::select(&args.rows)?;
+    std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make {}", args.dir.display()))?;
     let machine = machine::describe(&args.dir)?;
     eprintln!("{machine}");
     let context = rows::Context::new(args)?;

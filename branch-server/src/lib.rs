@@ -7,6 +7,9 @@
 //!   '-- tls <-- session <-- replies <-- durable up to LSN -- journal <== record =='
 //! ```
 
+// In a model only parts of it are used.
+#![cfg_attr(feature = "loom", allow(dead_code))]
+
 pub mod accounts;
 pub mod bell;
 pub mod histogram;

@@ -2,8 +2,8 @@
 //! the accounts' sequence locks and the order of their locks.
 #![cfg(feature = "loom")]
 
-use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use loom::sync::{Arc, Notify};
 use loom::thread;
 use tally_branch_server::accounts::{Slot, lock_both};
 use tally_branch_server::bell::Bell;
@@ -19,16 +19,18 @@ fn model(preemption_bound: usize, body: impl Fn() + Sync + Send + 'static) {
     builder.check(body);
 }
 
-/// A bell for the calling thread.
-fn own_bell() -> Bell {
-    let sleeper = thread::current();
-    Bell::new(move || sleeper.unpark())
+/// A bell, and what its sleeper waits on. Not loom's `park`: an `unpark` that meets its thread waiting for a mutex is
+/// lost there, which the standard library's never is.
+fn own_bell() -> (Bell, Arc<Notify>) {
+    let notify = Arc::new(Notify::new());
+    let sleeper = notify.clone();
+    (Bell::new(move || sleeper.notify()), notify)
 }
 
 #[test]
 fn no_ring_is_lost() {
     model(3, || {
-        let bell = own_bell();
+        let (bell, sleep) = own_bell();
         let work = Arc::new(AtomicBool::new(false));
         let ringer = {
             let (bell, work) = (bell.clone(), work.clone());
@@ -43,7 +45,7 @@ fn no_ring_is_lost() {
             if work.load(Ordering::Relaxed) {
                 break;
             }
-            thread::park();
+            sleep.wait();
         }
         bell.awake();
         ringer.join().expect("no panic");
@@ -59,7 +61,7 @@ fn reply(request_id: u64) -> Reply {
 #[test]
 fn a_reply_leaves_when_durable_and_never_before() {
     model(3, || {
-        let bell = own_bell();
+        let (bell, sleep) = own_bell();
         let (mut senders, mut receivers) = replies::channels(1, std::slice::from_ref(&bell));
         let (mut sender, mut receiver) = (senders.remove(0), receivers.remove(0));
         let durable = Arc::new(AtomicU64::new(0));
@@ -88,7 +90,7 @@ fn a_reply_leaves_when_durable_and_never_before() {
                 left.push(reply.request_id);
             });
             if left.is_empty() {
-                thread::park();
+                sleep.wait();
             }
         }
         bell.awake();
