@@ -84,15 +84,25 @@ pub(crate) fn files_by_age(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files.into_iter().map(|(_, path)| path).collect())
 }
 
-/// How long a disk is left alone before a row.
-const SETTLE: Duration = Duration::from_secs(3);
+/// A disk is calm when none of this many flushes in a row, a second's worth,
+const CALM_FLUSHES: usize = 8_000;
+/// took longer.
+const CALM_MAX_US: f64 = 5_000.0;
+/// A disk that is not calm after so many tries is measured as it is.
+const CALM_TRIES: usize = 20;
 
 /// Waits for what the row before left to the disk: removing gigabytes makes work for the file system's journal, and
 /// discards where it is mounted so, which flushes would otherwise meet for seconds.
-pub(crate) fn settle() {
-    // Without `sync` the pause alone has to do.
+pub(crate) fn settle(folder: &Path) -> io::Result<()> {
+    // Without `sync` the probes alone have to do.
     let _ = std::process::Command::new("sync").status();
-    std::thread::sleep(SETTLE);
+    for _ in 0..CALM_TRIES {
+        if flush_latency(folder, CALM_FLUSHES)?.max_us < CALM_MAX_US {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Ok(())
 }
 
 /// Makes the kernel forget what it has read. `false` where that is not permitted.

@@ -150,7 +150,7 @@ impl<'a> Context<'a> {
     /// A bank for row `name`, not started.
     pub(crate) fn bank(&self, name: &str) -> anyhow::Result<Bank> {
         if !self.args.smoke {
-            disk::settle();
+            disk::settle(&self.args.dir)?;
         }
         let dir = self.args.dir.join(format!("bench-{name}-{}", std::process::id()));
         Bank::new(&self.program, dir, self.args.keep)

@@ -29,6 +29,8 @@ use crate::sync::Ordering;
 
 /// How long to wait after the disk refused (it may be full) before trying again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What a late wake-up may make good of, so that pauses of a millisecond do not add up to a lower rate than the configured.
+const CATCH_UP: Duration = Duration::from_millis(8);
 /// How often the durable position is looked at; a flush takes about as long.
 const DURABLE_POLL: Duration = Duration::from_micros(500);
 
@@ -319,7 +321,8 @@ impl Keeper {
     fn note_written(&mut self, len_bytes: u64) {
         self.shared.counters.written_len_bytes.fetch_add(len_bytes, Ordering::Relaxed);
         let takes = Duration::from_secs_f64(len_bytes as f64 / self.shared.config.write_bytes_per_second as f64);
-        self.next_write = self.next_write.max(Instant::now()) + takes;
+        let now = Instant::now();
+        self.next_write = self.next_write.max(now.checked_sub(CATCH_UP).unwrap_or(now)) + takes;
     }
 
     /// Numbers rise in the order in which runs are begun; a look-up relies on it to tell what came after it.
