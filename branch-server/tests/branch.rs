@@ -365,3 +365,35 @@ fn many_senders_lose_no_cent() {
     assert_eq!((1..=20).map(|local| bank.balance(local)).collect::<Vec<_>>(), balances);
     bank.branch.stop();
 }
+
+/// The reversal makes each copy ask the disk, so that one copy is looked up while the worker applies another: what is
+/// known of the chain at that moment is a part of it.
+#[test]
+fn a_chain_that_is_sent_again_while_it_is_under_way_is_answered_as_the_first() {
+    const COPIES: usize = 4;
+    const LINKS: u128 = 60;
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut bank = Bank::start(dir.path());
+    bank.open(1..=2);
+    bank.transfer(transfer(1, TransferKind::Deposit, 0, 1, 1 << 40)).expect("a deposit");
+    for round in 1..=150 {
+        let base = round * 1_000;
+        bank.transfer(transfer(base, TransferKind::Transfer, 1, 2, 5)).expect("funds are there");
+        let mut chain = vec![refer(base + 1, TransferKind::Reverse, base, 0)];
+        chain.extend((2..=LINKS).map(|link| transfer(base + link, TransferKind::Transfer, 1, 2, 1)));
+        let last = chain.len() - 1;
+        chain[..last].iter_mut().for_each(|link| link.flags = message::transfer_flags::LINKED.into());
+        let bytes = Bytes::copy_from_slice(chain.as_bytes());
+        (0..COPIES).for_each(|_| drop(bank.send(TELLER, Op::Chain(bytes.clone()))));
+        let mut replies = Vec::new();
+        let started = Instant::now();
+        while replies.len() < COPIES {
+            assert!(started.elapsed() < Duration::from_secs(20), "{} replies", replies.len());
+            bank.receiver.poll_ready(bank.branch.durable(), |reply| replies.push(reply));
+        }
+        for reply in replies {
+            let items = items(reply.body);
+            assert!(items.iter().all(|item| item.refusal.get() == 0), "round {round}: {items:?}");
+        }
+    }
+}

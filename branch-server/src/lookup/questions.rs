@@ -1,5 +1,7 @@
 //! One question, answered: the same function for the look-up threads and the simulator.
 
+use std::time::Duration;
+
 use tally_ledger::cancel_id;
 use tally_ledger::journal::record::{Record, RecordBody};
 use tally_ledger::wire::item_result;
@@ -11,7 +13,13 @@ use super::answer;
 use super::resolve::{RecordReader, ResolveError, Resolver};
 use super::{Asker, Looked, Question, Returned};
 use crate::engine::Engine;
+use crate::ids::Recent;
 use crate::replies::ReplyBody;
+
+/// Looks at a chain that is under way before it is taken for one that is known in part for ever, with
+const UNDER_WAY_TRIES: usize = 500;
+/// between two: a worker that lost its core in the middle has it again after a few milliseconds.
+const UNDER_WAY_PAUSE: Duration = Duration::from_micros(100);
 
 /// What a question led to.
 #[derive(Debug)]
@@ -102,16 +110,36 @@ impl<R: RecordReader> Reading<'_, R> {
         Answer::Reply(asker, ReplyBody::Item(MessageType::CancelIdReply, item))
     }
 
-    /// Whether any of the transfers' ids is known; if none is, what they refer to.
-    fn look_up(&self, transfers: &[message::Transfer]) -> Result<Found, ResolveError> {
-        let resolver = &self.resolver;
+    fn look_up_ids(&self, transfers: &[message::Transfer]) -> Result<(Looked, Vec<Option<Record>>), ResolveError> {
         let mut looked = Looked::default();
         let mut records = Vec::with_capacity(transfers.len());
         for transfer in transfers {
             let id = TransferId::new(transfer.id.get());
-            let known = resolver.known(id)?;
+            let known = self.resolver.known(id)?;
             looked.absent.push((id, known.looked_up));
             records.push(known.record);
+        }
+        Ok((looked, records))
+    }
+
+    /// Whether any of the transfers' ids is known; if none is, what they refer to.
+    fn look_up(&self, transfers: &[message::Transfer]) -> Result<Found, ResolveError> {
+        let resolver = &self.resolver;
+        let (mut looked, mut records) = self.look_up_ids(transfers)?;
+        // A chain's ids become known one after the other: where only some are, the same chain may be under way this
+        // moment, sent twice. Its other ids are in flight then, and about to be known.
+        let mut tries_left = UNDER_WAY_TRIES;
+        while records.iter().any(Option::is_some) && records.iter().any(Option::is_none) && tries_left > 0 {
+            let id_of = |transfer: &message::Transfer| TransferId::new(transfer.id.get());
+            let was_under_way =
+                transfers.iter().any(|transfer| self.engine.ids.facts_recent(id_of(transfer)) == Recent::InFlight);
+            let known_before = records.iter().flatten().count();
+            (looked, records) = self.look_up_ids(transfers)?;
+            if !was_under_way && records.iter().flatten().count() == known_before {
+                break;
+            }
+            tries_left -= 1;
+            std::thread::sleep(UNDER_WAY_PAUSE);
         }
         if records.iter().any(Option::is_some) {
             return Ok(Found::Known(records));

@@ -129,7 +129,9 @@ impl ModelAccount {
 
     /// What may be debited until debits exceed posted credits by `overdraft`.
     pub(super) fn room_to_debit(&self, overdraft: u64) -> u128 {
-        (u128::from(self.sums.credits_posted) + u128::from(overdraft)).saturating_sub(self.sums.debits())
+        // Debits have to fit in 64 bits: room beyond is none.
+        let room = u128::from(self.sums.credits_posted) + u128::from(overdraft);
+        room.min(u64::MAX.into()).saturating_sub(self.sums.debits())
     }
 
     /// What may be credited until credits reach posted debits.
