@@ -101,7 +101,12 @@ impl Audit {
         if said.is_repeat {
             self.counts.repeats += 1;
             let right = self.repeat(&ask);
-            hold!(AnswersMatchModel, right.is_ok(), "request {number} repeats {id}, but {right:?} was expected");
+            let used = self.model.used(id);
+            hold!(
+                AnswersMatchModel,
+                right.is_ok(),
+                "request {number} repeats {id} of {used:?} by {ask:?}, but {right:?} was expected"
+            );
         } else {
             hold!(OneEffect, ask == first, "request {number} was answered for {first:?}, it asked {ask:?}");
             self.one_effect.check_answer(id, lsn, number)?;
