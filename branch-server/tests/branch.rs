@@ -384,7 +384,9 @@ fn a_chain_that_is_sent_again_while_it_is_under_way_is_answered_as_the_first() {
         let last = chain.len() - 1;
         chain[..last].iter_mut().for_each(|link| link.flags = message::transfer_flags::LINKED.into());
         let bytes = Bytes::copy_from_slice(chain.as_bytes());
-        (0..COPIES).for_each(|_| drop(bank.send(TELLER, Op::Chain(bytes.clone()))));
+        for _ in 0..COPIES {
+            bank.send(TELLER, Op::Chain(bytes.clone()));
+        }
         let mut replies = Vec::new();
         let started = Instant::now();
         while replies.len() < COPIES {
