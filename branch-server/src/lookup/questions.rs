@@ -1,7 +1,5 @@
 //! One question, answered: the same function for the look-up threads and the simulator.
 
-use std::time::Duration;
-
 use tally_ledger::cancel_id;
 use tally_ledger::journal::record::{Record, RecordBody};
 use tally_ledger::wire::item_result;
@@ -15,11 +13,6 @@ use super::{Asker, Looked, Question, Returned};
 use crate::engine::Engine;
 use crate::ids::Recent;
 use crate::replies::ReplyBody;
-
-/// Looks at a chain that is under way before it is taken for one that is known in part for ever, with
-const UNDER_WAY_TRIES: usize = 500;
-/// between two: a worker that lost its core in the middle has it again after a few milliseconds.
-const UNDER_WAY_PAUSE: Duration = Duration::from_micros(100);
 
 /// What a question led to.
 #[derive(Debug)]
@@ -110,6 +103,17 @@ impl<R: RecordReader> Reading<'_, R> {
         Answer::Reply(asker, ReplyBody::Item(MessageType::CancelIdReply, item))
     }
 
+    /// Whether more of a chain is known by now than `records`, or about to be. Its ids become known one after the
+    /// other: where only some are, the same chain may have been sent twice, and be applied at this moment.
+    fn is_under_way(&self, transfers: &[message::Transfer], records: &[Option<Record>]) -> Result<bool, ResolveError> {
+        let is_in_flight = |transfer: &message::Transfer| {
+            self.engine.ids.facts_recent(TransferId::new(transfer.id.get())) == Recent::InFlight
+        };
+        // In this order: what was in flight before and is not any more is known at the second look.
+        Ok(transfers.iter().any(is_in_flight)
+            || self.look_up_ids(transfers)?.1.iter().flatten().count() > records.iter().flatten().count())
+    }
+
     fn look_up_ids(&self, transfers: &[message::Transfer]) -> Result<(Looked, Vec<Option<Record>>), ResolveError> {
         let mut looked = Looked::default();
         let mut records = Vec::with_capacity(transfers.len());
@@ -125,21 +129,13 @@ impl<R: RecordReader> Reading<'_, R> {
     /// Whether any of the transfers' ids is known; if none is, what they refer to.
     fn look_up(&self, transfers: &[message::Transfer]) -> Result<Found, ResolveError> {
         let resolver = &self.resolver;
-        let (mut looked, mut records) = self.look_up_ids(transfers)?;
-        // A chain's ids become known one after the other: where only some are, the same chain may be under way this
-        // moment, sent twice. Its other ids are in flight then, and about to be known.
-        let mut tries_left = UNDER_WAY_TRIES;
-        while records.iter().any(Option::is_some) && records.iter().any(Option::is_none) && tries_left > 0 {
-            let id_of = |transfer: &message::Transfer| TransferId::new(transfer.id.get());
-            let was_under_way =
-                transfers.iter().any(|transfer| self.engine.ids.facts_recent(id_of(transfer)) == Recent::InFlight);
-            let known_before = records.iter().flatten().count();
-            (looked, records) = self.look_up_ids(transfers)?;
-            if !was_under_way && records.iter().flatten().count() == known_before {
-                break;
-            }
-            tries_left -= 1;
-            std::thread::sleep(UNDER_WAY_PAUSE);
+        let (mut looked, records) = self.look_up_ids(transfers)?;
+        if records.iter().any(Option::is_some)
+            && records.iter().any(Option::is_none)
+            && self.is_under_way(transfers, &records)?
+        {
+            // Nothing is said of any id: the worker asks again, behind what it has in hand.
+            return Ok(Found::New(Looked::default()));
         }
         if records.iter().any(Option::is_some) {
             return Ok(Found::Known(records));
