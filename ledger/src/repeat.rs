@@ -42,8 +42,8 @@ pub fn cancel_id(known: Option<&RecordBody>) -> Result<bool, Refusal> {
 /// Compares a transfer with the record under its id.
 ///
 /// `WANT_BALANCES` is not compared: it asks for a longer reply. `LINKED` is: it makes the transfer's fate
-/// hang on its neighbours. What a settle, void or reversal leaves out was taken from its reference, so
-/// leaving it out again, or writing it out, says the same.
+/// hang on its neighbours. What a settle, void or reversal that was done leaves out was taken from its reference,
+/// so leaving it out again, or writing it out, says the same.
 ///
 /// # Errors
 /// The first difference, in the order of [`Refusal`]: flags, kind, reference, time-out, debit account,
@@ -69,21 +69,17 @@ pub fn same_content(transfer: &Transfer, record: &TransferRecord) -> Result<(), 
 
 fn same_account(asked: AccountId, record: &TransferRecord, bit: u8) -> bool {
     let recorded = if bit == GIVEN_DEBIT { record.debit_account_id } else { record.credit_account_id };
-    if takes_reference(record.kind) {
-        return same_or_left_out(asked, recorded, record, bit);
-    }
-    // A deposit or withdrawal leaves the till's side out, always.
-    asked == as_written(record, bit, recorded, AccountId::NONE)
+    same_or_left_out(asked, recorded, record, bit)
 }
 
-/// Whether `asked` is what took effect, or was left out where it may be. A refusal may have come before the
-/// reference was known: then only what was written the first time counts.
-fn same_or_left_out<T: Default + PartialEq>(asked: T, recorded: T, record: &TransferRecord, bit: u8) -> bool {
-    if asked == T::default() && takes_reference(record.kind) {
-        let was_left_out = record.given & bit == 0;
-        return was_left_out || record.refusal.is_none();
+/// Whether `asked` is what was written the first time. Where a settle, void or reversal was done, leaving out what
+/// took effect and writing it out are the same; a refusal took no effect, and its reference may have been unknown
+/// or undone with its chain.
+fn same_or_left_out<T: Default + PartialEq + Copy>(asked: T, recorded: T, record: &TransferRecord, bit: u8) -> bool {
+    if takes_reference(record.kind) && record.refusal.is_none() {
+        return asked == recorded || asked == T::default();
     }
-    asked == recorded
+    asked == as_written(record, bit, recorded, T::default())
 }
 
 fn same_amount(transfer: &Transfer, record: &TransferRecord) -> bool {

@@ -55,8 +55,9 @@ impl Sides {
             return false;
         }
         match (now, first) {
-            _ if !self.refers => true,
-            (0, _) => !self.was_done,
+            // A refusal took no effect: what was written is all that there is to compare.
+            _ if !self.refers || !self.was_done => true,
+            (0, _) => false,
             (_, 0) => now != effective,
             (_, _) => true,
         }
