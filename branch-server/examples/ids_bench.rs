@@ -83,7 +83,7 @@ fn use_ids(index: &IdIndex, journal: &Journal, count: u64) {
     for batch in 0..count / BATCH_LEN {
         let ids = batch * BATCH_LEN..(batch + 1) * BATCH_LEN;
         let began = Instant::now();
-        ids.clone().for_each(|n| index.prefetch(id(n)));
+        ids.clone().for_each(|n| index.prefetch(id(n), None));
         for n in ids {
             retried += u64::from(!use_id(index, n));
             journal.0.store(lsn(n + 1).get(), Ordering::Release);
@@ -162,7 +162,7 @@ fn check_new(index: &IdIndex, count: u64, prefetched: bool) {
         let ids = (batch * BATCH_LEN..(batch + 1) * BATCH_LEN).map(|n| id(2 * count + n));
         let began = Instant::now();
         if prefetched {
-            ids.clone().for_each(|id| index.prefetch(id));
+            ids.clone().for_each(|id| index.prefetch(id, None));
         }
         for id in ids {
             match index.reserve(id) {

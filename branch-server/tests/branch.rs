@@ -245,15 +245,26 @@ fn a_batch_is_worked_in_order_with_its_chains_and_old_ids() {
     let mut bank = Bank::start(dir.path());
     bank.open(1..=10);
     // Enough ids that several generations go to disk.
-    for round in 0..4u128 {
-        let batch: Vec<_> =
-            (0..1_000u128).map(|n| transfer(1 + round * 1_000 + n, TransferKind::Deposit, 0, 1 + n % 10, 1)).collect();
-        let results = items(bank.ask(Op::Batch(Bytes::copy_from_slice(batch.as_bytes()))));
+    let deposits = |round: u128| {
+        let deposit = |n: u128| transfer(1 + round * 1_000 + n, TransferKind::Deposit, 0, 1 + n % 10, 1);
+        let batch: Vec<_> = (0..1_000).map(deposit).collect();
+        Op::Batch(Bytes::copy_from_slice(batch.as_bytes()))
+    };
+    for round in 0..4 {
+        let results = items(bank.ask(deposits(round)));
         assert_eq!(results.len(), 1_000);
-        assert!(results.iter().all(|item| item.refusal.get() == 0));
+        assert!(results.iter().all(|item| item.refusal.get() == 0 && item.flags.get() == 0));
     }
     assert_eq!(bank.balance(1), 400);
     std::thread::sleep(Duration::from_millis(600));
+    // All of it again, from disk and from memory: answered, and not done twice.
+    for round in 0..4 {
+        let results = items(bank.ask(deposits(round)));
+        assert_eq!(results.len(), 1_000);
+        let is_repeat = |item: &ItemResult| item.refusal.get() == 0 && item.flags.get() == message::RESULT_REPEATED;
+        assert!(results.iter().all(is_repeat), "round {round}");
+    }
+    assert_eq!(bank.balance(1), 400);
     let linked = |mut transfer: message::Transfer| {
         transfer.flags = message::transfer_flags::LINKED.into();
         transfer

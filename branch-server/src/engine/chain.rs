@@ -170,7 +170,7 @@ impl Engine {
     ) -> Result<Claims<'_>, ChainStep> {
         let mut claims = Claims { engine: self, ids: Vec::new(), absent: Vec::new(), hold_rooms: 0 };
         for transfer in transfers {
-            let looked_up = looked.and_then(|looked| looked.absent(transfer.id));
+            let looked_up = looked.and_then(|looked| looked.id(transfer.id));
             claims = claims.claim_id(transfer.id, looked_up, false)?;
         }
         for (transfer, (reference, looked_up)) in transfers.iter().zip(found) {

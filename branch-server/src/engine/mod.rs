@@ -23,7 +23,7 @@ use tally_protocol::{AccountId, Amount, BranchId, Lsn, Refusal, Timestamp, Trans
 use crate::accounts::Accounts;
 use crate::clock;
 use crate::holds::Holds;
-use crate::ids::IdIndex;
+use crate::ids::{IdIndex, LookedUp};
 use crate::journal::{LogFull, LogWriter};
 use crate::lookup::{Asker, Looked};
 
@@ -109,13 +109,17 @@ impl Engine {
     /// Starts the cache misses that `transfers` will cause, in two rounds: the second round follows what
     /// the first one brought.
     #[inline]
-    pub fn prefetch<'a, T: Iterator<Item = &'a message::Transfer>>(&self, transfers: impl Fn() -> T) {
+    pub fn prefetch<'a, T: Iterator<Item = &'a message::Transfer>>(
+        &self,
+        transfers: impl Fn() -> T,
+        looked_up: Option<&LookedUp>,
+    ) {
         let guard = crossbeam::epoch::pin();
         let accounts = |transfer: &message::Transfer| {
             [transfer.debit_account_id.get(), transfer.credit_account_id.get()].map(AccountId::new)
         };
         for transfer in transfers() {
-            self.ids.prefetch(TransferId::new(transfer.id.get()));
+            self.ids.prefetch(TransferId::new(transfer.id.get()), looked_up);
             for id in accounts(transfer) {
                 self.accounts.prefetch_index(self.accounts.hash(id), &guard);
             }

@@ -98,7 +98,7 @@ impl Engine {
         let Some((reference, reference_looked_up)) = self.find_reference(&transfer, looked) else {
             return Prepare::Lookup;
         };
-        match self.reserve_id(transfer.id, looked.and_then(|looked| looked.absent(transfer.id))) {
+        match self.reserve_id(transfer.id, looked.and_then(|looked| looked.id(transfer.id))) {
             Reserve::New => {}
             Reserve::InFlight => return Prepare::InFlight,
             Reserve::Known(_) | Reserve::MaybeOld => return Prepare::Lookup,

@@ -12,9 +12,10 @@
 //! callers keep: [`IdIndex::finish`] and [`IdIndex::note_ended`] of a record come before the record is filled into
 //! the journal.
 //!
-//! A worker calls [`IdIndex::prefetch`] for each request of a batch, then [`IdIndex::reserve`]; nothing on that path
+//! A worker calls [`IdIndex::prefetch`] for each request of a burst, then [`IdIndex::reserve`]; nothing on that path
 //! touches the disk. What answers [`Reserve::MaybeOld`] goes to a helper thread, which calls
-//! [`IdIndex::lookup_on_disk`] and brings the answer back for [`IdIndex::reserve_looked_up`].
+//! [`IdIndex::lookup_on_disk`] and brings the answer back for [`IdIndex::reserve_looked_up`]. A batch asks the filters
+//! of all its ids first ([`OldIds`]), so that one such errand serves all, and reserves with what that told.
 
 mod by_hand;
 mod config;
@@ -111,6 +112,45 @@ pub struct LookedUp {
     runs_below: u64,
 }
 
+impl LookedUp {
+    /// As if nobody had looked.
+    pub const NOTHING: Self = Self { facts: Facts { record: None, ended: None }, runs_below: 0 };
+}
+
+/// The disk's ids at one moment, as far as memory knows them: tells of most ids that they are not old, without
+/// taking a lock for each.
+#[derive(Clone)]
+pub struct OldIds {
+    hasher: IdHasher,
+    runs: Arc<RunSet>,
+}
+
+impl OldIds {
+    /// Starts the cache misses of a [`Self::may_hold`] that follows soon.
+    #[inline]
+    pub fn prefetch(&self, id: TransferId) {
+        self.runs.prefetch(self.hasher.hash(id));
+    }
+
+    /// `false`: `id` is certainly in no run, which is as good as [`Self::absent`].
+    #[inline]
+    pub fn may_hold(&self, id: TransferId) -> bool {
+        self.runs.may_hold(self.hasher.hash(id))
+    }
+
+    /// What [`IdIndex::lookup_on_disk`] would have said of the ids that these runs do not hold. Those used lately are
+    /// in the recent table, or in a run that came since: [`IdIndex::reserve_looked_up`] looks at both.
+    pub fn absent(&self) -> LookedUp {
+        LookedUp { runs_below: self.runs.runs_below(), ..LookedUp::NOTHING }
+    }
+}
+
+impl std::fmt::Debug for OldIds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OldIds({} runs)", self.runs.runs.len())
+    }
+}
+
 /// How far the journal is. Both only grow.
 pub trait LogPositions: Send + Sync {
     /// Every record that lies below this has been filled in.
@@ -205,11 +245,16 @@ impl IdIndex {
         Ok((Self { shared, covered_at_open: covered, keeper: None }, keeper))
     }
 
-    /// Starts the cache misses of a [`Self::reserve`] that follows soon.
+    /// Starts the cache misses of a [`Self::reserve`] that follows soon, or of a [`Self::reserve_looked_up`].
     #[inline]
-    pub fn prefetch(&self, id: TransferId) {
+    pub fn prefetch(&self, id: TransferId, looked_up: Option<&LookedUp>) {
         let (hash, shard) = self.shared.shard_of(id);
-        shard.prefetch(hash);
+        shard.prefetch(hash, looked_up.unwrap_or(&LookedUp::NOTHING).runs_below);
+    }
+
+    /// What the disk holds at this moment, for many questions in a row.
+    pub fn old_ids(&self) -> OldIds {
+        OldIds { hasher: self.shared.hasher, runs: self.shared.runs() }
     }
 
     /// Reserves `id` for the caller if it was never used. Of any number of threads that try at once, one hears

@@ -65,7 +65,7 @@ impl IdRecovery {
             return;
         }
         let (Fact::Record(id, _) | Fact::Ended(id, _)) = fact;
-        self.index.prefetch(id);
+        self.index.prefetch(id, None);
         self.batch.push(fact);
         if self.batch.len() == BATCH_LEN {
             self.apply();

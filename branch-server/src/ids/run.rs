@@ -184,7 +184,13 @@ impl RunSet {
     /// Asks the CPU to fetch what [`Self::may_hold`] will read.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
-        self.runs.iter().for_each(|run| run.filter.prefetch(hash));
+        self.prefetch_since(0, hash);
+    }
+
+    /// Asks the CPU to fetch what [`Self::may_hold_since`] will read.
+    #[inline]
+    pub(super) fn prefetch_since(&self, runs_from: u64, hash: u64) {
+        self.runs.iter().filter(|run| run.number >= runs_from).for_each(|run| run.filter.prefetch(hash));
     }
 
     /// `false`: certainly in no run.
@@ -194,6 +200,7 @@ impl RunSet {
     }
 
     /// `false`: certainly in no run with a number of at least `runs_below`.
+    #[inline]
     pub(super) fn may_hold_since(&self, runs_below: u64, hash: u64) -> bool {
         self.runs.iter().any(|run| run.number >= runs_below && run.filter.may_hold(hash))
     }

@@ -33,15 +33,16 @@ impl Shard {
         Self { hasher, in_flight: InFlight::new(), active, frozen: None, runs }
     }
 
-    /// Asks the CPU to fetch what [`Self::reserve`] will read.
+    /// Asks the CPU to fetch what [`Self::reserve`] will read, where the runs below number `runs_from` need not be
+    /// asked.
     #[inline]
-    pub(super) fn prefetch(&self, hash: u64) {
+    pub(super) fn prefetch(&self, hash: u64, runs_from: u64) {
         self.active.prefetch(hash);
         self.active.prefetch_slot(hash);
         if let Some(frozen) = &self.frozen {
             frozen.prefetch(hash);
         }
-        self.runs.prefetch(hash);
+        self.runs.prefetch_since(runs_from, hash);
     }
 
     /// Reserves `id` for the caller when it is certainly new and at most `len_max` others are here.
@@ -57,6 +58,7 @@ impl Shard {
 
     /// Reserves `id` after its look-up on disk, whose answer is only good if no run has come since that may hold
     /// it: it could have been used, frozen and published in between.
+    #[inline]
     pub(super) fn reserve_looked_up(
         &mut self,
         hash: u64,

@@ -130,16 +130,21 @@ pub enum Question {
 /// What the disk said about transfers that it does not know.
 #[derive(Clone, Debug, Default)]
 pub struct Looked {
-    /// Ids that were never used, and as of when.
-    pub absent: Vec<(TransferId, LookedUp)>,
+    /// What is known of ids, sorted, and as of when.
+    pub ids: Vec<(TransferId, LookedUp)>,
+    /// What is known of every id that is not among `ids`.
+    pub other_ids: Option<LookedUp>,
     /// References that are not open holds, what they are, and as of when.
     pub references: Vec<(TransferId, Reference, LookedUp)>,
 }
 
 impl Looked {
     /// What was found out about `id`.
-    pub fn absent(&self, id: TransferId) -> Option<&LookedUp> {
-        self.absent.iter().find(|(absent, _)| *absent == id).map(|(_, looked_up)| looked_up)
+    pub fn id(&self, id: TransferId) -> Option<&LookedUp> {
+        match self.ids.binary_search_by_key(&id, |(known, _)| *known) {
+            Ok(at) => Some(&self.ids[at].1),
+            Err(_) => self.other_ids.as_ref(),
+        }
     }
 
     /// What was found out about `reference`.
@@ -159,7 +164,7 @@ pub enum Returned {
     BatchEntryNew(u64, Looked),
     /// The entry (or chain) of the batch was known: these are its answers.
     BatchEntryKnown(u64, Vec<message::ItemResult>),
-    /// These ids of the batch, sorted, were never used.
+    /// What is known of these ids of the batch, sorted.
     BatchIds(u64, Vec<(TransferId, LookedUp)>),
     /// The id was never used: burn it.
     CancelId(Asker, TransferId, LookedUp),

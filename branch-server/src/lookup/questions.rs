@@ -11,7 +11,7 @@ use super::answer;
 use super::resolve::{RecordReader, ResolveError, Resolver};
 use super::{Asker, Looked, Question, Returned};
 use crate::engine::Engine;
-use crate::ids::Recent;
+use crate::ids::{LookedUp, Recent};
 use crate::replies::ReplyBody;
 
 /// What a question led to.
@@ -74,10 +74,9 @@ impl<R: RecordReader> Reading<'_, R> {
             Question::BatchIds { batch, mut ids } => {
                 ids.sort_unstable();
                 ids.dedup();
-                // What is known, or cannot be read now, is met again when the entry's turn comes.
-                let looked_up = ids.into_iter().filter_map(|id| Some((id, self.engine.ids.lookup_on_disk(id).ok()?)));
-                let absent = looked_up.filter(|(_, looked_up)| looked_up.facts.record.is_none()).collect();
-                Answer::Return(Returned::BatchIds(batch, absent))
+                // What cannot be read now is asked about again when the entry's turn comes, and named then.
+                let look_up = |id| self.engine.ids.lookup_on_disk(id).unwrap_or(LookedUp::NOTHING);
+                Answer::Return(Returned::BatchIds(batch, ids.into_iter().map(|id| (id, look_up(id))).collect()))
             }
             Question::GetTransfer(asker, id) => match self.resolver.known(id) {
                 Ok(known) => Answer::Reply(asker, answer::found(&asker, &known, |record| self.owns(&asker, record))),
@@ -120,9 +119,10 @@ impl<R: RecordReader> Reading<'_, R> {
         for transfer in transfers {
             let id = TransferId::new(transfer.id.get());
             let known = self.resolver.known(id)?;
-            looked.absent.push((id, known.looked_up));
+            looked.ids.push((id, known.looked_up));
             records.push(known.record);
         }
+        looked.ids.sort_unstable_by_key(|(id, _)| *id);
         Ok((looked, records))
     }
 

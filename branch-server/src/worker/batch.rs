@@ -1,10 +1,10 @@
 //! A batch, worked in slices and in order: entry k is applied before entry k+1, whatever either needs.
 //!
 //! ```text
-//!   Scanning --(no id may be old)----------------------------.
-//!      '--(ask about those that may)--> waits for BatchIds --+--> Working <--> waits for one entry (a known id,
-//!                                                                   |          or a reference in the past)
-//!                                                                   '--> done: reply
+//!   Scanning --(no id may be old)-----------------------------------.
+//!      '--> Asking about those that may --> waits for BatchIds -----+--> Working <--> waits for one entry (a known
+//!                                                                          |          id, or a reference in the past)
+//!                                                                          '--> done: reply
 //! ```
 
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use super::Worker;
 use super::requests::transfers_of;
 use crate::clock;
 use crate::engine::{ChainStep, Step};
-use crate::ids::{LookedUp, Recent};
+use crate::ids::{LookedUp, OldIds};
 use crate::lookup::{Asker, Job, Looked, Question};
 use crate::replies::{ReplyBody, ReplySender};
 
@@ -33,7 +33,9 @@ const BURST_LEN: usize = 16;
 
 enum Phase {
     /// Looking for ids that may be old, from this entry on.
-    Scanning { next: usize, maybe_old: Vec<TransferId> },
+    Scanning { next: usize, old_ids: OldIds, maybe_old: Vec<TransferId> },
+    /// These have to be looked up on the disk, once it takes the question.
+    Asking { maybe_old: Vec<TransferId> },
     /// The disk was asked.
     Waiting,
     /// Applying.
@@ -50,24 +52,24 @@ pub(super) struct Batch {
     answered: usize,
     results: Vec<u8>,
     gate: Lsn,
-    /// Ids that a filter could not rule out but the disk did, sorted.
-    absent: Vec<(TransferId, LookedUp)>,
+    /// What the scan found out about all entries.
+    scanned: Looked,
     /// What was found out about the next entry, or chain.
     looked: Option<Looked>,
 }
 
 impl Batch {
-    pub(super) fn new(number: u64, asker: Asker, entries: Bytes) -> Self {
+    pub(super) fn new(number: u64, asker: Asker, entries: Bytes, old_ids: OldIds) -> Self {
         let count = entries.len() / message::Transfer::LEN_BYTES;
         Self {
             number,
             asker,
             entries,
-            phase: Phase::Scanning { next: 0, maybe_old: Vec::new() },
+            phase: Phase::Scanning { next: 0, old_ids, maybe_old: Vec::new() },
             answered: 0,
             results: Vec::with_capacity(count * message::ItemResult::LEN_BYTES),
             gate: Lsn::ZERO,
-            absent: Vec::new(),
+            scanned: Looked::default(),
             looked: None,
         }
     }
@@ -88,7 +90,11 @@ impl Batch {
     pub(super) fn work(&mut self, worker: &mut Worker, budget: usize, now: Timestamp, now_ns: u64) -> usize {
         match std::mem::replace(&mut self.phase, Phase::Waiting) {
             Phase::Waiting => 0,
-            Phase::Scanning { next, maybe_old } => self.scan(worker, next, maybe_old, budget),
+            Phase::Scanning { next, old_ids, maybe_old } => self.scan(worker, next, old_ids, maybe_old, budget),
+            Phase::Asking { maybe_old } => {
+                self.ask(worker, Question::BatchIds { batch: self.number, ids: maybe_old });
+                0
+            }
             Phase::Working => {
                 self.phase = Phase::Working;
                 self.apply(worker, budget, now, now_ns)
@@ -96,19 +102,29 @@ impl Batch {
         }
     }
 
-    fn scan(&mut self, worker: &mut Worker, next: usize, mut maybe_old: Vec<TransferId>, budget: usize) -> usize {
+    fn scan(
+        &mut self,
+        worker: &mut Worker,
+        next: usize,
+        old_ids: OldIds,
+        mut maybe_old: Vec<TransferId>,
+        budget: usize,
+    ) -> usize {
         let entries = self.entries.clone();
         let transfers = transfers_of(&entries).expect("the session checked the length");
         let slice = &transfers[next..transfers.len().min(next + budget)];
         for burst in slice.chunks(BURST_LEN) {
-            burst.iter().for_each(|transfer| worker.engine.ids.prefetch(TransferId::new(transfer.id.get())));
-            let ids = burst.iter().map(|transfer| TransferId::new(transfer.id.get()));
-            maybe_old.extend(ids.filter(|id| worker.engine.ids.facts_recent(*id) == Recent::MaybeOld));
+            let ids = || burst.iter().map(|transfer| TransferId::new(transfer.id.get()));
+            ids().for_each(|id| old_ids.prefetch(id));
+            maybe_old.extend(ids().filter(|&id| old_ids.may_hold(id)));
         }
         let next = next + slice.len();
         if next < transfers.len() {
-            self.phase = Phase::Scanning { next, maybe_old };
-        } else if maybe_old.is_empty() {
+            self.phase = Phase::Scanning { next, old_ids, maybe_old };
+            return slice.len();
+        }
+        self.scanned.other_ids = Some(old_ids.absent());
+        if maybe_old.is_empty() {
             self.phase = Phase::Working;
         } else {
             self.ask(worker, Question::BatchIds { batch: self.number, ids: maybe_old });
@@ -131,7 +147,7 @@ impl Batch {
         while self.answered < transfers.len() && self.answered - started < budget {
             if prefetched <= self.answered {
                 let burst = &transfers[self.answered..transfers.len().min(self.answered + BURST_LEN)];
-                worker.engine.prefetch(|| burst.iter());
+                worker.engine.prefetch(|| burst.iter(), self.scanned.other_ids.as_ref());
                 prefetched = self.answered + burst.len();
             }
             if !self.apply_next(worker, transfers, now) {
@@ -161,9 +177,9 @@ impl Batch {
     }
 
     fn apply_single(&mut self, worker: &mut Worker, transfer: &message::Transfer, now: Timestamp) -> bool {
-        let looked =
-            self.looked.take().or_else(|| self.known_absent(std::iter::once(TransferId::new(transfer.id.get()))));
-        match worker.engine.transfer(&mut worker.writer, transfer, &self.asker, looked.as_ref(), now) {
+        let looked = self.looked.take();
+        let looked = looked.as_ref().unwrap_or(&self.scanned);
+        match worker.engine.transfer(&mut worker.writer, transfer, &self.asker, Some(looked), now) {
             Step::Done(done) => {
                 worker.count(&done);
                 self.answer(item_result(done.refusal, done.timestamp, false), done.lsn);
@@ -183,10 +199,9 @@ impl Batch {
     }
 
     fn apply_chain(&mut self, worker: &mut Worker, chain: &[message::Transfer], now: Timestamp) -> bool {
-        let ids = chain.iter().map(|transfer| TransferId::new(transfer.id.get()));
-        let looked = self.looked.take().or_else(|| self.known_absent(ids));
-        match worker.engine.chain(&mut worker.writer, chain, &self.asker, looked.as_ref(), now, clock::monotonic_nanos)
-        {
+        let looked = self.looked.take();
+        let looked = looked.as_ref().unwrap_or(&self.scanned);
+        match worker.engine.chain(&mut worker.writer, chain, &self.asker, Some(looked), now, clock::monotonic_nanos) {
             ChainStep::Done(dones) => {
                 for done in &dones {
                     worker.count(done);
@@ -215,16 +230,6 @@ impl Batch {
         }
     }
 
-    /// What the scan found out about `ids`, if anything.
-    fn known_absent(&self, ids: impl Iterator<Item = TransferId>) -> Option<Looked> {
-        if self.absent.is_empty() {
-            return None;
-        }
-        let place = |id| self.absent.binary_search_by_key(&id, |(absent, _)| *absent).ok();
-        let absent: Vec<_> = ids.filter_map(place).map(|at| self.absent[at]).collect();
-        (!absent.is_empty()).then(|| Looked { absent, references: Vec::new() })
-    }
-
     fn ask_about(&mut self, worker: &mut Worker, transfers: &[message::Transfer]) -> bool {
         self.ask(worker, Question::BatchEntry { batch: self.number, transfers: transfers.to_vec() });
         false
@@ -235,14 +240,14 @@ impl Batch {
         if let Err(job) = worker.lookups.ask(Job { worker: worker.number, question }) {
             // Too many are out: the batch goes on by itself in a later cycle.
             self.phase = match job.question {
-                Question::BatchIds { ids, .. } => Phase::Scanning { next: self.len(), maybe_old: ids },
+                Question::BatchIds { ids, .. } => Phase::Asking { maybe_old: ids },
                 _ => Phase::Working,
             };
         }
     }
 
-    pub(super) fn ids_are_new(&mut self, absent: Vec<(TransferId, LookedUp)>) {
-        self.absent = absent;
+    pub(super) fn ids_are_looked_up(&mut self, ids: Vec<(TransferId, LookedUp)>) {
+        self.scanned.ids = ids;
         self.phase = Phase::Working;
     }
 

@@ -211,7 +211,7 @@ impl Running {
                 _ => None,
             })
         };
-        self.worker.engine.prefetch(transfers);
+        self.worker.engine.prefetch(transfers, None);
     }
 
     fn take_bulk(&mut self, now: Timestamp, now_ns: u64) -> bool {
@@ -223,7 +223,8 @@ impl Running {
             match op {
                 Op::Batch(entries) => {
                     self.batch_number += 1;
-                    self.batches.push_back(Batch::new(self.batch_number, asker, entries));
+                    let old_ids = self.worker.engine.ids.old_ids();
+                    self.batches.push_back(Batch::new(self.batch_number, asker, entries, old_ids));
                 }
                 Op::OpenAccounts(entries) => self.open_accounts(asker, &entries, now),
                 Op::ReadFeed(_) => unreachable!("the feed has a queue of its own"),

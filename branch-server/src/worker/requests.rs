@@ -58,7 +58,7 @@ impl Running {
             }
             Returned::BatchEntryNew(number, looked) => self.batch(number, |batch| batch.entry_is_new(looked)),
             Returned::BatchEntryKnown(number, items) => self.batch(number, |batch| batch.entry_was_known(items)),
-            Returned::BatchIds(number, absent) => self.batch(number, |batch| batch.ids_are_new(absent)),
+            Returned::BatchIds(number, ids) => self.batch(number, |batch| batch.ids_are_looked_up(ids)),
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use tally_protocol::{Lsn, TransferId};
 
-use super::{Facts, IdConfig, IdIndex, IdRecovery, LogPositions, LookedUp, Recent, Reserve};
+use super::{Facts, IdConfig, IdIndex, IdRecovery, LogPositions, LookedUp, OldIds, Recent, Reserve};
 
 /// Generations of a few dozen ids, so that a short test sees many runs and merges.
 fn small() -> IdConfig {

@@ -44,7 +44,7 @@ fn use_all(index: &IdIndex, journal: &Journal, thread: u64) -> u64 {
     // Threads follow each other closely, so that they meet at the same ids, and now and then one hurries ahead.
     for n in 0..IDS {
         let id = TransferId::new(u128::from((n + thread * 5) % IDS + 1));
-        index.prefetch(id);
+        index.prefetch(id, None);
         loop {
             match reserve(index, id) {
                 Reserve::New => {
