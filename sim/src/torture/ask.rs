@@ -16,7 +16,7 @@ pub(crate) enum Said {
     /// One answer for each transfer.
     Answered(Vec<Answer>),
     /// Nothing was looked at: a full queue, a server that stops.
-    NotTaken,
+    NotTaken(Refusal),
     /// It was sent, and may have been done.
     Unknown,
     /// It never left.
@@ -65,7 +65,7 @@ fn refused_unit(code: u16, single: bool) -> anyhow::Result<Said> {
         return Ok(Said::Answered(vec![answer]));
     }
     anyhow::ensure!(refusal.code() < Refusal::IdMustNotBeZero.code(), "a chain or batch was refused as {refusal}");
-    Ok(Said::NotTaken)
+    Ok(Said::NotTaken(refusal))
 }
 
 fn of_item(item: &ItemOutcome) -> anyhow::Result<Answer> {

@@ -347,7 +347,7 @@ async fn send_until_taken(client: &Client, unit: &Unit) -> anyhow::Result<Vec<su
                 );
                 return Ok(answers);
             }
-            Said::NotTaken if not_taken < NOT_TAKEN_MAX => {
+            Said::NotTaken(_) if not_taken < NOT_TAKEN_MAX => {
                 not_taken += 1;
                 tokio::time::sleep(NOT_TAKEN_PAUSE).await;
             }
@@ -355,7 +355,7 @@ async fn send_until_taken(client: &Client, unit: &Unit) -> anyhow::Result<Vec<su
                 unanswered += 1;
                 eprintln!("no answer, for the {unanswered}. time, to the request that begins with {}", first_id(unit));
             }
-            Said::NotTaken => anyhow::bail!("the server is busy for ever"),
+            Said::NotTaken(refusal) => anyhow::bail!("the server takes no request any more: {refusal}"),
             Said::Unknown | Said::NotSent => {
                 anyhow::bail!("SILENT: no answer to the request that begins with {}", first_id(unit))
             }

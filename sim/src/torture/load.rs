@@ -143,7 +143,7 @@ async fn one(client: &Client, ledger: &SharedLedger, plan: &Mutex<Plan>, unit: U
                 }
                 answered = true;
             }
-            Said::NotTaken | Said::NotSent => pause = true,
+            Said::NotTaken(_) | Said::NotSent => pause = true,
             Said::Unknown => unknown = true,
         }
     }
