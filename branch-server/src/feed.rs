@@ -88,6 +88,9 @@ impl Feed {
     fn take(&mut self, request: Request) {
         let (asker, op) = Asker::of(request);
         let Op::ReadFeed(read) = op else { unreachable!("the intake sends only feed requests here") };
+        if asker.deadline != 0 && clock::monotonic_nanos() > asker.deadline {
+            return self.refuse(asker, Refusal::DeadlinePassed, 0);
+        }
         if self.waiting.len() >= WAITING_LEN_MAX {
             return self.refuse(asker, Refusal::Busy, 100);
         }

@@ -5,7 +5,7 @@ use crossbeam::epoch;
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::replay::changes_accounts;
 use tally_ledger::{Account, Hold, RecordEffect, redo_account, redo_credit, redo_debit};
-use tally_protocol::{AccountId, TransferId};
+use tally_protocol::{AccountId, BranchId, TransferId};
 
 use crate::accounts::Accounts;
 use crate::holds::Holds;
@@ -20,14 +20,15 @@ pub struct Rebuilding {
     pub holds: Holds,
     /// Ids that are not in the index's own files yet.
     pub ids: IdRecovery,
+    branch: BranchId,
     fresh: Box<dyn Fn() -> (Accounts, Holds) + Send>,
 }
 
 impl Rebuilding {
-    /// An empty state; `fresh` makes one, and is asked again when a damaged checkpoint has to be forgotten.
-    pub fn new(ids: IdRecovery, fresh: impl Fn() -> (Accounts, Holds) + Send + 'static) -> Self {
+    /// An empty state of `branch`; `fresh` makes one, and is asked again when a damaged checkpoint has to be forgotten.
+    pub fn new(branch: BranchId, ids: IdRecovery, fresh: impl Fn() -> (Accounts, Holds) + Send + 'static) -> Self {
         let (accounts, holds) = fresh();
-        Self { accounts, holds, ids, fresh: Box::new(fresh) }
+        Self { accounts, holds, ids, branch, fresh: Box::new(fresh) }
     }
 
     fn redo_transfer(&self, record: &Record, transfer: &TransferRecord) -> Result<(), Unfit> {
@@ -51,6 +52,9 @@ impl Rebuilding {
     }
 
     fn put(&self, account: &Account) -> Result<(), Unfit> {
+        if account.id.branch() != self.branch {
+            return Err(Unfit::OtherBranch(account.id));
+        }
         match self.accounts.find(account.id) {
             Some(slot) => slot.lock().publish_all(account),
             None => {

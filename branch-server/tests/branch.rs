@@ -410,3 +410,106 @@ fn a_chain_that_is_sent_again_while_it_is_under_way_is_answered_as_the_first() {
         }
     }
 }
+
+fn customer(number: u64) -> Actor {
+    Actor { role: Role::Customer, customer: CustomerId::new(number) }
+}
+
+/// Debits and credits posted, as shown.
+fn shown(sums: &message::Sums) -> (u64, u64) {
+    (sums.debits_posted.get(), sums.credits_posted.get())
+}
+
+#[test]
+fn a_customer_is_shown_own_sums_only() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut bank = Bank::start(dir.path());
+    bank.open(1..=2);
+    bank.transfer(transfer(1, TransferKind::Deposit, 0, 1, 900)).expect("cash");
+    bank.transfer(transfer(2, TransferKind::Deposit, 0, 2, 70)).expect("cash");
+    let wants = |id, debit, credit| message::Transfer {
+        flags: message::transfer_flags::WANT_BALANCES.into(),
+        ..transfer(id, TransferKind::Transfer, debit, credit, 30)
+    };
+    let mut balances = |actor, wire| match bank.ask_as(actor, Op::Transfer(wire)) {
+        ReplyBody::Transfer { balances: Some([debit, credit]), reply } => {
+            (reply.refusal.get(), shown(&debit), shown(&credit))
+        }
+        other => panic!("{other:?}"),
+    };
+    let not_owner = Refusal::NotOwner.code();
+    assert_eq!(balances(customer(1), wants(3, 1, 2)), (0, (30, 900), (0, 0)), "the payee's are hidden");
+    assert_eq!(balances(customer(1), wants(3, 1, 2)), (0, (30, 900), (0, 0)), "in a repeat too");
+    assert_eq!(balances(TELLER, wants(4, 1, 2)), (0, (60, 900), (0, 130)), "staff sees both");
+    assert_eq!(balances(customer(1), wants(5, 2, 1)), (not_owner, (0, 0), (60, 900)), "the owner's of a refusal too");
+
+    let mut found = |actor, id| match bank.ask_as(actor, Op::GetTransfer(TransferId::new(id))) {
+        ReplyBody::Found(found) => (shown(&found.debit), shown(&found.credit)),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(found(customer(1), 3), ((30, 900), (0, 0)));
+    assert_eq!(found(customer(2), 3), ((0, 0), (0, 100)));
+    assert_eq!(found(customer(1), 5), ((0, 0), (60, 900)));
+    assert_eq!(found(TELLER, 3), ((30, 900), (0, 100)));
+    bank.branch.stop();
+}
+
+#[test]
+fn a_customer_reaches_no_account_of_the_bank() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut bank = Bank::start(dir.path());
+    bank.open(1..=1);
+    bank.transfer(transfer(1, TransferKind::Deposit, 0, 1, 900)).expect("cash");
+    let till = AccountId::of_house(BRANCH, tally_protocol::AccountKind::Cash, Currency::EUR).get();
+    for (debit, credit) in [(account(1).get(), till), (till, account(1).get())] {
+        let wire = message::Transfer {
+            debit_account_id: debit.into(),
+            credit_account_id: credit.into(),
+            ..transfer(2, TransferKind::Transfer, 0, 0, 5)
+        };
+        let refused = |body: &ReplyBody| matches!(body, ReplyBody::Refused { refusal: Refusal::NotPermitted, .. });
+        assert!(refused(&bank.ask_as(customer(1), Op::Transfer(wire))));
+        let chain = items(bank.ask_as(customer(1), Op::Chain(Bytes::copy_from_slice(wire.as_bytes()))));
+        assert_eq!(chain[0].known_refusal(), Some(Refusal::NotPermitted));
+    }
+    let back = bank.ask_as(customer(1), Op::Transfer(refer(3, TransferKind::Reverse, 1, 0)));
+    let ReplyBody::Transfer { reply, .. } = back else { panic!("{back:?}") };
+    assert_eq!(reply.known_refusal(), Some(Refusal::NotOwner), "a deposit is reversed over the counter");
+    assert_eq!(bank.state(2), Err(Refusal::TransferNotFound), "the id is free");
+    assert_eq!(bank.balance(1), 900);
+    bank.branch.stop();
+}
+
+#[test]
+fn a_folder_of_another_branch_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut bank = Bank::start(dir.path());
+    bank.open(1..=1);
+    bank.branch.stop();
+    let other = BranchOptions { branch: BranchId::new(2), ..options(dir.path()) };
+    let error = Branch::start(other, &[Bell::new(|| {})]).expect_err("it is branch 1's").to_string();
+    assert!(error.contains("branch.id"), "{error}");
+}
+
+#[test]
+fn openings_have_a_deadline_and_are_answered_in_order() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut bank = Bank::start(dir.path());
+    // More than one slice.
+    bank.open(1..=900);
+    let open = AccountOpen { id: account(950).get().into(), ..AccountOpen::new_zeroed() };
+    let request = Request {
+        session: SessionKey { thread: 0, slot: 0, generation: 0 },
+        request_id: 99,
+        trace_id: 0,
+        deadline: 1,
+        passage: Passage::default(),
+        actor: TELLER,
+        op: Op::OpenAccounts(Bytes::copy_from_slice(open.as_bytes())),
+    };
+    bank.branch.intake().push(request).expect("the queues are empty");
+    bank.branch.intake().ring();
+    let late = items(bank.receive().body);
+    assert_eq!(late[0].known_refusal(), Some(Refusal::DeadlinePassed));
+    bank.branch.stop();
+}

@@ -96,7 +96,8 @@ fn check_reference<'a>(transfer: &Transfer, reference: &'a Reference, now: Times
 }
 
 /// Staff act for any customer. A customer pays out of accounts of their own, and ends holds in their own
-/// favour only: the payer can neither take a hold back nor settle it for less than was promised.
+/// favour only: the payer can neither take a hold back nor settle it for less than was promised. Into the bank's own
+/// accounts they pay nothing: cash goes in and out over the counter, also where a deposit is reversed.
 #[inline]
 fn check_owner(kind: TransferKind, debit: &Account, credit: &Account, actor: &Actor) -> Result<(), Refusal> {
     let owner = match kind {
@@ -109,7 +110,7 @@ fn check_owner(kind: TransferKind, debit: &Account, credit: &Account, actor: &Ac
     };
     let permitted = match actor.role {
         Role::Teller | Role::Admin => true,
-        Role::Customer => owns(actor, owner),
+        Role::Customer => owns(actor, owner) && !credit.id.is_house(),
         Role::Auditor => false,
     };
     if permitted { Ok(()) } else { Err(Refusal::NotOwner) }

@@ -38,7 +38,7 @@ pub use chain::{ChainOutcome, ChainStep, Stretch, chain_accounts, decide_chain, 
 pub use decide::{decide, expire_hold};
 pub use hold::{Hold, HoldEnd};
 pub use outcome::{Outcome, expiry_record, transfer_of_record, transfer_record};
-pub use permissions::{Action, may_read, permit};
+pub use permissions::{Action, may_read, permit, permit_transfer};
 pub use reference::{Ended, Posted, Reference, effective_accounts};
 pub use repeat::{cancel_id, repeat, same_content};
 pub use replay::{RecordEffect, redo_account, redo_credit, redo_debit};

@@ -1,16 +1,18 @@
-//! What each role may ask for at all. Whose accounts a customer may touch is a rule of the ledger
-//! (`NotOwner`) and is checked with the accounts at hand; this table needs only the session.
+//! What each role may ask for at all: the only table of rights. Whose accounts a customer may touch is a rule of the
+//! ledger (`NotOwner`) and is checked with the accounts at hand; this table needs only the session.
 //!
 //! ```text
 //!                                customer  teller  auditor  admin
 //!   transfer, hold, settle,
 //!   void, reverse                  own       x        -       x
 //!   deposit, withdraw               -        x        -       x      cash changes hands at the till
+//!   name one of the bank's own
+//!   accounts in a transfer          -        x        -       x      or the till could be reached around that
 //!   open, close, freeze,
 //!   unfreeze, set limits            -        x        -       x
 //!   cancel an id                    x        x        -       x
 //!   balance, account, transfer     own       x        x       x
-//!   feed                            -        -        x       x      shows every customer's payments
+//!   feed                            -        x        x       x      shows every customer's payments
 //! ```
 
 use tally_protocol::message::{Role, TransferKind};
@@ -18,6 +20,7 @@ use tally_protocol::{CustomerId, Refusal};
 
 use crate::account::Account;
 use crate::actor::Actor;
+use crate::transfer::Transfer;
 
 /// Something that a session asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +43,7 @@ pub enum Action {
 /// `NotPermitted`, which leaves no trace: the id stays free.
 pub const fn permit(role: Role, action: Action) -> Result<(), Refusal> {
     let permitted = match (role, action) {
-        (Role::Admin, _) => true,
-        (Role::Teller, Action::ReadFeed) => false,
-        (Role::Teller, Action::Transfer(_) | Action::ChangeAccount | Action::CancelId | Action::Read) => true,
+        (Role::Admin | Role::Teller, _) => true,
         (Role::Auditor, Action::Read | Action::ReadFeed) => true,
         (Role::Auditor, Action::Transfer(_) | Action::ChangeAccount | Action::CancelId) => false,
         (Role::Customer, Action::Transfer(kind)) => match kind {
@@ -57,6 +58,16 @@ pub const fn permit(role: Role, action: Action) -> Result<(), Refusal> {
         (Role::Customer, Action::ChangeAccount | Action::ReadFeed) => false,
     };
     if permitted { Ok(()) } else { Err(Refusal::NotPermitted) }
+}
+
+/// The same for a transfer that is well formed, before anything is looked up.
+///
+/// # Errors
+/// `NotPermitted`, which leaves no trace: the id stays free.
+pub fn permit_transfer(role: Role, transfer: &Transfer) -> Result<(), Refusal> {
+    permit(role, Action::Transfer(transfer.kind))?;
+    let names_house = transfer.debit_account_id.is_house() || transfer.credit_account_id.is_house();
+    if role == Role::Customer && names_house { Err(Refusal::NotPermitted) } else { Ok(()) }
 }
 
 /// Whether the actor may see this account, and with it every transfer on it.
@@ -97,7 +108,7 @@ mod tests {
                 (Action::ChangeAccount, [false, true, false, true]),
                 (Action::CancelId, [true, true, false, true]),
                 (Action::Read, [true, true, true, true]),
-                (Action::ReadFeed, [false, false, true, true]),
+                (Action::ReadFeed, [false, true, true, true]),
             ]);
         for (action, expected) in rows {
             let actual = ROLES.map(|role| permit(role, action).is_ok());

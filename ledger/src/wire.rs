@@ -21,7 +21,8 @@ pub fn sums_message(sums: &Sums) -> message::Sums {
     }
 }
 
-const NO_SUMS: message::Sums = message::Sums {
+/// Sums that say nothing.
+pub const NO_SUMS: message::Sums = message::Sums {
     debits_held: message_u64(0),
     debits_posted: message_u64(0),
     credits_held: message_u64(0),

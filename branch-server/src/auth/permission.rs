@@ -1,49 +1,23 @@
-//! Which role may send what. The only table of rights at the level of messages; whether an account
-//! belongs to a customer is the ledger's to check.
+//! Which role may send which message: what each message asks for, looked up in the ledger's table of rights.
 
+use tally_ledger::{Action, permit};
 use tally_protocol::MessageType;
 use tally_protocol::message::{Role, TransferKind};
 
-const CUSTOMER: u8 = 1 << 0;
-const TELLER: u8 = 1 << 1;
-const AUDITOR: u8 = 1 << 2;
-const ADMIN: u8 = 1 << 3;
-const STAFF: u8 = TELLER | ADMIN;
-const READERS: u8 = TELLER | AUDITOR | ADMIN;
-const ALL: u8 = CUSTOMER | READERS;
-
-const fn bit(role: Role) -> u8 {
-    match role {
-        Role::Customer => CUSTOMER,
-        Role::Teller => TELLER,
-        Role::Auditor => AUDITOR,
-        Role::Admin => ADMIN,
-    }
-}
-
-/// Whether a session of `role` may send `message_type`.
-///
-/// ```text
-///                                    customer  teller  auditor  admin
-///  Hello, Login, Ping, GetStatus        x        x        x       x
-///  Transfer, Chain, Batch, CancelId     x        x                x     (customers: see permits_kind)
-///  GetBalance, GetAccount, GetTransfer  x        x        x       x     (customers: their own)
-///  ReadFeed                                      x        x       x
-///  Open/Close/Freeze/UnfreezeAccount             x                x
-///  SetLimits                                     x                x
-///  replies                                                              (never sent by a client)
-/// ```
+/// Whether a session of `role` may send `message_type`. Replies are never sent by a client.
 pub const fn permits(role: Role, message_type: MessageType) -> bool {
-    let roles = match message_type {
-        MessageType::Hello | MessageType::Login | MessageType::Ping | MessageType::GetStatus => ALL,
-        MessageType::Transfer | MessageType::Chain | MessageType::Batch | MessageType::CancelId => CUSTOMER | STAFF,
-        MessageType::GetBalance | MessageType::GetAccount | MessageType::GetTransfer => ALL,
-        MessageType::ReadFeed => READERS,
+    let action = match message_type {
+        MessageType::Hello | MessageType::Login | MessageType::Ping | MessageType::GetStatus => return true,
+        // Some kind, at least; which ones is [`permits_kind`].
+        MessageType::Transfer | MessageType::Chain | MessageType::Batch => Action::Transfer(TransferKind::Transfer),
+        MessageType::CancelId => Action::CancelId,
+        MessageType::GetBalance | MessageType::GetAccount | MessageType::GetTransfer => Action::Read,
+        MessageType::ReadFeed => Action::ReadFeed,
         MessageType::OpenAccounts
         | MessageType::CloseAccount
         | MessageType::FreezeAccount
         | MessageType::UnfreezeAccount
-        | MessageType::SetLimits => STAFF,
+        | MessageType::SetLimits => Action::ChangeAccount,
         MessageType::HelloReply
         | MessageType::LoginReply
         | MessageType::Pong
@@ -61,23 +35,14 @@ pub const fn permits(role: Role, message_type: MessageType) -> bool {
         | MessageType::AccountReply
         | MessageType::TransferFoundReply
         | MessageType::FeedPage
-        | MessageType::Refused => 0,
+        | MessageType::Refused => return false,
     };
-    roles & bit(role) != 0
+    permit(role, action).is_ok()
 }
 
-/// Whether a session of `role` that may send transfers may send one of `kind`: cash goes in and out only
-/// over the counter. All else about money is a question of whose account it is.
+/// Whether a session of `role` that may send transfers may send one of `kind`.
 pub const fn permits_kind(role: Role, kind: TransferKind) -> bool {
-    let roles = match kind {
-        TransferKind::Deposit | TransferKind::Withdraw => STAFF,
-        TransferKind::Transfer
-        | TransferKind::Hold
-        | TransferKind::Settle
-        | TransferKind::Void
-        | TransferKind::Reverse => CUSTOMER | STAFF,
-    };
-    roles & bit(role) != 0
+    permit(role, Action::Transfer(kind)).is_ok()
 }
 
 // Evaluated while compiling, so a request type that does not fit cannot be added unnoticed.

@@ -37,16 +37,16 @@ pub use options::BranchOptions;
 #[derive(Debug, thiserror::Error)]
 pub enum BranchError {
     /// A thread or a file could not be had.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] std::io::Error),
     /// The journal cannot be read back.
-    #[error("recovery: {0}")]
+    #[error(transparent)]
     Recovery(#[from] journal::RecoveryError),
     /// The journal cannot be written.
-    #[error("journal: {0}")]
+    #[error(transparent)]
     Journal(#[from] journal::StartError),
     /// The id index cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Ids(#[from] IdError),
     /// The id index knows of records that the journal does not have.
     #[error("the id index reaches to {index}, the journal only to {journal}: records that were durable are gone")]
@@ -296,7 +296,8 @@ fn rebuild(options: &BranchOptions, disk: &Arc<dyn Disk>) -> Result<(Rebuilding,
     let ids = IdIndex::open(&options.ids_dir, options.ids.clone())?;
     let (ids_reach, ids_covered) = (ids.highest_lsn(), ids.covered_lsn());
     let (accounts_max, holds_max, seed) = (options.accounts_max, options.holds_max, options.hash_seed);
-    let mut rebuilding = Rebuilding::new(ids, move || (Accounts::new(accounts_max, seed), Holds::new(holds_max)));
+    let fresh = move || (Accounts::new(accounts_max, seed), Holds::new(holds_max));
+    let mut rebuilding = Rebuilding::new(options.branch, ids, fresh);
     let started = clock::monotonic_nanos();
     let segment_len_bytes = options.journal.segment_len_bytes;
     let recovered = recover(disk, &options.journal.directory, segment_len_bytes, &mut rebuilding)?;

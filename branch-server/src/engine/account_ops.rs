@@ -1,6 +1,7 @@
 //! Opening and changing accounts, and burning transfer ids.
 
 use tally_ledger::journal::record::{AccountChange, RECORD_LEN_BYTES_MAX, Record, RecordBody};
+use tally_ledger::wire::item_result;
 use tally_ledger::{Account, Actor, Opened, close_account, freeze_account, open_account, set_limits, unfreeze_account};
 use tally_protocol::message::{self, MessageType};
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
@@ -64,6 +65,17 @@ pub enum AccountOutcome {
     },
     /// Not taken at all.
     NotTaken(Refusal),
+}
+
+impl AccountOutcome {
+    /// The answer about the account, and what it waits for.
+    pub fn item(self) -> (Lsn, message::ItemResult) {
+        match self {
+            Self::Done { gate, timestamp, repeated } => (gate, item_result(None, timestamp, repeated)),
+            Self::Refused { gate, refusal } => (gate, item_result(Some(refusal), Timestamp::default(), false)),
+            Self::NotTaken(refusal) => (Lsn::ZERO, item_result(Some(refusal), Timestamp::default(), false)),
+        }
+    }
 }
 
 /// What became of burning an id.

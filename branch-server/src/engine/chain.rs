@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use tally_ledger::journal::record::{RECORD_LEN_BYTES_MAX, Record, RecordBody, TransferRecord};
-use tally_ledger::permissions::{Action, permit};
 use tally_ledger::{
-    Account, ChainOutcome, ChainStep as Link, Reference, Transfer, chain_accounts, decide_chain, transfer_record,
+    Account, ChainOutcome, ChainStep as Link, Reference, Transfer, chain_accounts, decide_chain, permit_transfer,
+    transfer_record,
 };
 use tally_protocol::message::{self, TransferKind};
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
@@ -133,7 +133,7 @@ impl Engine {
             .iter()
             .map(|wire| {
                 let transfer = Transfer::from_wire(wire, self.branch)?;
-                permit(asker.actor.role, Action::Transfer(transfer.kind))?;
+                permit_transfer(asker.actor.role, &transfer)?;
                 if is_repeated(wire.id.get()) { Err(Refusal::IdAlreadyUsed) } else { Ok(transfer) }
             })
             .collect();
@@ -261,12 +261,5 @@ fn spaces_of(transfers: &[Transfer]) -> Vec<Range<usize>> {
 
 fn done_of(record: &Record) -> Done {
     let RecordBody::Transfer(transfer) = &record.body else { unreachable!("built as transfers") };
-    Done {
-        lsn: record.lsn,
-        timestamp: record.timestamp,
-        amount: transfer.amount,
-        refusal: transfer.refusal,
-        debit: transfer.debit,
-        credit: transfer.credit,
-    }
+    Done::of(record.lsn, record.timestamp, transfer)
 }

@@ -17,6 +17,7 @@ mod reads;
 mod stages;
 
 use tally_ledger::Sums;
+use tally_ledger::journal::record::TransferRecord;
 use tally_protocol::message;
 use tally_protocol::{AccountId, Amount, BranchId, Lsn, Refusal, Timestamp, TransferId};
 
@@ -64,10 +65,44 @@ pub struct Done {
     pub amount: Amount,
     /// Why nothing was moved.
     pub refusal: Option<Refusal>,
+    /// The account that was debited, or would have been.
+    pub debit_account_id: AccountId,
+    /// The account that was credited, or would have been.
+    pub credit_account_id: AccountId,
     /// The debit account's sums after it.
     pub debit: Sums,
     /// The credit account's sums after it.
     pub credit: Sums,
+}
+
+impl Done {
+    /// What the record at `lsn` says.
+    #[inline]
+    fn of(lsn: Lsn, timestamp: Timestamp, transfer: &TransferRecord) -> Self {
+        Self {
+            lsn,
+            timestamp,
+            amount: transfer.amount,
+            refusal: transfer.refusal,
+            debit_account_id: transfer.debit_account_id,
+            credit_account_id: transfer.credit_account_id,
+            debit: transfer.debit,
+            credit: transfer.credit,
+        }
+    }
+
+    /// The answer to who asked for it.
+    #[inline]
+    pub fn reply(&self) -> message::TransferReply {
+        message::TransferReply {
+            timestamp: self.timestamp.as_nanos().into(),
+            lsn: self.lsn.get().into(),
+            amount: self.amount.get().into(),
+            refusal: self.refusal.map_or(0, Refusal::code).into(),
+            flags: 0.into(),
+            reserved: 0.into(),
+        }
+    }
 }
 
 /// How far a transfer came.

@@ -1,10 +1,13 @@
 //! Reads: without a lock, and answered only when the last record that they show is durable.
 
-use tally_ledger::{Account, Actor};
-use tally_protocol::message::Role;
+use tally_ledger::wire::{NO_SUMS, sums_message};
+use tally_ledger::{Account, Actor, Sums, may_read};
+use tally_protocol::message::{self, Role, transfer_flags};
 use tally_protocol::{AccountId, Refusal};
 
-use super::Engine;
+use super::{Done, Engine};
+use crate::lookup::Asker;
+use crate::replies::ReplyBody;
 
 /// What a read found.
 #[derive(Debug)]
@@ -28,9 +31,32 @@ impl Engine {
             return Read::Refused(Refusal::AccountNotFound);
         };
         let account = slot.read();
-        if actor.role == Role::Customer && account.owner != actor.customer {
+        if !may_read(&actor, &account) {
             return Read::Refused(Refusal::NotPermitted);
         }
         Read::Found(account)
+    }
+
+    /// Whether the actor may see this account, and with it every transfer on it.
+    pub fn may_read(&self, actor: &Actor, id: AccountId) -> bool {
+        actor.role != Role::Customer || self.accounts.find(id).is_some_and(|slot| may_read(actor, &slot.read()))
+    }
+
+    /// The reply to a transfer that was recorded just now.
+    #[inline]
+    pub fn transfer_body(&self, wire: &message::Transfer, done: &Done, asker: &Asker) -> ReplyBody {
+        let wanted = wire.flags.get() & transfer_flags::WANT_BALANCES != 0;
+        let balances = wanted.then(|| {
+            [
+                self.sums_for(&asker.actor, done.debit_account_id, &done.debit),
+                self.sums_for(&asker.actor, done.credit_account_id, &done.credit),
+            ]
+        });
+        ReplyBody::Transfer { reply: done.reply(), balances }
+    }
+
+    /// An account's sums after a transfer for one of its parties: zeros where the account is not theirs to see.
+    pub fn sums_for(&self, actor: &Actor, id: AccountId, sums: &Sums) -> message::Sums {
+        if self.may_read(actor, id) { sums_message(sums) } else { NO_SUMS }
     }
 }

@@ -8,8 +8,9 @@
 //!   the journal's `accepted` position is in memory already (checkpoints and the id index rely on it).
 
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
-use tally_ledger::permissions::{Action, permit};
-use tally_ledger::{Account, Outcome, RecordEffect, Reference, Transfer, decide, effective_accounts, transfer_record};
+use tally_ledger::{
+    Account, Outcome, RecordEffect, Reference, Transfer, decide, effective_accounts, permit_transfer, transfer_record,
+};
 use tally_protocol::message::{self, TransferKind};
 use tally_protocol::{AccountId, Refusal, Timestamp, TransferId};
 
@@ -89,7 +90,7 @@ impl Engine {
             Ok(transfer) => transfer,
             Err(refusal) => return Prepare::NotRecorded(refusal),
         };
-        if let Err(refusal) = permit(asker.actor.role, Action::Transfer(transfer.kind)) {
+        if let Err(refusal) = permit_transfer(asker.actor.role, &transfer) {
             return Prepare::NotRecorded(refusal);
         }
         if let Err(full) = writer.secure(SECURE_LEN_BYTES as u64) {
@@ -247,6 +248,7 @@ impl<'e> Locked<'e> {
     /// Looks again at what may have changed before the locks were there, runs the rules, and takes a
     /// position in the log.
     #[inline]
+    #[expect(clippy::result_large_err, reason = "both ways are taken apart at once, on the stack")]
     pub fn decide_and_reserve(
         self,
         writer: &mut Writer,
@@ -361,13 +363,6 @@ impl Published {
         let (lsn, timestamp) = (record.lsn, record.timestamp);
         writer.fill(reservation, |space| record.encode_into(space));
         let RecordBody::Transfer(transfer) = record.body else { unreachable!("built by `publish`") };
-        Done {
-            lsn,
-            timestamp,
-            amount: transfer.amount,
-            refusal: transfer.refusal,
-            debit: transfer.debit,
-            credit: transfer.credit,
-        }
+        Done::of(lsn, timestamp, &transfer)
     }
 }

@@ -1,10 +1,10 @@
 //! One question, answered: the same function for the look-up threads and the simulator.
 
 use tally_ledger::cancel_id;
-use tally_ledger::journal::record::{Record, RecordBody};
+use tally_ledger::journal::record::Record;
 use tally_ledger::wire::item_result;
 use tally_protocol::message::{self, MessageType};
-use tally_protocol::{AccountId, Refusal, Timestamp, TransferId};
+use tally_protocol::{Refusal, Timestamp, TransferId};
 use zerocopy::IntoBytes;
 
 use super::answer;
@@ -47,7 +47,7 @@ impl<R: RecordReader> Reading<'_, R> {
                 Ok(Found::New(looked)) => Answer::Return(Returned::Transfer(asker, transfer, looked)),
                 Ok(Found::Known(records)) => {
                     let record = records.into_iter().flatten().next().expect("the one that was asked for is known");
-                    Answer::Reply(asker, answer::repeated(&transfer, &record, self.engine.branch))
+                    Answer::Reply(asker, answer::repeated(self.engine, &asker, &transfer, &record))
                 }
                 Err(error) => failed(asker, &error),
             },
@@ -78,8 +78,12 @@ impl<R: RecordReader> Reading<'_, R> {
                 let look_up = |id| self.engine.ids.lookup_on_disk(id).unwrap_or(LookedUp::NOTHING);
                 Answer::Return(Returned::BatchIds(batch, ids.into_iter().map(|id| (id, look_up(id))).collect()))
             }
+            // Looked at first: what is done by the time of the second look is found by it.
+            Question::GetTransfer(asker, id) if self.engine.ids.facts_recent(id) == Recent::InFlight => {
+                Answer::Reply(asker, answer::in_flight(id))
+            }
             Question::GetTransfer(asker, id) => match self.resolver.known(id) {
-                Ok(known) => Answer::Reply(asker, answer::found(&asker, &known, |record| self.owns(&asker, record))),
+                Ok(known) => Answer::Reply(asker, answer::found(self.engine, &asker, &known)),
                 Err(error) => failed(asker, &error),
             },
             Question::CancelId(asker, id) => self.cancel_id(asker, id),
@@ -167,18 +171,6 @@ impl<R: RecordReader> Reading<'_, R> {
             }
         }
         items
-    }
-
-    /// Whether the asking customer owns one of the accounts of the record.
-    fn owns(&self, asker: &Asker, record: &Record) -> bool {
-        let owned =
-            |id: AccountId| self.engine.accounts.find(id).is_some_and(|slot| slot.read().owner == asker.actor.customer);
-        match &record.body {
-            RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) => {
-                owned(transfer.debit_account_id) || owned(transfer.credit_account_id)
-            }
-            RecordBody::Account(..) | RecordBody::Cancelled(_) => false,
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The process: everything put together, started in order, and stopped in the opposite one.
 //!
 //! ```text
-//!   start:  folder locked -> certificates, users -> ports bound -> branch recovered -> sessions -> ready
+//!   start:  certificates -> folder locked -> users -> admin port -> branch recovered -> client port, sessions -> ready
 //!   stop:   not ready -> sessions drained -> branch stopped (all durable) -> folder unlocked
 //! ```
 //!
@@ -54,22 +54,24 @@ impl Server {
     pub fn start(config: &Config) -> anyhow::Result<Self> {
         tls::install_crypto_provider();
         let dir = &config.branch.dir;
+        let tls = tls::server_config(&config.tls.cert_file, &config.tls.key_file)
+            .context("tls.cert_file and tls.key_file: the certificate cannot be used")?;
         let lock = FolderLock::take(dir)?;
         // Its process id may be somebody else's by now, and whoever finds the lock taken goes by it.
         RunFile::forget(dir)?;
-        let tls = tls::server_config(&config.tls.cert_file, &config.tls.key_file).context("certificate")?;
         let auth = Authenticator::open(dir, config.branch.id, &config.limits)
             .context("users (the first one is added with `tally user add`)")?;
         let auth = Arc::new(auth);
-        let listeners = acceptor::bind(config.listen.address, config.listen.session_threads)
-            .with_context(|| format!("listening at {}", config.listen.address))?;
-        let address = listeners[0].local_addr()?;
         let shown = Arc::new(Shown::default());
         let admin = start_admin(config, &shown)?;
 
-        let bells = SessionBells::new(listeners.len());
+        let bells = SessionBells::new(config.listen.session_threads);
         let (branch, receivers) = Branch::start(BranchOptions::of(config), bells.bells())?;
         let branch = Arc::new(branch);
+        // Behind the recovery: a folder that cannot be served has bound no port for clients.
+        let listeners = acceptor::bind(config.listen.address, config.listen.session_threads)
+            .with_context(|| format!("listening at {}", config.listen.address))?;
+        let address = listeners[0].local_addr()?;
         let users_watch = UsersWatch::start(auth.clone())?;
         let sessions = Sessions::start(SessionsStart {
             branch: config.branch.id,

@@ -14,20 +14,16 @@ use tally_ledger::stretches;
 use tally_ledger::wire::item_result;
 use tally_protocol::message::{self, MessageType, RESULT_REPEATED};
 use tally_protocol::{Lsn, Refusal, Timestamp, TransferId};
-use zerocopy::IntoBytes;
 
 use super::Worker;
+use super::bulk::Answers;
 use super::requests::transfers_of;
 use crate::clock;
 use crate::engine::{ChainStep, Step};
 use crate::ids::{LookedUp, OldIds};
 use crate::lookup::{Asker, Job, Looked, Question};
-use crate::replies::{ReplyBody, ReplySender};
+use crate::replies::ReplySender;
 
-/// Batches that one worker has in hand at a time; each may hold a megabyte.
-pub(super) const OPEN_MAX: usize = 16;
-/// Entries of batches worked in one cycle: about 100 microseconds, which a single payment may have to wait.
-pub(super) const SLICE_LEN: usize = 256;
 /// Entries whose cache misses overlap.
 const BURST_LEN: usize = 16;
 
@@ -45,13 +41,9 @@ enum Phase {
 /// One batch in hand.
 pub(super) struct Batch {
     number: u64,
-    asker: Asker,
     entries: Bytes,
     phase: Phase,
-    /// Entries answered so far: `0 <= answered == results.len() / 16 <= entries`
-    answered: usize,
-    results: Vec<u8>,
-    gate: Lsn,
+    answers: Answers,
     /// What the scan found out about all entries.
     scanned: Looked,
     /// What was found out about the next entry, or chain.
@@ -63,12 +55,9 @@ impl Batch {
         let count = entries.len() / message::Transfer::LEN_BYTES;
         Self {
             number,
-            asker,
             entries,
             phase: Phase::Scanning { next: 0, old_ids, maybe_old: Vec::new() },
-            answered: 0,
-            results: Vec::with_capacity(count * message::ItemResult::LEN_BYTES),
-            gate: Lsn::ZERO,
+            answers: Answers::new(asker, MessageType::BatchReply, count),
             scanned: Looked::default(),
             looked: None,
         }
@@ -79,11 +68,7 @@ impl Batch {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.answered == self.len()
-    }
-
-    fn len(&self) -> usize {
-        self.entries.len() / message::Transfer::LEN_BYTES
+        self.answers.is_complete()
     }
 
     /// Works at most `budget` entries. Returns how many it worked; 0 while it waits for the disk.
@@ -133,40 +118,40 @@ impl Batch {
     }
 
     fn apply(&mut self, worker: &mut Worker, budget: usize, now: Timestamp, now_ns: u64) -> usize {
-        if self.asker.deadline != 0 && now_ns > self.asker.deadline {
-            let rest = self.len() - self.answered;
-            (0..rest).for_each(|_| {
-                self.answer(item_result(Some(Refusal::DeadlinePassed), Timestamp::default(), false), Lsn::ZERO)
-            });
-            return rest;
+        let late = self.answers.refuse_late(now_ns);
+        if late > 0 {
+            return late;
         }
         let entries = self.entries.clone();
         let transfers = transfers_of(&entries).expect("the session checked the length");
-        let started = self.answered;
+        let started = self.answers.len();
         let mut prefetched = started;
-        while self.answered < transfers.len() && self.answered - started < budget {
-            if prefetched <= self.answered {
-                let burst = &transfers[self.answered..transfers.len().min(self.answered + BURST_LEN)];
+        while self.answers.len() < transfers.len() && self.answers.len() - started < budget {
+            if prefetched <= self.answers.len() {
+                let burst = &transfers[self.answers.len()..transfers.len().min(self.answers.len() + BURST_LEN)];
                 worker.engine.prefetch(|| burst.iter(), self.scanned.other_ids.as_ref());
-                prefetched = self.answered + burst.len();
+                prefetched = self.answers.len() + burst.len();
             }
             if !self.apply_next(worker, transfers, now) {
                 break;
             }
         }
-        // Waiting for the disk is no work: the caller may rest.
-        self.answered - started
+        match self.answers.len() - started {
+            // Waiting for the disk is no work: the caller may rest.
+            0 if matches!(self.phase, Phase::Working) => self.answers.stalled(now_ns),
+            worked => worked,
+        }
     }
 
     /// The next entry, or the whole chain that starts there. `false` when it has to wait.
     fn apply_next(&mut self, worker: &mut Worker, transfers: &[message::Transfer], now: Timestamp) -> bool {
-        let rest = &transfers[self.answered..];
+        let rest = &transfers[self.answers.len()..];
         let stretch = stretches(rest).next().expect("there is an entry left");
         let chain = &rest[stretch.range];
         if let Some(refusal) = stretch.refusal {
             for index in 1..=chain.len() {
                 let refusal = if index == chain.len() { refusal } else { Refusal::ChainBroken };
-                self.answer(item_result(Some(refusal), Timestamp::default(), false), Lsn::ZERO);
+                self.answers.refuse(refusal);
             }
             return true;
         }
@@ -179,10 +164,10 @@ impl Batch {
     fn apply_single(&mut self, worker: &mut Worker, transfer: &message::Transfer, now: Timestamp) -> bool {
         let looked = self.looked.take();
         let looked = looked.as_ref().unwrap_or(&self.scanned);
-        match worker.engine.transfer(&mut worker.writer, transfer, &self.asker, Some(looked), now) {
+        match worker.engine.transfer(&mut worker.writer, transfer, self.answers.asker(), Some(looked), now) {
             Step::Done(done) => {
                 worker.count(&done);
-                self.answer(item_result(done.refusal, done.timestamp, false), done.lsn);
+                self.answers.push(item_result(done.refusal, done.timestamp, false), done.lsn);
                 true
             }
             Step::NotRecorded(Refusal::Busy) => {
@@ -190,7 +175,7 @@ impl Batch {
                 false
             }
             Step::NotRecorded(refusal) => {
-                self.answer(item_result(Some(refusal), Timestamp::default(), false), Lsn::ZERO);
+                self.answers.refuse(refusal);
                 true
             }
             Step::InFlight => false,
@@ -201,11 +186,18 @@ impl Batch {
     fn apply_chain(&mut self, worker: &mut Worker, chain: &[message::Transfer], now: Timestamp) -> bool {
         let looked = self.looked.take();
         let looked = looked.as_ref().unwrap_or(&self.scanned);
-        match worker.engine.chain(&mut worker.writer, chain, &self.asker, Some(looked), now, clock::monotonic_nanos) {
+        match worker.engine.chain(
+            &mut worker.writer,
+            chain,
+            self.answers.asker(),
+            Some(looked),
+            now,
+            clock::monotonic_nanos,
+        ) {
             ChainStep::Done(dones) => {
                 for done in &dones {
                     worker.count(done);
-                    self.answer(item_result(done.refusal, done.timestamp, false), done.lsn);
+                    self.answers.push(item_result(done.refusal, done.timestamp, false), done.lsn);
                 }
                 true
             }
@@ -215,14 +207,12 @@ impl Batch {
             }
             ChainStep::InFlight => false,
             ChainStep::Refused(refusal) => {
-                chain
-                    .iter()
-                    .for_each(|_| self.answer(item_result(Some(refusal), Timestamp::default(), false), Lsn::ZERO));
+                chain.iter().for_each(|_| self.answers.refuse(refusal));
                 true
             }
             ChainStep::NotRecorded(refusals) => {
                 for refusal in refusals {
-                    self.answer(item_result(Some(refusal), Timestamp::default(), false), Lsn::ZERO);
+                    self.answers.refuse(refusal);
                 }
                 true
             }
@@ -260,19 +250,12 @@ impl Batch {
         for item in items {
             debug_assert!(item.refusal.get() != 0 || item.flags.get() & RESULT_REPEATED != 0);
             // The look-up waited until the record was durable.
-            self.answer(item, Lsn::ZERO);
+            self.answers.push(item, Lsn::ZERO);
         }
         self.phase = Phase::Working;
     }
 
-    fn answer(&mut self, item: message::ItemResult, gate: Lsn) {
-        self.results.extend_from_slice(item.as_bytes());
-        self.answered += 1;
-        self.gate = self.gate.max(gate);
-    }
-
     pub(super) fn reply(self, replies: &mut ReplySender) {
-        let body = ReplyBody::Items(MessageType::BatchReply, self.results.into());
-        replies.push(self.gate, self.asker.reply(body));
+        self.answers.reply(replies);
     }
 }

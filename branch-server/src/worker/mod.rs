@@ -5,11 +5,13 @@
 //!   lane.control --.
 //!   returned ------+--> one at a time: engine stages --> record into the log, reply behind its gate
 //!   lane.interactive, 16 at a time, cache misses overlapped --'
-//!   batches, in slices, so that single payments do not wait behind them --'
+//!   bulk (batches, many openings), in slices, so that single payments do not wait behind it --'
 //! ```
 
 mod batch;
+mod bulk;
 mod idle;
+mod opening;
 mod pace;
 mod requests;
 pub(crate) use requests::transfers_of;
@@ -31,7 +33,9 @@ use crate::lookup::{Asker, Job, LookupQueues, Question};
 use crate::replies::{ReplyBody, ReplySender};
 
 use batch::Batch;
+use bulk::Bulk;
 use idle::Idle;
+use opening::Opening;
 use pace::Pace;
 
 /// Requests taken together, so that their cache misses overlap: the line fill buffers of a core hold 10 to
@@ -92,7 +96,7 @@ struct Running {
     worker: Worker,
     burst: Vec<Request>,
     waiting: VecDeque<Request>,
-    batches: VecDeque<Batch>,
+    bulk: VecDeque<Bulk>,
     batch_number: u64,
     pace: Pace,
     expiry_next_ns: u64,
@@ -112,7 +116,7 @@ impl Worker {
             worker: self,
             burst: Vec::with_capacity(BURST_LEN),
             waiting: VecDeque::new(),
-            batches: VecDeque::new(),
+            bulk: VecDeque::new(),
             batch_number: 0,
             pace: Pace::default(),
             expiry_next_ns: 0,
@@ -142,8 +146,8 @@ impl Running {
         worked |= self.take_returned(now, now_ns);
         worked |= self.retry_waiting(now, now_ns);
         worked |= self.take_interactive(now, now_ns);
-        worked |= self.take_bulk(now, now_ns);
-        worked |= self.work_batches(now, now_ns);
+        worked |= self.take_bulk(now_ns);
+        worked |= self.work_bulk(now, now_ns);
         worked |= self.expire_holds(now, now_ns);
         let journal = &self.worker.journal;
         self.worker.replies.hand_over(|| journal.durable());
@@ -214,9 +218,9 @@ impl Running {
         self.worker.engine.prefetch(transfers, None);
     }
 
-    fn take_bulk(&mut self, now: Timestamp, now_ns: u64) -> bool {
+    fn take_bulk(&mut self, now_ns: u64) -> bool {
         let mut worked = false;
-        while self.batches.len() < batch::OPEN_MAX {
+        while self.bulk.len() < bulk::OPEN_MAX {
             let Some(request) = self.worker.lane.bulk.pop() else { break };
             worked = true;
             let (asker, op) = Asker::taken(request, now_ns);
@@ -224,9 +228,10 @@ impl Running {
                 Op::Batch(entries) => {
                     self.batch_number += 1;
                     let old_ids = self.worker.engine.ids.old_ids();
-                    self.batches.push_back(Batch::new(self.batch_number, asker, entries, old_ids));
+                    let batch = Batch::new(self.batch_number, asker, entries, old_ids);
+                    self.bulk.push_back(Bulk::Batch(Box::new(batch)));
                 }
-                Op::OpenAccounts(entries) => self.open_accounts(asker, &entries, now),
+                Op::OpenAccounts(entries) => self.bulk.push_back(Bulk::Opening(Opening::new(asker, entries))),
                 Op::ReadFeed(_) => unreachable!("the feed has a queue of its own"),
                 _ => unreachable!("not a bulk operation"),
             }
@@ -234,22 +239,22 @@ impl Running {
         worked
     }
 
-    fn work_batches(&mut self, now: Timestamp, now_ns: u64) -> bool {
-        let mut budget = batch::SLICE_LEN;
+    fn work_bulk(&mut self, now: Timestamp, now_ns: u64) -> bool {
+        let mut budget = bulk::SLICE_LEN;
         let mut worked = false;
-        if self.batches.is_empty() || !self.pace.admits_batches(now_ns, &self.worker.journal, &self.worker.starving) {
+        if self.bulk.is_empty() || !self.pace.admits_bulk(now_ns, &self.worker.journal, &self.worker.starving) {
             return false;
         }
-        // Each open batch gets a turn; what waits for the disk is passed over.
-        for _ in 0..self.batches.len() {
-            let mut batch = self.batches.pop_front().expect("counted");
-            let used = batch.work(&mut self.worker, budget, now, now_ns);
+        // Each gets a turn; what waits for the disk is passed over.
+        for _ in 0..self.bulk.len() {
+            let mut bulk = self.bulk.pop_front().expect("counted");
+            let used = bulk.work(&mut self.worker, budget, now, now_ns);
             worked |= used > 0;
             budget -= used.min(budget);
-            if batch.is_done() {
-                batch.reply(&mut self.worker.replies);
+            if bulk.is_done() {
+                bulk.reply(&mut self.worker.replies);
             } else {
-                self.batches.push_back(batch);
+                self.bulk.push_back(bulk);
             }
             if budget == 0 {
                 break;
@@ -302,7 +307,7 @@ impl Running {
         self.worker.stop.load(Ordering::Acquire)
             && self.worker.lane.is_empty()
             && self.waiting.is_empty()
-            && self.batches.is_empty()
+            && self.bulk.is_empty()
             && self.worker.lookups.out() == 0
     }
 

@@ -26,8 +26,8 @@ impl Pace {
         self.singles_until_ns = now_ns + SINGLES_EXPECTED_NS;
     }
 
-    /// Whether batches may be worked now. If not, the flush that changes it rings.
-    pub(super) fn admits_batches(&self, now_ns: u64, journal: &Journal, starving: &AtomicBool) -> bool {
+    /// Whether bulk work may be done now. If not, the flush that changes it rings.
+    pub(super) fn admits_bulk(&self, now_ns: u64, journal: &Journal, starving: &AtomicBool) -> bool {
         if now_ns >= self.singles_until_ns || is_short(journal) {
             return true;
         }

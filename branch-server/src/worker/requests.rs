@@ -1,11 +1,12 @@
 //! One request at a time: from what was asked to a reply behind its gate.
 
 use bytes::Bytes;
-use tally_ledger::wire::{account_message, balance_message, item_result, sums_message};
+use tally_ledger::wire::{account_message, balance_message, item_result};
 use tally_protocol::message::{self, MessageType};
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp};
 use zerocopy::IntoBytes;
 
+use super::bulk::Bulk;
 use super::{Running, WAITING_LEN_MAX};
 use crate::clock;
 use crate::engine::{AccountOp, AccountOutcome, Cancel, ChainStep, Done, Read, Step};
@@ -63,7 +64,10 @@ impl Running {
     }
 
     fn batch(&mut self, number: u64, tell: impl FnOnce(&mut super::batch::Batch)) {
-        let batch = self.batches.iter_mut().find(|batch| batch.number() == number);
+        let batch = self.bulk.iter_mut().find_map(|bulk| match bulk {
+            Bulk::Batch(batch) if batch.number() == number => Some(batch),
+            Bulk::Batch(_) | Bulk::Opening(_) => None,
+        });
         tell(batch.expect("a batch stays until its questions are answered"));
     }
 
@@ -72,17 +76,8 @@ impl Running {
         match worker.engine.transfer(&mut worker.writer, &transfer, &asker, looked, now) {
             Step::Done(done) => {
                 worker.count(&done);
-                let balances = (transfer.flags.get() & message::transfer_flags::WANT_BALANCES != 0)
-                    .then(|| [sums_message(&done.debit), sums_message(&done.credit)]);
-                let reply = message::TransferReply {
-                    timestamp: done.timestamp.as_nanos().into(),
-                    lsn: done.lsn.get().into(),
-                    amount: done.amount.get().into(),
-                    refusal: done.refusal.map_or(0, Refusal::code).into(),
-                    flags: 0.into(),
-                    reserved: 0.into(),
-                };
-                self.reply(asker, done.lsn, ReplyBody::Transfer { reply, balances });
+                let body = worker.engine.transfer_body(&transfer, &done, &asker);
+                self.reply(asker, done.lsn, body);
             }
             Step::NotRecorded(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
             Step::InFlight => self.wait(asker, Op::Transfer(transfer)),
@@ -133,26 +128,10 @@ impl Running {
         match worker.engine.change_account(&mut worker.writer, id, op, asker.actor, now) {
             AccountOutcome::NotTaken(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
             outcome => {
-                let (gate, item) = account_item(outcome);
+                let (gate, item) = outcome.item();
                 self.reply(asker, gate, ReplyBody::Item(reply_type, item));
             }
         }
-    }
-
-    pub(super) fn open_accounts(&mut self, asker: Asker, entries: &Bytes, now: Timestamp) {
-        let Ok(opens) = <[message::AccountOpen] as zerocopy::FromBytes>::ref_from_bytes(entries) else {
-            return self.refuse(asker, Refusal::BodyLenInvalid, 0);
-        };
-        let mut items = Vec::with_capacity(opens.len() * message::ItemResult::LEN_BYTES);
-        let mut gate = Lsn::ZERO;
-        for open in opens {
-            let worker = &mut self.worker;
-            let outcome = worker.engine.open_account(&mut worker.writer, open, asker.actor, now);
-            let (seen, result) = account_item(outcome);
-            gate = gate.max(seen);
-            items.extend_from_slice(result.as_bytes());
-        }
-        self.reply(asker, gate, ReplyBody::Items(MessageType::OpenAccountsReply, items.into()));
     }
 
     fn read(&mut self, asker: Asker, id: AccountId, body: impl FnOnce(&tally_ledger::Account) -> ReplyBody) {
@@ -174,15 +153,6 @@ impl super::Worker {
 /// Whole transfers, in place.
 pub(crate) fn transfers_of(entries: &[u8]) -> Option<&[message::Transfer]> {
     <[message::Transfer] as zerocopy::FromBytes>::ref_from_bytes(entries).ok()
-}
-
-/// The answer about one account, and what it waits for.
-fn account_item(outcome: AccountOutcome) -> (Lsn, message::ItemResult) {
-    match outcome {
-        AccountOutcome::Done { gate, timestamp, repeated } => (gate, item_result(None, timestamp, repeated)),
-        AccountOutcome::Refused { gate, refusal } => (gate, item_result(Some(refusal), Timestamp::default(), false)),
-        AccountOutcome::NotTaken(refusal) => (Lsn::ZERO, item_result(Some(refusal), Timestamp::default(), false)),
-    }
 }
 
 /// When it makes sense to try again, in milliseconds.

@@ -18,7 +18,7 @@ use tally_branch_server::recovery::Rebuilding;
 use tally_ledger::check;
 use tally_sim::disk::SimDisk;
 use tally_sim_fuzz::change::Change;
-use tally_sim_fuzz::journal::{Books, Careful, JournalFolder, SEGMENT_LEN_BYTES, directory};
+use tally_sim_fuzz::journal::{BRANCH, Books, Careful, JournalFolder, SEGMENT_LEN_BYTES, directory};
 use tally_sim_fuzz::scratch::Scratch;
 
 /// Folders are made once and kept: making one takes longer than recovering it. A long one takes 7 MiB.
@@ -45,7 +45,7 @@ fn rebuild(disk: &SimDisk, scratch: &Scratch) -> Result<Option<(Recovered, Books
     // Without its keeper the index writes nothing out: it must take what a folder holds into memory.
     let config = IdConfig { generation_len_max: 1 << 12, shard_count: 1, ..IdConfig::default() };
     let (ids, _keeper) = IdIndex::open_by_hand(scratch.path(), config, 1).expect("an empty index opens");
-    let rebuilding = Rebuilding::new(ids, || (Accounts::new(ACCOUNTS_MAX, 1), Holds::new(HOLDS_MAX)));
+    let rebuilding = Rebuilding::new(BRANCH, ids, || (Accounts::new(ACCOUNTS_MAX, 1), Holds::new(HOLDS_MAX)));
     let mut target = Careful::new(rebuilding);
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let recovered = recover(&disk, directory(), SEGMENT_LEN_BYTES, &mut target)?;

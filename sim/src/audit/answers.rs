@@ -1,7 +1,7 @@
 //! Answers about single transfers and ids.
 
 use tally_protocol::message::{self, Role, TransferKind, transfer_flags};
-use tally_protocol::{Lsn, Refusal, RefusalGroup, TransferId};
+use tally_protocol::{AccountId, Lsn, Refusal, RefusalGroup, TransferId};
 
 use super::Audit;
 use crate::invariants::{Violation, hold, violated};
@@ -61,7 +61,8 @@ impl Audit {
         hold!(AnswersMatchModel, wanted == balances.is_some(), "balances were wanted: {wanted}, sent: {balances:?}");
         if let (Some([debit, credit]), None) = (balances, said.refusal) {
             let got = (sums_of(debit), sums_of(credit));
-            let right = (verdict.debit_sums, verdict.credit_sums);
+            let shown = |id: u128, sums: ModelSums| if self.may_see(sent, id) { sums } else { ModelSums::default() };
+            let right = (shown(verdict.debit, verdict.debit_sums), shown(verdict.credit, verdict.credit_sums));
             hold!(AnswersMatchModel, got == right, "balances {got:?} instead of {right:?}");
         }
         Ok(())
@@ -155,9 +156,15 @@ impl Audit {
     ) -> (Option<Refusal>, Option<Ask>) {
         match form_of(wire, self.branch) {
             Err(refusal) => (Some(refusal), None),
-            Ok(ask) if !may_ask(sent.actor.role, ask.kind) => (Some(Refusal::NotPermitted), None),
+            Ok(ask) if !may_ask(sent.actor.role, &ask) => (Some(Refusal::NotPermitted), None),
             Ok(ask) => (None, Some(ask)),
         }
+    }
+
+    /// Customers see their own accounts only.
+    pub(super) fn may_see(&self, sent: &Sent, account: u128) -> bool {
+        let owner = self.model.account(account).map(|account| account.owner);
+        sent.actor.role != Role::Customer || owner.is_some_and(|owner| owner != 0 && owner == sent.actor.customer.get())
     }
 
     /// What must be answered to a transfer whose id was used; `Err` too where it was not used at all.
@@ -202,11 +209,15 @@ impl Audit {
 }
 
 /// Which role may ask for what; the accounts are another matter.
-const fn may_ask(role: Role, kind: TransferKind) -> bool {
+fn may_ask(role: Role, ask: &Ask) -> bool {
     match role {
         Role::Admin | Role::Teller => true,
         Role::Auditor => false,
-        Role::Customer => !matches!(kind, TransferKind::Deposit | TransferKind::Withdraw),
+        Role::Customer => {
+            !matches!(ask.kind, TransferKind::Deposit | TransferKind::Withdraw)
+                && !AccountId::new(ask.debit).is_house()
+                && !AccountId::new(ask.credit).is_house()
+        }
     }
 }
 

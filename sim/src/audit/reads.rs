@@ -6,7 +6,7 @@ use tally_protocol::{AccountId, Amount, Lsn, Refusal, TransferId};
 use super::Audit;
 use super::answers::sums_of;
 use crate::invariants::{Violation, hold, violated};
-use crate::model::{ModelAccount, ModelEnd, Used};
+use crate::model::{ModelAccount, ModelEnd, ModelSums, Used};
 use crate::request::Sent;
 
 impl Audit {
@@ -106,6 +106,10 @@ impl Audit {
         id: TransferId,
         found: &message::TransferFound,
     ) -> Result<(), Violation> {
+        if found.state == TransferState::InFlight as u8 {
+            hold!(Reads, !sent.knew.id_is_used, "{id} is in flight, although it was known before");
+            return Ok(());
+        }
         let Some(used) = self.model.used(id).cloned() else {
             violated!(ReplyAfterDurable, "{id} was found, but is not on the disk")
         };
@@ -119,6 +123,14 @@ impl Audit {
                 hold!(Reads, amount == verdict.amount, "{id} found with {amount} instead of {}", verdict.amount);
                 let refused = verdict.refusal.is_some();
                 hold!(Reads, found.reply.known_refusal() == verdict.refusal, "{id} found with another refusal");
+                for (account, sums, right) in [
+                    (verdict.debit, &found.debit, verdict.debit_sums),
+                    (verdict.credit, &found.credit, verdict.credit_sums),
+                ] {
+                    let (got, may) = (sums_of(sums), self.may_see(sent, account));
+                    hold!(Reads, may || got == ModelSums::default(), "{:?} was shown {got:?}", sent.actor);
+                    hold!(Reads, !may || refused || got == right, "{id} found with {got:?} instead of {right:?}");
+                }
                 let is_right = match state {
                     Some(TransferState::Refused) => refused,
                     // It may have ended between the look and now.

@@ -2,7 +2,7 @@
 
 use tally_ledger::Actor;
 use tally_protocol::message::{Role, TransferKind, transfer_flags};
-use tally_protocol::{AccountStatus, Lsn, Refusal, TransferId};
+use tally_protocol::{AccountId, AccountStatus, Lsn, Refusal, TransferId};
 
 use super::account::DAY_NS;
 use super::form::cash_account;
@@ -285,7 +285,9 @@ fn check_owner(kind: TransferKind, debit: &ModelAccount, credit: &ModelAccount, 
     let decides = if matches!(kind, TransferKind::Settle | TransferKind::Void) { credit } else { debit };
     let may = match actor.role {
         Role::Teller | Role::Admin => true,
-        Role::Customer => actor.customer.get() != 0 && decides.owner == actor.customer.get(),
+        Role::Customer => {
+            actor.customer.get() != 0 && decides.owner == actor.customer.get() && !AccountId::new(credit.id).is_house()
+        }
         Role::Auditor => false,
     };
     if may { Ok(()) } else { Err(Refusal::NotOwner) }

@@ -116,7 +116,7 @@ impl World {
         let (ids, ids_keeper) = self.ids.open().map_err(|error| io::Error::other(error.to_string()))?;
         let holds_max = self.setting.holds_max;
         let fresh = move || (Accounts::new(ACCOUNTS_MAX, 1), Holds::new(holds_max));
-        let mut target = Target::new(Rebuilding::new(ids, fresh), bug);
+        let mut target = Target::new(Rebuilding::new(self.setting.branch, ids, fresh), bug);
         let mut recovered = recover(disk, &directory, SEGMENT_LEN_BYTES, &mut target)?;
         let rebuilt = target.inner;
         if bug == Some(Bug::StampsGoBack) {

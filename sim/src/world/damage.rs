@@ -28,7 +28,7 @@ impl World {
         let Ok((ids, _keeper)) = self.ids.open() else { return Ok(()) };
         let holds_max = self.setting.holds_max;
         let fresh = move || (Accounts::new(ACCOUNTS_MAX, 1), Holds::new(holds_max));
-        let mut target = Rebuilding::new(ids, fresh);
+        let mut target = Rebuilding::new(self.setting.branch, ids, fresh);
         let disk: Arc<dyn Disk> = Arc::new(copy);
         let recovered = recover(&disk, &self.setting.directory, SEGMENT_LEN_BYTES, &mut target);
         trace!(self.trace, "bit {bit} of {} at {offset} damaged: refused {}", path.display(), recovered.is_err());

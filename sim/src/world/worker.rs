@@ -5,17 +5,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tally_branch_server::engine::{
-    AccountOp, AccountOutcome, Cancel, ChainStep, Done, Engine, Locked, Prepare, Prepared, Published, Read, Reserved,
-    Step,
+    AccountOp, AccountOutcome, Cancel, ChainStep, Engine, Locked, Prepare, Prepared, Published, Read, Reserved, Step,
 };
 use tally_branch_server::ids::Recent;
 use tally_branch_server::intake::Lane;
 use tally_branch_server::journal::LogWriter;
 use tally_branch_server::replies::{ReplyBody, ReplySender};
 use tally_ledger::check_transfer_id;
-use tally_ledger::wire::{account_message, balance_message, item_result, sums_message};
+use tally_ledger::wire::{account_message, balance_message, item_result};
 use tally_ledger::{Account, Hold};
-use tally_protocol::message::{self, MessageType, transfer_flags};
+use tally_protocol::message::{self, MessageType};
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
 use zerocopy::IntoBytes;
 
@@ -303,8 +302,8 @@ impl<'e> Running<'e> {
                 worker.task = Some(task);
             }
             (Step::Done(done), Work::Transfer(transfer)) => {
-                let wanted = transfer.flags.get() & transfer_flags::WANT_BALANCES != 0;
-                worker.reply(&task, done.lsn, transfer_body(&done, wanted));
+                let body = self.engine.transfer_body(transfer, &done, &task.asker);
+                worker.reply(&task, done.lsn, body);
             }
             (Step::NotRecorded(Refusal::Busy), Work::Batch(_)) => worker.task = Some(task),
             (Step::NotRecorded(refusal), Work::Batch(batch)) => {
@@ -409,7 +408,7 @@ impl<'e> Running<'e> {
         let mut items = Vec::new();
         for open in opens {
             let outcome = self.engine.open_account(&mut worker.writer, open, task.asker.actor, now);
-            let (seen, item) = account_item(outcome);
+            let (seen, item) = outcome.item();
             gate = gate.max(seen);
             items.extend_from_slice(item.as_bytes());
         }
@@ -429,7 +428,7 @@ impl<'e> Running<'e> {
             (before.lsn, before.timestamp) = (*gate, *timestamp);
             self.engine.accounts.find(id).expect("it was changed").lock().publish_all(&before);
         }
-        let (gate, item) = account_item(outcome);
+        let (gate, item) = outcome.item();
         worker.reply(&task, gate, ReplyBody::Item(op.reply_type(), item));
     }
 
@@ -460,26 +459,5 @@ impl<'e> Running<'e> {
             }
             Read::Refused(refusal) => worker.refuse(task, refusal),
         }
-    }
-}
-
-fn transfer_body(done: &Done, wants_balances: bool) -> ReplyBody {
-    let reply = message::TransferReply {
-        timestamp: done.timestamp.as_nanos().into(),
-        lsn: done.lsn.get().into(),
-        amount: done.amount.get().into(),
-        refusal: done.refusal.map_or(0, Refusal::code).into(),
-        flags: 0.into(),
-        reserved: 0.into(),
-    };
-    let balances = wants_balances.then(|| [sums_message(&done.debit), sums_message(&done.credit)]);
-    ReplyBody::Transfer { reply, balances }
-}
-
-fn account_item(outcome: AccountOutcome) -> (Lsn, message::ItemResult) {
-    match outcome {
-        AccountOutcome::Done { gate, timestamp, repeated } => (gate, item_result(None, timestamp, repeated)),
-        AccountOutcome::Refused { gate, refusal } => (gate, item_result(Some(refusal), Timestamp::default(), false)),
-        AccountOutcome::NotTaken(refusal) => (Lsn::ZERO, item_result(Some(refusal), Timestamp::default(), false)),
     }
 }

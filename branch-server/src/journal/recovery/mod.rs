@@ -61,6 +61,9 @@ pub enum Unfit {
     /// The limit was lowered below what is there.
     #[error("there are more accounts than accounts.max permits, {0}")]
     TooManyAccounts(u32),
+    /// The folder is another branch's.
+    #[error("it holds account {0}, which is not an account of this branch: is branch.id right?")]
+    OtherBranch(AccountId),
     /// Id 0 names no transfer.
     #[error("its transfer has no id")]
     NoId,

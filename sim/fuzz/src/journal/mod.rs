@@ -18,6 +18,7 @@ use tally_sim::random::Random;
 
 pub use self::books::Books;
 pub use self::careful::Careful;
+pub use self::write::BRANCH;
 use crate::change::{Change, File};
 
 /// The smallest that the journal allows.

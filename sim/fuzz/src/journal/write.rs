@@ -22,7 +22,8 @@ use tally_sim::random::Random;
 
 use super::{Books, JournalFolder, SEGMENT_LEN_BYTES, directory, empty_disk, files_of};
 
-const BRANCH: BranchId = BranchId::new(1);
+/// Whose journal it is.
+pub const BRANCH: BranchId = BranchId::new(1);
 const STEPS_MAX: u64 = 24;
 /// One more than recovery reads ahead, and the one that it reads from.
 const LONG_SEGMENTS: u64 = 5;
