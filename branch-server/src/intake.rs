@@ -7,12 +7,12 @@
 //! ```
 
 use bytes::Bytes;
-use crossbeam::queue::ArrayQueue;
 use tally_ledger::Actor;
 use tally_protocol::message;
 use tally_protocol::{AccountId, TransferId};
 
 use crate::bell::Bell;
+use crate::sync::ArrayQueue;
 
 /// Which session a request came from, so that its reply finds the way back, or finds that it is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,4 +1,4 @@
-//! Models of what is lock-free between a session and a worker, explored by loom: the bell, the reply gate,
+//! Models of what is lock-free between a session and a worker, explored by loom: the bell, the intake, the reply gate,
 //! the accounts' sequence locks and the order of their locks.
 #![cfg(feature = "loom")]
 
@@ -7,10 +7,11 @@ use loom::sync::{Arc, Notify};
 use loom::thread;
 use tally_branch_server::accounts::{Slot, lock_both};
 use tally_branch_server::bell::Bell;
-use tally_branch_server::intake::{Passage, SessionKey};
+use tally_branch_server::intake::{Intake, IntakeConfig, Lane, Op, Passage, Request, SessionKey};
 use tally_branch_server::replies::{self, Reply, ReplyBody};
 use tally_ledger::journal::position::DurableLsn;
-use tally_ledger::{Account, Sums};
+use tally_ledger::{Account, Actor, Sums};
+use tally_protocol::message::Role;
 use tally_protocol::{AccountId, Amount, BranchId, Currency, CustomerId, Lsn, Refusal, Timestamp};
 
 fn model(preemption_bound: usize, body: impl Fn() + Sync + Send + 'static) {
@@ -49,6 +50,58 @@ fn no_ring_is_lost() {
         }
         bell.awake();
         ringer.join().expect("no panic");
+    });
+}
+
+/// A read of account `local` by the request of that number.
+fn request(number: u64) -> Request {
+    Request {
+        session: SessionKey { thread: 0, slot: 0, generation: 0 },
+        request_id: number,
+        trace_id: 0,
+        deadline: 0,
+        passage: Passage::default(),
+        actor: Actor { role: Role::Teller, customer: CustomerId::BANK },
+        op: Op::GetBalance(AccountId::of_branch(BranchId::new(1), number.into())),
+    }
+}
+
+/// Two sessions and a worker that sleeps whenever it finds nothing: everything that was taken is worked, and what finds
+/// no place is handed back at once.
+#[test]
+fn nothing_taken_by_the_intake_is_left_lying() {
+    model(2, || {
+        let (bell, sleep) = own_bell();
+        let depths = IntakeConfig { control_depth: 1, interactive_depth: 1, bulk_depth: 1 };
+        let lane = std::sync::Arc::new(Lane::new(&depths, bell));
+        let (feed, _feed_receiver) = crossbeam::channel::bounded(1);
+        let intake = std::sync::Arc::new(Intake::new(vec![lane.clone()], feed));
+        let sessions: Vec<_> = [1, 2]
+            .map(|number| {
+                let intake = intake.clone();
+                thread::spawn(move || {
+                    let taken = intake.push(request(number)).is_ok();
+                    intake.ring();
+                    taken
+                })
+            })
+            .into();
+        let mut worked = Vec::new();
+        // One place: the first to come always finds it.
+        while worked.is_empty() {
+            lane.bell.announce_sleep();
+            match lane.interactive.pop() {
+                Some(request) => worked.push(request.request_id),
+                None => sleep.wait(),
+            }
+            lane.bell.awake();
+        }
+        let taken = sessions.into_iter().map(|session| session.join().expect("no panic"));
+        let taken = taken.filter(|taken| *taken).count();
+        worked.extend(std::iter::from_fn(|| lane.interactive.pop()).map(|request| request.request_id));
+        assert_eq!(worked.len(), taken, "{worked:?}");
+        worked.dedup();
+        assert_eq!(worked.len(), taken, "none twice");
     });
 }
 

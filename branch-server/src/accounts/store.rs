@@ -153,7 +153,7 @@ fn populate(slots: &[Slot]) {
     // SAFETY: the pages lie within the slots, and populating them changes no byte of them.
     let populated = unsafe { rustix::mm::madvise(pages, len_bytes, rustix::mm::Advice::LinuxPopulateWrite) };
     if let Err(error) = populated {
-        tracing::debug!(%error, "memory for accounts cannot be populated ahead of need");
+        tracing::debug!(stage = "accounts", %error, "memory for accounts cannot be populated ahead of need");
     }
 }
 

@@ -64,11 +64,13 @@ fn reload(auth: &Authenticator) {
     match Users::load(&auth.users_path) {
         Ok(users) if users == *auth.users() => {}
         Ok(users) => {
-            tracing::info!(users = users.iter().count(), "users changed");
+            tracing::info!(stage = "session", users = users.iter().count(), "users changed");
             auth.replace_users(users);
         }
         // A file that cannot be read is no reason to lock everybody out, nor to let anybody in.
-        Err(error) => tracing::error!(%error, "the users file cannot be read; the users stay as they were"),
+        Err(error) => {
+            tracing::error!(stage = "session", %error, "the users file cannot be read; the users stay as they were")
+        }
     }
 }
 

@@ -106,7 +106,7 @@ impl Dir {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "a run file that is not needed stays until the next start")
+                tracing::warn!(stage = "ids", path = %path.display(), %error, "a run file that is not needed stays until the next start")
             }
         }
         self.step(Effect::RunRemoved, &path);

@@ -136,7 +136,7 @@ impl Keeper {
                 }
                 Err(Failure::Retry(error)) => {
                     self.shared.counters.errors.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%error, "ids could not be written out; trying again");
+                    tracing::warn!(stage = "ids", %error, "ids could not be written out; trying again");
                     if self.shared.signal.wait(RETRY_AFTER, |state| state.stop).stop {
                         return Err(Stop);
                     }
@@ -292,9 +292,9 @@ impl Keeper {
         self.dir.remove_run(output);
         self.merging_given_up = !matches!(error, IdError::Io { .. });
         if self.merging_given_up {
-            tracing::error!(%error, "id runs are damaged and no longer merged; restore them from a backup");
+            tracing::error!(stage = "ids", %error, "id runs are damaged and no longer merged; restore them from a backup");
         } else {
-            tracing::warn!(%error, "id runs could not be merged; trying again");
+            tracing::warn!(stage = "ids", %error, "id runs could not be merged; trying again");
             self.next_write = Instant::now() + RETRY_AFTER;
         }
     }
@@ -306,7 +306,7 @@ impl Keeper {
         self.dir.prepare_manifest(&manifest).map_err(Failure::Retry)?;
         if let Err(error) = self.dir.publish_manifest() {
             self.shared.counters.errors.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%error, "a manifest may or may not have been replaced; ids are no longer written out");
+            tracing::error!(stage = "ids", %error, "a manifest may or may not have been replaced; ids are no longer written out");
             return Err(Failure::Stop);
         }
         self.manifest = manifest;

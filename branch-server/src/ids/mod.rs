@@ -382,7 +382,7 @@ impl Drop for IdIndex {
         if let Some(keeper) = self.keeper.take()
             && keeper.join().is_err()
         {
-            tracing::error!("the id index's thread has panicked");
+            tracing::error!(stage = "ids", "the id index's thread has panicked");
         }
     }
 }

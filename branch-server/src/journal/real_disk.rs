@@ -43,7 +43,7 @@ impl Disk for RealDisk {
             // What a file system without direct IO answers.
             Err(error) if direct && error.raw_os_error() == Some(libc::EINVAL) => {
                 if self.direct_io.swap(false, Ordering::Relaxed) {
-                    tracing::warn!(path = %path.display(), "no direct IO on this file system: writing through the page cache");
+                    tracing::warn!(stage = "journal", path = %path.display(), "no direct IO on this file system: writing through the page cache");
                 }
                 self.open_with(path, mode, false)?
             }

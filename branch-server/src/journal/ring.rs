@@ -36,7 +36,7 @@ mod real {
             let advised =
                 unsafe { rustix::mm::madvise(base.as_ptr().cast(), len_bytes, rustix::mm::Advice::LinuxHugepage) };
             if let Err(error) = advised {
-                tracing::debug!(%error, "no huge pages for the log's buffer");
+                tracing::debug!(stage = "journal", %error, "no huge pages for the log's buffer");
             }
             Self { base, layout }
         }

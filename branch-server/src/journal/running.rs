@@ -389,7 +389,7 @@ impl Start {
                 let _ = started.send(Err(StartError::Uring(error)));
             }
             Some(Err(error)) => {
-                tracing::warn!(%error, "io_uring is not permitted here: the journal writes with blocking calls");
+                tracing::warn!(stage = "journal", %error, "io_uring is not permitted here: the journal writes with blocking calls");
                 self.run_with(BlockingWriter::new(segments), started);
             }
             None => self.run_with(BlockingWriter::new(segments), started),
@@ -413,7 +413,7 @@ impl Start {
         if let Err(error) = result {
             // What the disk has kept of the group is unknown, and trying again can hide the loss: whoever
             // starts next reads what there is.
-            tracing::error!(%error, "a journal flush failed: stopping at once");
+            tracing::error!(stage = "journal", %error, "a journal flush failed: stopping at once");
             std::process::abort();
         }
     }

@@ -195,7 +195,7 @@ impl Segments {
                 Err(error) => {
                     // The flusher makes its own segments, so this costs speed only.
                     if !failing {
-                        tracing::warn!(%error, "cannot prepare journal segments ahead of time");
+                        tracing::warn!(stage = "journal", %error, "cannot prepare journal segments ahead of time");
                     }
                     failing = true;
                     self.pause(SPACE_INTERVAL);
@@ -216,11 +216,16 @@ impl Segments {
         let comfortable = free >= reserve.saturating_add(segment);
         match (log.writable(), free >= reserve, comfortable) {
             (true, false, _) => {
-                tracing::error!(free, reserve, "disk nearly full: writes are refused until there is space again");
+                tracing::error!(
+                    stage = "journal",
+                    free,
+                    reserve,
+                    "disk nearly full: writes are refused until there is space again"
+                );
                 log.set_writable(false);
             }
             (false, _, true) => {
-                tracing::info!(free, reserve, "disk space is back: writes are taken again");
+                tracing::info!(stage = "journal", free, reserve, "disk space is back: writes are taken again");
                 log.set_writable(true);
             }
             (true, true, _) | (false, _, false) => {}

@@ -36,7 +36,7 @@ pub(super) async fn serve(thread: Rc<Thread>, stream: TcpStream, peer: SocketAdd
     let stream = match tokio::time::timeout(limits.login_timeout, thread.shared.tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::debug!(%peer, %error, "TLS handshake failed");
+            tracing::debug!(stage = "tls", %peer, %error, "TLS handshake failed");
             thread.stats().note_closed(CloseReason::Handshake);
             return;
         }
@@ -61,7 +61,7 @@ pub(super) async fn serve(thread: Rc<Thread>, stream: TcpStream, peer: SocketAdd
     };
     let reason = std::future::poll_fn(|cx| connection.poll(cx)).await;
     thread.stats().note_closed(reason);
-    tracing::debug!(%peer, reason = reason.name(), "connection closed");
+    tracing::debug!(stage = "session", %peer, reason = reason.name(), "connection closed");
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -234,7 +234,7 @@ impl Conversation {
         let login = match result {
             Ok(login) => login,
             Err(refused) => {
-                tracing::info!(peer = %self.peer, reason = %refused.refusal, "login refused");
+                tracing::info!(stage = "session", peer = %self.peer, reason = %refused.refusal, "login refused");
                 self.note_refused(refused.refusal);
                 self.mailbox.refuse(envelope, refused.refusal, refused.retry_after_ms, "");
                 return;
@@ -249,7 +249,7 @@ impl Conversation {
             token: &login.token,
         };
         Reply::Login(reply).append_to(&mut self.mailbox.outbound.borrow_mut(), envelope);
-        tracing::debug!(peer = %self.peer, user = &*identity.name, "logged in");
+        tracing::debug!(stage = "session", peer = %self.peer, user = &*identity.name, "logged in");
         self.phase = Phase::LoggedIn { actor, permissions: Permissions::of(actor.role) };
         self.place.authenticated();
         self.mailbox.login_deadline.set(0);
@@ -367,7 +367,7 @@ impl Conversation {
     /// Refuses one frame and goes on: where the next one starts is known.
     fn refuse(&mut self, envelope: Envelope, refusal: Refusal) -> Result<(), CloseReason> {
         tracing::debug!(
-            peer = %self.peer,
+            stage = "session", peer = %self.peer,
             request_id = envelope.request_id,
             trace_id = format_args!("{:032x}", envelope.trace_id),
             reason = %refusal,
@@ -401,7 +401,7 @@ impl Conversation {
 
     /// The caller then closes the connection, with a last frame that says why.
     fn close(&mut self, envelope: Envelope, refusal: Refusal, text: &str) -> Result<(), CloseReason> {
-        tracing::info!(peer = %self.peer, reason = %refusal, text, "closing a connection");
+        tracing::info!(stage = "session", peer = %self.peer, reason = %refusal, text, "closing a connection");
         self.prepare_last_words(envelope, refusal, text);
         Err(CloseReason::Protocol)
     }
@@ -421,7 +421,7 @@ impl Conversation {
 
     /// Tells the operator of a peer that was given up.
     pub(super) fn log_end(&self, reason: CloseReason) {
-        tracing::info!(peer = %self.peer, reason = reason.name(), in_flight = self.mailbox.in_flight.get(), "closing a connection");
+        tracing::info!(stage = "session", peer = %self.peer, reason = reason.name(), in_flight = self.mailbox.in_flight.get(), "closing a connection");
     }
 
     fn note_refused(&self, refusal: Refusal) {

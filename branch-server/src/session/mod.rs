@@ -202,7 +202,7 @@ impl Sessions {
     pub fn join(self) {
         for thread in self.threads {
             if thread.join().is_err() {
-                tracing::error!("a session thread panicked");
+                tracing::error!(stage = "session", "a session thread panicked");
             }
         }
     }

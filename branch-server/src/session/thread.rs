@@ -93,7 +93,7 @@ async fn drain(thread: &Thread) {
     while !thread.table.borrow().is_empty() {
         if tokio::time::Instant::now() >= limit {
             let left = thread.table.borrow().iter().count();
-            tracing::warn!(connections = left, "drain time-out: closing what is left");
+            tracing::warn!(stage = "session", connections = left, "drain time-out: closing what is left");
             return;
         }
         tokio::time::sleep(DRAIN_POLL_INTERVAL).await;
@@ -104,7 +104,7 @@ async fn accept(thread: &Rc<Thread>, listener: TcpListener) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!(%error, "the listener cannot be used; this session thread accepts nobody");
+            tracing::error!(stage = "acceptor", %error, "the listener cannot be used; this session thread accepts nobody");
             return std::future::pending().await;
         }
     };
@@ -121,7 +121,7 @@ async fn accept(thread: &Rc<Thread>, listener: TcpListener) {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
+                tracing::warn!(stage = "acceptor", %error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

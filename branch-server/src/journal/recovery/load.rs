@@ -35,7 +35,7 @@ pub(super) fn newest_checkpoint(
             Ok(meta) => return Ok(Loaded { meta: Some(meta), damaged }),
             Err(Unusable::Unfit { at, why }) => return Err(RecoveryError::Unfit { at, why }),
             Err(error) => {
-                tracing::error!(number, %error, "checkpoint cannot be used: trying the one before");
+                tracing::error!(stage = "recovery", number, %error, "checkpoint cannot be used: trying the one before");
                 damaged += 1;
                 target.restart();
             }

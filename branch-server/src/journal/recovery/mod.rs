@@ -200,7 +200,7 @@ pub fn recover(
     let tail = tail::survey(&mut scan, &segments)?;
     let torn_tail = tail.judge(&scan, found)?;
     if let Some(torn) = torn_tail {
-        tracing::warn!(at = %torn.at, len_bytes = torn.len_bytes, "cutting off what was never durable at the journal's end");
+        tracing::warn!(stage = "recovery", at = %torn.at, len_bytes = torn.len_bytes, "cutting off what was never durable at the journal's end");
     }
     tail.repair(&scan)?;
     Ok(Recovered {
