@@ -137,6 +137,14 @@ impl Bank {
         balance.sums.debits_held.get()
     }
 
+    /// Both accounts' debits and credits posted, as a look-up shows them.
+    fn found_sums(&mut self, actor: Actor, id: u128) -> ((u64, u64), (u64, u64)) {
+        match self.ask_as(actor, Op::GetTransfer(TransferId::new(id))) {
+            ReplyBody::Found(found) => (shown(&found.debit), shown(&found.credit)),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn state(&mut self, id: u128) -> Result<u8, Refusal> {
         match self.ask(Op::GetTransfer(TransferId::new(id))) {
             ReplyBody::Found(found) => Ok(found.state),
@@ -443,14 +451,23 @@ fn a_customer_is_shown_own_sums_only() {
     assert_eq!(balances(TELLER, wants(4, 1, 2)), (0, (60, 900), (0, 130)), "staff sees both");
     assert_eq!(balances(customer(1), wants(5, 2, 1)), (not_owner, (0, 0), (60, 900)), "the owner's of a refusal too");
 
-    let mut found = |actor, id| match bank.ask_as(actor, Op::GetTransfer(TransferId::new(id))) {
-        ReplyBody::Found(found) => (shown(&found.debit), shown(&found.credit)),
-        other => panic!("{other:?}"),
+    assert_eq!(bank.found_sums(customer(1), 3), ((30, 900), (0, 0)));
+    assert_eq!(bank.found_sums(customer(2), 3), ((0, 0), (0, 100)));
+    assert_eq!(bank.found_sums(customer(1), 5), ((0, 0), (60, 900)));
+    assert_eq!(bank.found_sums(TELLER, 3), ((30, 900), (0, 100)));
+
+    // Writing one's own account beside somebody else's hold does not show the hold's accounts.
+    bank.open(3..=3);
+    bank.transfer(transfer(6, TransferKind::Hold, 1, 2, 10)).expect("held");
+    let void = message::Transfer {
+        debit_account_id: account(3).get().into(),
+        flags: message::transfer_flags::WANT_BALANCES.into(),
+        ..refer(7, TransferKind::Void, 6, 0)
     };
-    assert_eq!(found(customer(1), 3), ((30, 900), (0, 0)));
-    assert_eq!(found(customer(2), 3), ((0, 0), (0, 100)));
-    assert_eq!(found(customer(1), 5), ((0, 0), (60, 900)));
-    assert_eq!(found(TELLER, 3), ((30, 900), (0, 100)));
+    let body = bank.ask_as(customer(3), Op::Transfer(void));
+    let ReplyBody::Transfer { balances: Some([debit, credit]), reply } = body else { panic!("{body:?}") };
+    assert_eq!((reply.refusal.get(), shown(&debit), shown(&credit)), (not_owner, (0, 0), (0, 0)));
+    assert_eq!(bank.found_sums(customer(3), 7), ((0, 0), (0, 0)));
     bank.branch.stop();
 }
 

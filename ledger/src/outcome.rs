@@ -75,12 +75,18 @@ pub fn transfer_record(
     // Where the reference leads nowhere, what the client wrote is all that is known.
     let (mut debit_account_id, mut credit_account_id) = effective_accounts(transfer, reference, branch)
         .unwrap_or((transfer.debit_account_id, transfer.credit_account_id));
+    let (mut debit, mut credit) = (outcome.debit, outcome.credit);
     if outcome.refusal.is_some() {
         // A refusal touches no account; what the client wrote is kept, even where the reference has others, so
-        // that the same request is known again.
-        let written = |asked: AccountId, effective| if asked.is_none() { effective } else { asked };
-        debit_account_id = written(transfer.debit_account_id, debit_account_id);
-        credit_account_id = written(transfer.credit_account_id, credit_account_id);
+        // that the same request is known again. The sums are those of the account that is named, or none: an owner is
+        // shown them.
+        let keep_written = |asked: AccountId, effective: &mut AccountId, sums: &mut Sums| {
+            if !asked.is_none() && asked != *effective {
+                (*effective, *sums) = (asked, Sums::default());
+            }
+        };
+        keep_written(transfer.debit_account_id, &mut debit_account_id, &mut debit);
+        keep_written(transfer.credit_account_id, &mut credit_account_id, &mut credit);
     }
     let given = |bit: u8, is_given: bool| if is_given { bit } else { 0 };
     TransferRecord {
@@ -91,8 +97,8 @@ pub fn transfer_record(
         amount: outcome.amount,
         day_spent: outcome.day_spent,
         day: outcome.day,
-        debit: outcome.debit,
-        credit: outcome.credit,
+        debit,
+        credit,
         code: if transfer.code == 0 { reference.code() } else { transfer.code },
         currency: transfer.currency.or(reference.currency()).map_or(0, Currency::get),
         flags: transfer.flags,
