@@ -8,6 +8,7 @@
 //! **Invariant:** nothing here decides what a transfer does; it only says what the branch answered, or that it
 //! is not known what the branch did.
 
+mod bulk;
 mod client;
 mod connect_info;
 mod connection;
@@ -39,4 +40,4 @@ pub use outcome::{Cancelled, ChainOutcome, Final, ItemOutcome, Outcome, Receipt,
 pub use random::Random;
 pub use retry::RetryPolicy;
 pub use transfer_id::next_transfer_id;
-pub use transfers::{Between, CODE_DEFAULT, Money};
+pub use transfers::{Between, CODE_DEFAULT, Money, Overdraft, customer_account};

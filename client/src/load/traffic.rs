@@ -196,7 +196,7 @@ impl LoadTraffic {
             return writer.send(&Request::GetBalance(self.mix.range.id(account.into())), Tag::Read, since);
         }
         let sent = draw(&self.mix.chooser, &mut self.mix.ids, now_ms, &mut self.random);
-        let transfer = self.mix.range.transfer(sent.id.get(), sent.pair, sent.amount);
+        let transfer = self.mix.range.transfer(sent.id, sent.pair, sent.amount);
         writer.send(&Request::Transfer(&transfer), Tag::Transfer(sent), since)
     }
 
@@ -355,7 +355,7 @@ fn generate(mix: &Mix, mut ids: Ids, seed: u64, now_ms: u64, batch: &mut Vec<Tra
     batch.clear();
     for _ in 0..mix.batch {
         let sent = draw(&mix.chooser, &mut ids, now_ms, &mut random);
-        batch.push(mix.range.transfer(sent.id.get(), sent.pair, sent.amount));
+        batch.push(mix.range.transfer(sent.id, sent.pair, sent.amount));
     }
     ids
 }

@@ -7,25 +7,22 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use tally_protocol::message::{AccountRef, Balance, Sums, TransferFound, TransferState};
+use tally_protocol::message::{TransferFound, TransferState};
 use tally_protocol::reply::Reply;
 use tally_protocol::request::Request;
 use tally_protocol::{AccountId, AccountKind, Refusal};
 
-use super::accounts::{AccountRange, Accounts};
+use super::accounts::{AccountRange, Accounts, posted};
 use super::samples::Sample;
 use super::traffic::Sent;
-use crate::lane::{JobResult, Jobs, LaneOptions, Next, RequestWriter, run_jobs};
-use crate::{Dialer, Refused};
+use crate::Dialer;
+use crate::bulk::{self, LOOKUPS, ONE, describe};
+use crate::lane::{JobResult, Jobs, Next, RequestWriter, run_jobs};
 
-/// Look-ups are small: many in flight.
-const LOOKUP: LaneOptions = LaneOptions::for_work(8, 128);
 /// Examples given of each kind of violation.
 const EXAMPLES_MAX: usize = 5;
 /// Accounts looked at when only a sample is wanted.
 const SAMPLE_ACCOUNTS: u64 = 100_000;
-
-const _: () = assert!(AccountRef::LEN_BYTES == 16);
 
 /// What was checked, and what did not hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -56,12 +53,6 @@ pub struct Verification {
     pub holds: bool,
 }
 
-/// Credits less debits, both posted.
-pub(crate) fn posted(sums: &Sums) -> i64 {
-    // Sums of a load run are far below 2^63.
-    sums.credits_posted.get().wrapping_sub(sums.debits_posted.get()) as i64
-}
-
 /// Makes what was lost final, and adds what was done to what the accounts must hold.
 pub(crate) fn resolve_unknown(
     dialer: &Arc<Dialer>,
@@ -73,11 +64,11 @@ pub(crate) fn resolve_unknown(
         return Ok(());
     }
     let cancelling =
-        run_jobs(dialer, LOOKUP, unknown.len() as u64, Cancelling { unknown, used: Vec::new(), problem: None })?;
+        run_jobs(dialer, LOOKUPS, unknown.len() as u64, Cancelling { unknown, used: Vec::new(), problem: None })?;
     fail_on(cancelling.problem)?;
     verification.unknown_cancelled += (cancelling.unknown.len() - cancelling.used.len()) as u64;
     let used = cancelling.used;
-    let found = run_jobs(dialer, LOOKUP, used.len() as u64, Finding::new(used.iter().map(|sent| sent.id).collect()))?;
+    let found = run_jobs(dialer, LOOKUPS, used.len() as u64, Finding::new(used.iter().map(|sent| sent.id).collect()))?;
     fail_on(found.problem)?;
     for (sent, found) in used.iter().zip(found.found) {
         let state = found.as_ref().and_then(|found| TransferState::from_wire(found.state));
@@ -104,11 +95,9 @@ pub(crate) fn compare_balances(
     let range = accounts.range;
     let step = if all { 1 } else { (range.count / SAMPLE_ACCOUNTS).max(1) };
     let count = range.count.div_ceil(step);
-    let read =
-        run_jobs(dialer, LOOKUP, count, Reading { range, step, balances: vec![None; count as usize], problem: None })?;
-    fail_on(read.problem)?;
+    let balances = bulk::balances(dialer, count, move |index| range.id(index * step), posted)?;
     let mut sum = 0i64;
-    for (index, balance) in read.balances.iter().enumerate() {
+    for (index, balance) in balances.into_iter().enumerate() {
         let index = index as u64 * step;
         let expected = accounts.expected[index as usize];
         let got = balance.unwrap_or_default();
@@ -132,7 +121,7 @@ pub(crate) fn look_up(
     verification: &mut Verification,
 ) -> anyhow::Result<()> {
     let ids = samples.iter().map(|sample| sample.sent.id).collect();
-    let finding = run_jobs(dialer, LOOKUP, samples.len() as u64, Finding::new(ids))?;
+    let finding = run_jobs(dialer, LOOKUPS, samples.len() as u64, Finding::new(ids))?;
     fail_on(finding.problem)?;
     for (sample, found) in samples.iter().zip(&finding.found) {
         verification.transfers_looked_up += 1;
@@ -147,7 +136,7 @@ pub(crate) fn look_up(
 fn compare(range: AccountRange, sample: &Sample, found: Option<&TransferFound>) -> Result<(), String> {
     let Some(found) = found else { return Err("not found".to_owned()) };
     let sent = &sample.sent;
-    let expected = range.transfer(sent.id.get(), sent.pair, sent.amount);
+    let expected = range.transfer(sent.id, sent.pair, sent.amount);
     if found.transfer != expected {
         return Err(format!("recorded as {:?}", found.transfer));
     }
@@ -160,18 +149,10 @@ fn compare(range: AccountRange, sample: &Sample, found: Option<&TransferFound>) 
     Ok(())
 }
 
-/// Every balance of a range, for accounts that were there before the run.
-pub(crate) fn read_balances(dialer: &Arc<Dialer>, range: AccountRange) -> anyhow::Result<Vec<i64>> {
-    let jobs = Reading { range, step: 1, balances: vec![None; range.count as usize], problem: None };
-    let read = run_jobs(dialer, LOOKUP, range.count, jobs)?;
-    fail_on(read.problem)?;
-    Ok(read.balances.into_iter().map(Option::unwrap_or_default).collect())
-}
-
 /// What the branch's cash account has paid out so far: 0 before its first use, `None` if this user may not see it.
 pub(crate) fn cash_paid_out(dialer: &Arc<Dialer>, range: AccountRange) -> anyhow::Result<Option<u64>> {
     let id = AccountId::of_house(range.branch_id, AccountKind::Cash, range.currency);
-    Ok(run_jobs(dialer, LaneOptions::for_work(1, 1), 1, Cash { id, paid_out: None })?.paid_out)
+    Ok(run_jobs(dialer, ONE, 1, Cash { id, paid_out: None })?.paid_out)
 }
 
 fn example(verification: &mut Verification, text: impl FnOnce() -> String) {
@@ -184,37 +165,6 @@ fn fail_on(problem: Option<String>) -> anyhow::Result<()> {
     match problem {
         None => Ok(()),
         Some(problem) => anyhow::bail!("verification: {problem}"),
-    }
-}
-
-fn describe(reply: &Reply<'_>) -> String {
-    match reply {
-        Reply::Refused(refused) => Refused::from(*refused).to_string(),
-        other => format!("unexpected {:?}", other.message_type()),
-    }
-}
-
-struct Reading {
-    range: AccountRange,
-    step: u64,
-    balances: Vec<Option<i64>>,
-    problem: Option<String>,
-}
-
-impl Jobs for Reading {
-    fn write(&mut self, index: u64, writer: RequestWriter<'_>) -> Next<()> {
-        writer.send(&Request::GetBalance(self.range.id(index * self.step)), (), 0)
-    }
-
-    fn read(&mut self, index: u64, reply: Reply<'_>) -> JobResult {
-        match reply {
-            Reply::Balance(Balance { sums, .. }) => self.balances[index as usize] = Some(posted(sums)),
-            other => {
-                let id = self.range.id(index * self.step);
-                self.problem.get_or_insert_with(|| format!("balance of {id}: {}", describe(&other)));
-            }
-        }
-        JobResult::Done
     }
 }
 

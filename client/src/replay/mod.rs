@@ -19,16 +19,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tally_protocol::message::{Transfer, TransferKind};
-use tally_protocol::{Currency, Lsn};
-use zerocopy::FromZeros;
+use tally_protocol::message::Transfer;
+use tally_protocol::{Amount, Currency, Lsn};
 
 pub use args::{ReplayArgs, Speed};
 pub use report::ReplayReport;
 
 use crate::lane::{Clock, LaneOptions, LaneRun, LaneStats, run_lanes};
 use crate::load::{Grouped, Micros};
-use crate::{CODE_DEFAULT, Dialer};
+use crate::{Between, Dialer, Money, bulk, transfers};
 use book::{Entry, Parties, Party};
 use names::Names;
 use payments::Payment;
@@ -67,13 +66,13 @@ pub fn execute(args: &ReplayArgs) -> anyhow::Result<ReplayReport> {
     let deposits = if args.overdraft { Vec::new() } else { parties.spending(&payments)? };
 
     let dialer = Arc::new(Dialer::new(args.connect.connect_info()?)?);
-    let session = LaneRun::connect(&dialer, LaneOptions::for_work(1, 1))?.session();
+    let session = LaneRun::connect(&dialer, bulk::ONE)?.session();
     let file_tag = payments::file_tag(&args.file)?;
     let names = Names::new(session.branch_id, &file_tag, &args.tag, payments.len(), currency);
     let shape = Shape { names, currency };
 
     bank::open(&dialer, names, parties.list(), currency, args.overdraft)?;
-    let start_lsn = bank::durable(&dialer)?;
+    let start_lsn = bulk::durable(&dialer)?;
     let before = bank::balances(&dialer, names, parties.list())?;
     let deposit_entries = fund(&dialer, shape, &deposits, start_lsn)?;
     let payments = Arc::new(payments);
@@ -99,27 +98,21 @@ struct Shape {
 }
 
 impl Shape {
-    fn blank(&self, kind: TransferKind, amount: u64) -> Transfer {
-        let mut transfer = Transfer::new_zeroed();
-        transfer.amount.set(amount);
-        transfer.currency.set(self.currency.get());
-        transfer.code.set(CODE_DEFAULT);
-        transfer.kind = kind as u8;
-        transfer
+    fn money(&self, minor_units: u64) -> Money {
+        Money { amount: Amount::new(minor_units), currency: self.currency }
     }
 
     fn deposit(&self, customer_id: u64, amount: u64) -> Transfer {
-        let mut transfer = self.blank(TransferKind::Deposit, amount);
-        transfer.id.set(self.names.deposit(customer_id).get());
-        transfer.credit_account_id.set(self.names.customer(customer_id).get());
-        transfer
+        transfers::deposit(self.names.deposit(customer_id), self.names.customer(customer_id), self.money(amount))
     }
 
     fn payment(&self, payment: &Payment) -> Transfer {
-        let mut transfer = self.blank(TransferKind::Transfer, payment.amount);
-        transfer.id.set(self.names.transfer(payment.tx_id).get());
-        transfer.debit_account_id.set(self.names.customer(payment.customer_id).get());
-        transfer.credit_account_id.set(self.names.payee(payment.payee_id).get());
+        let between = Between {
+            debit_account_id: self.names.customer(payment.customer_id),
+            credit_account_id: self.names.payee(payment.payee_id),
+        };
+        let id = self.names.transfer(payment.tx_id);
+        let mut transfer = transfers::transfer(id, between, self.money(payment.amount));
         // The file's own time, for whoever looks the payment up later.
         transfer.user_data_64.set(payment.t);
         transfer
