@@ -31,6 +31,14 @@ impl AccountRange {
         AccountId::of_branch(self.branch_id, u128::from(self.base) + u128::from(index))
     }
 
+    /// Which of them `id` is, if it is one.
+    #[inline]
+    pub(crate) fn index_of(&self, id: u128) -> Option<u32> {
+        let index = id.checked_sub(self.id(0).get())?;
+        // A range has no more than `u32::MAX` accounts.
+        (index < u128::from(self.count)).then_some(index as u32)
+    }
+
     /// A transfer between two of them.
     #[inline]
     pub(crate) fn transfer(&self, id: TransferId, pair: Pair, amount: u32) -> Transfer {

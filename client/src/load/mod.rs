@@ -1,11 +1,14 @@
 //! `tally load`: puts load on a branch, measures it, and checks afterwards that nothing acknowledged is missing.
 //!
 //! **Invariant:** a run says that it holds only if every account holds exactly what the acknowledged transfers
-//! say, after every unknown outcome was made final.
+//! say, after every unknown outcome was made final, and if each of them is in the branch's durable feed, once and
+//! with the outcome that was acknowledged.
 
 mod accounts;
+mod acknowledged;
 mod args;
 mod choose;
+mod feed;
 mod ids;
 mod latency;
 mod repeats;
@@ -28,7 +31,7 @@ pub use args::{Choice, IdChoice, LoadArgs, VerifyChoice};
 pub use latency::{Latencies, LatencySummary};
 pub use report::{Grouped, LoadReport, Measured, Micros, Progress};
 pub use run::{Load, Observer};
-pub use verify::Verification;
+pub use verify::{FeedCheck, Verification};
 
 /// Prints a line each second.
 struct Printer;
@@ -59,7 +62,7 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
 pub fn execute(args: &LoadArgs, observer: &mut dyn Observer) -> anyhow::Result<LoadReport> {
     let mut load = Load::prepare(args)?;
     let measured = load.measure(args, observer)?;
-    let verification = load.verify(args.verify)?;
+    let verification = load.verify()?;
     Ok(LoadReport {
         connections: args.connections,
         in_flight: args.in_flight,

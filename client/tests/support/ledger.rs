@@ -239,7 +239,12 @@ impl Ledger {
 
     fn read_feed(&self, read: &FeedRead, envelope: Envelope, out: &mut Vec<u8>) {
         let from = (read.from.get().saturating_sub(1) as usize).min(self.feed.len());
-        let until = self.feed.len().min(from + (read.count_max.get() as usize).min(10));
+        // Pages of as much as fits for whoever leaves it to the branch, else short ones, so that there are several.
+        let count_max = match read.count_max.get() {
+            0 => 4_000,
+            wanted => wanted.min(10),
+        };
+        let until = self.feed.len().min(from + count_max as usize);
         let page =
             FeedPage { next: until as u64 + 1, durable: self.feed.len() as u64 + 1, entries: &self.feed[from..until] };
         Reply::Feed(page).append_to(out, envelope);
