@@ -10,6 +10,7 @@
 
 mod bulk;
 mod client;
+mod connect_file;
 mod connect_info;
 mod connection;
 mod dial;
@@ -17,6 +18,7 @@ mod error;
 mod feed;
 mod inbound;
 mod outcome;
+mod output;
 mod pool;
 mod random;
 mod requests;
@@ -32,7 +34,8 @@ pub mod load;
 pub mod replay;
 
 pub use client::{Client, ClientOptions};
-pub use connect_info::{ConnectFile, ConnectFileUser, ConnectInfo, Credentials};
+pub use connect_file::{ConnectFile, ConnectFileAccount, ConnectFileUser};
+pub use connect_info::{ConnectInfo, Credentials};
 pub use dial::{Dialed, Dialer, Session};
 pub use error::{ConnectError, LostReason, Refused, RequestError};
 pub use feed::{FeedPage, FeedReader};

@@ -23,8 +23,6 @@ mod zipf;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::process::ExitCode;
 
 pub use args::{Choice, IdChoice, LoadArgs, VerifyChoice};
@@ -32,6 +30,8 @@ pub use latency::{Latencies, LatencySummary};
 pub use report::{Grouped, LoadReport, Measured, Micros, Progress};
 pub use run::{Load, Observer};
 pub use verify::{FeedCheck, Verification};
+
+use crate::cli::OutputFile;
 
 /// Prints a line each second.
 struct Printer;
@@ -47,14 +47,16 @@ impl Observer for Printer {
 /// Blocks, and makes runtimes of its own: not to be called inside one.
 pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let mut observer: Box<dyn Observer> = if args.quiet { Box::new(()) } else { Box::new(Printer) };
+    let json = args.json.as_deref().map(OutputFile::open).transpose()?;
+    let hgrm = args.hgrm.as_deref().map(OutputFile::open).transpose()?;
     let report = execute(args, &mut *observer)?;
+    if let Some(mut json) = json {
+        json.write_json(&report)?;
+    }
+    if let Some(mut hgrm) = hgrm {
+        hgrm.write(|out| report.measured.latencies.write_hgrm(out))?;
+    }
     print!("{report}");
-    if let Some(path) = &args.json {
-        serde_json::to_writer_pretty(BufWriter::new(File::create(path)?), &report)?;
-    }
-    if let Some(path) = &args.hgrm {
-        report.measured.latencies.write_hgrm(&mut BufWriter::new(File::create(path)?))?;
-    }
     Ok(if report.verification.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
