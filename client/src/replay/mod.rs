@@ -1,6 +1,6 @@
 //! `tally replay`: plays the payments of a file as transfers, then reconciles every balance to the last cent.
 //!
-//! **Invariant:** a replay agrees only if every account that the file touches holds what it held before, plus
+//! **Invariant:** a replay succeeds only if every row is posted, now or earlier. It agrees only if every account that the file touches holds what it held before, plus
 //! what the file says of the rows that this replay posted. Rows that an earlier replay posted change nothing.
 
 mod args;
@@ -12,8 +12,6 @@ mod report;
 mod traffic;
 
 use std::cell::RefCell;
-use std::fs::File;
-use std::io::BufWriter;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,8 +21,9 @@ use tally_protocol::message::Transfer;
 use tally_protocol::{Amount, Currency, Lsn};
 
 pub use args::{ReplayArgs, Speed};
-pub use report::ReplayReport;
+pub use report::{RefusedRow, ReplayReport};
 
+use crate::cli::OutputFile;
 use crate::lane::{Clock, LaneOptions, LaneRun, LaneStats, run_lanes};
 use crate::load::{Grouped, Micros};
 use crate::{Between, Dialer, Money, bulk, transfers};
@@ -42,16 +41,17 @@ const FUNDING: LaneOptions = LaneOptions::for_work(4, 64);
 /// Mismatches told in words.
 const EXAMPLES_MAX: usize = 5;
 
-/// Runs `tally replay` to the end. The exit code is 0 only when every balance agrees.
+/// Runs `tally replay` to the end. The exit code is 0 only when every row is posted and every balance agrees.
 ///
 /// Blocks, and makes runtimes of its own: not to be called inside one.
 pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let json = args.json.as_deref().map(OutputFile::open).transpose()?;
     let report = execute(args)?;
-    print!("{report}");
-    if let Some(path) = &args.json {
-        serde_json::to_writer_pretty(BufWriter::new(File::create(path)?), &report)?;
+    if let Some(mut json) = json {
+        json.write_json(&report)?;
     }
-    Ok(if report.agrees() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    print!("{report}");
+    Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Replays and reconciles, and returns how it went.
@@ -83,7 +83,7 @@ pub fn execute(args: &ReplayArgs) -> anyhow::Result<ReplayReport> {
     report.customers = parties.list().iter().filter(|party| matches!(party, Party::Customer(_))).count() as u64;
     report.payees = parties.list().len() as u64 - report.customers;
     for (payment, &entry) in payments.iter().zip(&played.entries) {
-        report.count(entry, payment.amount);
+        report.count(entry, payment);
     }
     let expected = parties.expected(&before, &deposits, &deposit_entries, &payments, &played.entries);
     reconcile(&dialer, names, parties.list(), &expected, &mut report)?;

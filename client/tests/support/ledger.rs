@@ -175,6 +175,11 @@ impl Ledger {
             reply.refusal.set(Refusal::DebitAccountNotFound.code());
             return self.record(transfer, reply, none);
         };
+        if debit.status == AccountStatus::Frozen as u8 {
+            let sums = [debit.sums, credit.sums];
+            reply.refusal.set(Refusal::DebitAccountFrozen.code());
+            return self.record(transfer, reply, sums);
+        }
         let amount = transfer.amount.get();
         let limited = debit.open.flags.get() & account_flags::DEBITS_LIMITED != 0;
         let after = debit.sums.debits_posted.get() + amount;
