@@ -14,7 +14,7 @@ use crate::cli::ConnectArgs;
 /// exit code is then 1.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// The payments: .csv, .csv.zst or .parquet
+    /// The payments: .csv, .csv.zst or .parquet (plain or packed by any of snappy, gzip, lz4, brotli and zstd)
     pub file: PathBuf,
     /// How to reach the branch.
     #[command(flatten)]
