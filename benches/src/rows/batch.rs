@@ -50,8 +50,8 @@ pub(crate) fn run_beside(context: &Context<'_>, _: &[RowResult]) -> anyhow::Resu
         let bulk_measured = bulk_thread.join().map_err(|_| anyhow::anyhow!("the batches' thread panicked"))??;
         anyhow::Ok((measured, usage, bulk_measured))
     })?;
-    verify(&mut singles_load)?;
-    verify(&mut bulk_load)?;
+    verify(singles_load)?;
+    verify(bulk_load)?;
 
     let latency = &measured.latency;
     let mut result =

@@ -193,7 +193,7 @@ impl<'a> Context<'a> {
     pub(crate) fn measure(&self, bank: &Bank, args: &LoadArgs) -> anyhow::Result<(Measured, Usage)> {
         let mut load = Load::prepare(args)?;
         let measured = self.measure_with(bank, &mut load, args)?;
-        verify(&mut load)?;
+        verify(load)?;
         Ok(measured)
     }
 
@@ -260,7 +260,7 @@ pub(crate) fn kept_up(measured: &Measured) -> bool {
 }
 
 /// Fails unless everything that was acknowledged is there.
-pub(crate) fn verify(load: &mut Load) -> anyhow::Result<()> {
+pub(crate) fn verify(load: Load) -> anyhow::Result<()> {
     let verification = load.verify()?;
     anyhow::ensure!(verification.holds, "{verification}");
     Ok(())

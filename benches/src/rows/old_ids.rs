@@ -30,7 +30,7 @@ pub(crate) fn run(context: &Context<'_>, before: &[RowResult]) -> anyhow::Result
 
     args.duration = context.duration(30);
     let (measured, usage) = context.measure_with(&bank, &mut load, &args)?;
-    verify(&mut load)?;
+    verify(load)?;
 
     let value = measured.transfers_per_second;
     let mut result =

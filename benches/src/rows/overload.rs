@@ -25,7 +25,7 @@ pub(crate) fn run(context: &Context<'_>, _: &[RowResult]) -> anyhow::Result<RowR
 
     args.rate = Some(((peak.transfers_per_second * OFFERED) as u64).max(1));
     let (overloaded, usage) = context.measure_with(&bank, &mut load, &args)?;
-    verify(&mut load)?;
+    verify(load)?;
 
     let share = overloaded.transfers_per_second / peak.transfers_per_second;
     let growth = usage.resident_max as f64 / usage.resident_min.max(1) as f64;
