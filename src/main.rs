@@ -1,6 +1,7 @@
 //! `tally`: every role and tool of the bank in one program. This file only says which there are; each
 //! has a file in `commands/`.
 
+mod broken_pipe;
 mod commands;
 
 use std::process::ExitCode;
@@ -51,7 +52,11 @@ enum Command {
 fn main() -> ExitCode {
     // Two crypto providers in one process would make TLS panic; this makes the choice, first thing.
     tally_branch_server::tls::install_crypto_provider();
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if !matches!(command, Command::BranchServer(_)) {
+        broken_pipe::end_quietly();
+    }
+    let result = match command {
         Command::Up(args) => up::run(args),
         Command::Down(args) => down::run(&args),
         Command::BranchServer(args) => branch_server::run(&args),

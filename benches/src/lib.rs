@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use tally_client::cli::{parse_count, parse_duration};
+use tally_client::cli::{OutputFile, parse_count, parse_duration};
 
 pub use report::{BenchReport, RowResult};
 pub use rows::{ROWS, Row};
@@ -70,6 +70,7 @@ pub struct BenchArgs {
 /// Blocks, and makes runtimes of its own: not to be called inside one.
 pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let rows = rows::select(&args.rows)?;
+    let mut json = args.json.as_deref().map(OutputFile::open).transpose()?;
     std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make {}", args.dir.display()))?;
     let machine = machine::describe(&args.dir)?;
     eprintln!("{machine}");
@@ -88,8 +89,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         eprintln!("{}", result.line());
         report.rows.push(result);
         // After each row, so that an interrupted run leaves what it has.
-        if let Some(path) = &args.json {
-            report.write_json(path)?;
+        if let Some(json) = &mut json {
+            json.write_json(&report)?;
         }
     }
     print!("{report}");

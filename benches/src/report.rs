@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::BufWriter;
-use std::path::Path;
 
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
@@ -110,13 +107,6 @@ pub struct BenchReport {
     pub machine: Machine,
     /// In the order in which they ran.
     pub rows: Vec<RowResult>,
-}
-
-impl BenchReport {
-    pub(crate) fn write_json(&self, path: &Path) -> anyhow::Result<()> {
-        serde_json::to_writer_pretty(BufWriter::new(File::create(path)?), self)?;
-        Ok(())
-    }
 }
 
 impl fmt::Display for BenchReport {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rustls_pki_types::PrivateKeyDer;
 use tally_client::cli::ConnectArgs;
-use tally_client::load::{IdChoice, Load, LoadArgs, Measured, Observer, Progress};
+use tally_client::load::{IdChoice, Load, LoadArgs, Measured, Observer, Progress, VerifyChoice};
 use tally_protocol::frame::Envelope;
 use tally_protocol::message::{HelloReply, ItemResult, Role, TransferReply};
 use tally_protocol::reply::{LoggedIn, Refused, Reply};
@@ -35,6 +35,8 @@ fn main() -> anyhow::Result<()> {
         duration: Duration::from_secs_f64(seconds),
         warmup: Duration::from_secs(1),
         ids: IdChoice::Random,
+        // There is no ledger to look into.
+        verify: VerifyChoice::None,
         ..LoadArgs::new(ConnectArgs {
             connect: None,
             endpoint: Some(endpoint.to_string()),

@@ -1,10 +1,11 @@
-//! Flags that the tools share: how to reach a branch, how long something lasts.
+//! What the tools' command lines share: how to reach a branch, how long something lasts, where results go.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
+pub use crate::output::OutputFile;
 use crate::{ConnectError, ConnectFile, ConnectInfo, Credentials};
 
 /// Where the branch is and who is asking: a connect file, or all of it by hand.

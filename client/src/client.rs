@@ -1,5 +1,7 @@
 //! The client: a pool, a deadline, and the loop that tries again.
 
+use std::num::NonZeroU128;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -58,12 +60,30 @@ impl Default for ClientOptions {
 pub struct Client {
     inner: Arc<Inner>,
     options: ClientOptions,
+    /// For every request; without one each call has an id of its own, the same for all its attempts.
+    trace_id: Option<NonZeroU128>,
 }
 
 #[derive(Debug)]
 struct Inner {
     pool: Pool,
     random: Mutex<Random>,
+    traces: Traces,
+}
+
+/// Trace ids: a random half for the client, so that no two clients meet, and a number for the call.
+#[derive(Debug)]
+struct Traces {
+    client: u64,
+    next: AtomicU64,
+}
+
+impl Traces {
+    fn next(&self) -> u128 {
+        // Only a number: no other memory depends on it. From 1 on, so that no id is 0.
+        let call = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        (u128::from(self.client) << 64) | u128::from(call)
+    }
 }
 
 /// How a reply was read: the value, the branch's refusal, or something that does not answer this request.
@@ -101,17 +121,25 @@ impl Client {
     /// A client that connects when it is first used.
     pub fn new(info: ConnectInfo, options: ClientOptions) -> Result<Self, ConnectError> {
         let pool = Pool::new(Dialer::new(info)?, options.connections, options.retry);
-        Ok(Self { inner: Arc::new(Inner { pool, random: Mutex::new(Random::from_system()) }), options })
+        let mut random = Random::from_system();
+        let traces = Traces { client: random.bits(), next: AtomicU64::new(0) };
+        Ok(Self { inner: Arc::new(Inner { pool, random: Mutex::new(random), traces }), options, trace_id: None })
     }
 
     /// The same connections with another deadline for each call.
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { inner: Arc::clone(&self.inner), options: ClientOptions { deadline, ..self.options } }
+        Self { options: ClientOptions { deadline, ..self.options }, ..self.clone() }
     }
 
     /// The same connections with another idea of when to try again.
     pub fn with_retry(&self, retry: RetryPolicy) -> Self {
-        Self { inner: Arc::clone(&self.inner), options: ClientOptions { retry, ..self.options } }
+        Self { options: ClientOptions { retry, ..self.options }, ..self.clone() }
+    }
+
+    /// The same connections with requests that carry this W3C trace id, which the branch's log repeats: for calls
+    /// that serve somebody else's request. Without it each call has an id of its own.
+    pub fn with_trace_id(&self, trace_id: NonZeroU128) -> Self {
+        Self { trace_id: Some(trace_id), ..self.clone() }
     }
 
     /// Where the branch is, `host:port`.
@@ -154,10 +182,11 @@ impl Client {
         read: impl Fn(Reply<'_>) -> Answer<T>,
     ) -> Ended<T> {
         let deadline = Instant::now() + within;
+        let trace_id = self.trace_id.map_or_else(|| self.inner.traces.next(), NonZeroU128::get);
         let mut unanswered = None;
         let mut attempt_index = 0;
         loop {
-            let error = match self.attempt(request, deadline, &read).await {
+            let error = match self.attempt(request, trace_id, deadline, &read).await {
                 Ok(value) => return Ended { result: Ok(value), unanswered },
                 Err(error) => error,
             };
@@ -180,11 +209,12 @@ impl Client {
     async fn attempt<T>(
         &self,
         request: &Request<'_>,
+        trace_id: u128,
         deadline: Instant,
         read: &impl Fn(Reply<'_>) -> Answer<T>,
     ) -> Result<T, RequestError> {
         let connection = self.inner.pool.get(deadline).await?;
-        match connection.call(request, deadline, read).await? {
+        match connection.call(request, trace_id, deadline, read).await? {
             Some(Answer::Value(value)) => Ok(value),
             Some(Answer::Refused(refused)) => Err(RequestError::Refused(refused)),
             Some(Answer::Unexpected(what)) => Err(RequestError::Unexpected(what)),

@@ -106,6 +106,7 @@ impl Connection {
     pub(crate) async fn call<T>(
         &self,
         request: &Request<'_>,
+        trace_id: u128,
         deadline: Instant,
         read: impl FnOnce(Reply<'_>) -> T,
     ) -> Result<Option<T>, RequestError> {
@@ -118,7 +119,7 @@ impl Connection {
             Ok(Err(_closed)) => return Ok(None),
             Err(_elapsed) => return Err(RequestError::NotSent(crate::ConnectError::DeadlinePassed)),
         }
-        let Some(key) = shared.submit(request, deadline, weight) else {
+        let Some(key) = shared.submit(request, trace_id, deadline, weight) else {
             shared.permits.add_permits(weight as usize);
             return Ok(None);
         };
@@ -162,7 +163,7 @@ impl Shared {
         self.state.lock().expect("nothing panics while it holds the connection's state")
     }
 
-    fn submit(&self, request: &Request<'_>, deadline: Instant, weight: u32) -> Option<SlotKey> {
+    fn submit(&self, request: &Request<'_>, trace_id: u128, deadline: Instant, weight: u32) -> Option<SlotKey> {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut state = self.lock();
         if state.ended.is_some() {
@@ -171,7 +172,7 @@ impl Shared {
         let key = state.slots.insert(deadline, weight);
         let envelope = Envelope {
             request_id: key.request_id(),
-            trace_id: 0,
+            trace_id,
             // 0 would mean none.
             deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
         };

@@ -8,7 +8,9 @@
 //! **Invariant:** nothing here decides what a transfer does; it only says what the branch answered, or that it
 //! is not known what the branch did.
 
+mod bulk;
 mod client;
+mod connect_file;
 mod connect_info;
 mod connection;
 mod dial;
@@ -16,6 +18,7 @@ mod error;
 mod feed;
 mod inbound;
 mod outcome;
+mod output;
 mod pool;
 mod random;
 mod requests;
@@ -31,7 +34,8 @@ pub mod load;
 pub mod replay;
 
 pub use client::{Client, ClientOptions};
-pub use connect_info::{ConnectFile, ConnectFileUser, ConnectInfo, Credentials};
+pub use connect_file::{ConnectFile, ConnectFileAccount, ConnectFileUser};
+pub use connect_info::{ConnectInfo, Credentials};
 pub use dial::{Dialed, Dialer, Session};
 pub use error::{ConnectError, LostReason, Refused, RequestError};
 pub use feed::{FeedPage, FeedReader};
@@ -39,4 +43,4 @@ pub use outcome::{Cancelled, ChainOutcome, Final, ItemOutcome, Outcome, Receipt,
 pub use random::Random;
 pub use retry::RetryPolicy;
 pub use transfer_id::next_transfer_id;
-pub use transfers::{Between, CODE_DEFAULT, Money};
+pub use transfers::{Between, CODE_DEFAULT, Money, Overdraft, customer_account};

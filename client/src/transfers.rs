@@ -1,10 +1,11 @@
-//! Builds the transfers of each kind, so that the fields which a kind does not use are zero.
+//! Builds the transfers of each kind, so that the fields which a kind does not use are zero; and the accounts of
+//! customers.
 
-use tally_protocol::message::{Transfer, TransferKind};
-use tally_protocol::{AccountId, Amount, Currency, TransferId};
+use tally_protocol::message::{AccountOpen, Transfer, TransferKind, account_flags};
+use tally_protocol::{AccountId, AccountKind, Amount, Currency, TransferId};
 use zerocopy::FromZeros;
 
-/// The reason code of transfers that are made without naming one.
+/// The reason code of transfers, and the class of accounts, that are made without naming one.
 pub const CODE_DEFAULT: u16 = 1;
 
 /// An amount in a currency.
@@ -25,6 +26,32 @@ pub struct Between {
     pub credit_account_id: AccountId,
 }
 
+/// How far an account may be overdrawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overdraft {
+    /// Not at all.
+    None,
+    /// Without limit.
+    Unlimited,
+}
+
+/// A customer's account, without a limit per day.
+pub fn customer_account(id: AccountId, owner: u64, currency: Currency, overdraft: Overdraft) -> AccountOpen {
+    let mut open = AccountOpen::new_zeroed();
+    open.id.set(id.get());
+    open.owner.set(owner);
+    open.day_limit.set(u64::MAX);
+    open.currency.set(currency.get());
+    open.code.set(CODE_DEFAULT);
+    open.flags.set(match overdraft {
+        Overdraft::None => account_flags::DEBITS_LIMITED,
+        Overdraft::Unlimited => 0,
+    });
+    open.kind = AccountKind::Customer as u8;
+    open
+}
+
+#[inline]
 fn blank(id: TransferId, kind: TransferKind) -> Transfer {
     let mut transfer = Transfer::new_zeroed();
     transfer.id.set(id.get());
@@ -32,6 +59,7 @@ fn blank(id: TransferId, kind: TransferKind) -> Transfer {
     transfer
 }
 
+#[inline]
 fn moving(id: TransferId, kind: TransferKind, between: Between, money: Money) -> Transfer {
     let mut transfer = blank(id, kind);
     transfer.debit_account_id.set(between.debit_account_id.get());
@@ -43,6 +71,7 @@ fn moving(id: TransferId, kind: TransferKind, between: Between, money: Money) ->
 }
 
 /// Posts at once.
+#[inline]
 pub(crate) fn transfer(id: TransferId, between: Between, money: Money) -> Transfer {
     moving(id, TransferKind::Transfer, between, money)
 }

@@ -270,3 +270,23 @@ fn the_feed_gives_each_entry_in_order_and_a_position_to_go_on_from() {
         assert_eq!(entry.expect("there").lsn.get(), 26);
     });
 }
+
+#[test]
+fn each_call_has_a_trace_id_which_its_attempts_share_unless_the_caller_gives_one() {
+    let branch = FakeBranch::start();
+    runtime().block_on(async {
+        let client = bank(&branch, ClientOptions::default()).await;
+        branch.faults.traces.lock().expect("no test panics in it").clear();
+        client.ping().await.expect("answered");
+        branch.faults.busy.store(1, Ordering::Relaxed);
+        assert!(matches!(client.transfer(next_transfer_id(), between(1, 2), money(1)).await, Outcome::Done(_)));
+        let own = std::num::NonZeroU128::new(77).expect("not 0");
+        client.with_trace_id(own).ping().await.expect("answered");
+    });
+    let traces = branch.faults.traces.lock().expect("no test panics in it").clone();
+    let [ping, first_attempt, second_attempt, own] = traces[..] else { panic!("{traces:x?}") };
+    assert!(ping != 0 && ping != first_attempt, "{traces:x?}");
+    assert_eq!(first_attempt, second_attempt);
+    assert_eq!(ping >> 64, first_attempt >> 64, "one client");
+    assert_eq!(own, 77);
+}

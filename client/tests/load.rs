@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use support::FakeBranch;
 use tally_client::cli::ConnectArgs;
-use tally_client::load::{Choice, IdChoice, LoadArgs, LoadReport, Progress, VerifyChoice, execute};
+use tally_client::load::{Choice, IdChoice, Load, LoadArgs, LoadReport, Progress, VerifyChoice, execute};
+use tally_protocol::Refusal;
 
 fn small(branch: &FakeBranch) -> LoadArgs {
     LoadArgs {
@@ -84,6 +85,8 @@ fn closed_loops_of_every_kind_hold() {
         assert!(measured.done_in_all > measured.done, "{name}: the warm-up is not measured");
         assert_eq!(report.verification.accounts_compared, 500, "{name}");
         assert!(report.verification.transfers_looked_up > 0, "{name}");
+        let feed = report.verification.feed.expect("everything is checked");
+        assert_eq!((feed.acknowledged, feed.found), (measured.done_in_all, measured.done_in_all), "{name}");
         assert_eq!(report.verification.sum_of_balances, Some(500 * 1_000_000_000), "{name}");
         assert_eq!(measured.reads > 0, name == "reads", "{name}");
         assert!(measured.latency.p99_us >= measured.latency.p50_us && measured.latency.p50_us > 0.0, "{name}");
@@ -106,6 +109,8 @@ fn without_money_every_transfer_is_refused() {
     assert!(report.verification.holds, "{:?}", report.verification);
     assert_eq!(report.measured.done, 0);
     assert!(report.measured.refused > 0 && report.measured.latency.count > 0);
+    let feed = report.verification.feed.expect("refusals are checked, too");
+    assert!(feed.acknowledged >= report.measured.refused && feed.found == feed.acknowledged, "{feed:?}");
     assert_eq!(report.measured.refusals.keys().collect::<Vec<_>>(), ["insufficient_funds"]);
 }
 
@@ -151,7 +156,34 @@ fn a_branch_that_loses_acknowledged_transfers_is_found_out() {
         assert!(report.measured.done_in_all > 1_009, "too slow to forget anything");
         assert!(!verification.holds, "{verification:?}");
         assert!(verification.balances_wrong >= 2, "{verification:?}");
+        assert!(verification.feed.expect("checked").missing >= 1, "{verification:?}");
         assert!(!verification.examples.is_empty());
+    }
+}
+
+#[test]
+fn a_refusal_that_is_not_recorded_and_a_transfer_that_is_recorded_twice_are_found_out() {
+    let branch = FakeBranch::start();
+    let args = LoadArgs { refused: true, duration: Duration::from_millis(300), ..small(&branch) };
+    for twice in [false, true] {
+        let mut load = Load::prepare(&args).expect("the branch runs");
+        load.measure(&args, &mut ()).expect("the branch runs");
+        {
+            let feed = &mut branch.ledger.lock().expect("no test panics in it").feed;
+            let mut last = feed.pop().expect("something was refused");
+            if twice {
+                feed.extend([last, last]);
+                feed.last_mut().expect("just put in").lsn.set(last.lsn.get() + 1);
+            } else {
+                // Refused for another reason than the client was told.
+                last.reply.refusal.set(Refusal::DebitAccountFrozen.code());
+                feed.push(last);
+            }
+        }
+        let verification = load.verify().expect("the branch runs");
+        let feed = verification.feed.expect("checked");
+        assert_eq!((feed.missing, feed.surplus), (u64::from(!twice), 1), "{verification:?}");
+        assert!(!verification.holds && verification.balances_wrong == 0, "{verification:?}");
     }
 }
 
@@ -163,9 +195,12 @@ fn accounts_that_are_there_are_used_as_they_are() {
         let report = execute(&args, &mut ()).expect("the branch runs");
         assert!(report.verification.holds, "{:?}", report.verification);
     }
-    let sampled = LoadArgs { verify: VerifyChoice::Sample, ..args };
-    let report = execute(&sampled, &mut ()).expect("the branch runs");
-    assert!(report.verification.holds && report.verification.sum_of_balances.is_none());
+    for (verify, all_balances) in [(VerifyChoice::Sample, false), (VerifyChoice::Balances, true)] {
+        let report = execute(&LoadArgs { verify, ..args.clone() }, &mut ()).expect("the branch runs");
+        let verification = report.verification;
+        assert!(verification.holds && verification.feed.is_none(), "{verification:?}");
+        assert_eq!(verification.sum_of_balances.is_some(), all_balances);
+    }
 }
 
 #[test]
@@ -174,7 +209,14 @@ fn the_report_is_json_with_the_named_points() {
     let report = execute(&LoadArgs { duration: Duration::from_millis(200), ..small(&branch) }, &mut ());
     let report = report.expect("the branch runs");
     let json = serde_json::to_value(&report).expect("it is plain data");
-    for path in ["/measured/latency/p99_us", "/measured/transfers_per_second", "/verification/holds", "/accounts"] {
+    for path in [
+        "/measured/latency/p99_us",
+        "/measured/transfers_per_second",
+        "/verification/holds",
+        "/verification/feed/found",
+        "/verification/seconds",
+        "/accounts",
+    ] {
         assert!(json.pointer(path).is_some(), "{path} in {json}");
     }
     assert!(report.to_string().contains("verification   holds"), "{report}");

@@ -10,6 +10,7 @@ use support::FakeBranch;
 use tally_client::Random;
 use tally_client::cli::ConnectArgs;
 use tally_client::replay::{ReplayArgs, ReplayReport, Speed, execute};
+use tally_protocol::AccountStatus;
 
 const ROWS: u64 = 2_000;
 
@@ -112,4 +113,62 @@ fn a_branch_that_loses_a_payment_is_found_out() {
     let report = execute(&args(&branch, file)).expect("the branch runs");
     assert!(!report.agrees(), "{report}");
     assert_eq!(report.mismatches, 2, "both sides of one payment: {report}");
+}
+
+#[test]
+fn refused_rows_are_told_one_by_one_and_the_file_is_not_complete() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let branch = FakeBranch::start();
+    let (file, _) = sample(&folder, "terminal_id");
+    let begun = execute(&ReplayArgs { rows: Some(1), ..args(&branch, file.clone()) }).expect("the branch runs");
+    assert!(begun.is_complete(), "{begun}");
+    let payer = {
+        let mut ledger = branch.ledger.lock().expect("no test panics in it");
+        // The only customer so far has the lower account number of the two; the cash account is above all.
+        let payer = *ledger.accounts.keys().min().expect("there is one");
+        ledger.accounts.get_mut(&payer).expect("there").status = AccountStatus::Frozen as u8;
+        payer
+    };
+    let rows = std::fs::read_to_string(&file).expect("just written");
+    let customer = (payer as u64).to_string();
+    let rows_of_payer: Vec<u64> = (1..)
+        .zip(rows.lines().skip(1))
+        .filter_map(|(row, line)| (line.split(',').nth(2) == Some(&*customer)).then_some(row))
+        .collect();
+    let report = execute(&args(&branch, file)).expect("the branch runs");
+    let refused = rows_of_payer.len() as u64 - 1;
+    assert!(refused > 10, "too few to leave some out");
+    assert_eq!(counts(&report), [ROWS, ROWS - 1 - refused, refused, 1, 0]);
+    assert!(report.agrees() && !report.is_complete(), "{report}");
+    let told: Vec<u64> = report.refused_rows.iter().map(|row| row.row_count).collect();
+    assert_eq!(told, rows_of_payer[1..=10]);
+    let text = report.to_string();
+    let first = rows_of_payer[1];
+    for expected in [
+        format!("INCOMPLETE, {refused} rows were refused"),
+        format!("  row {first} (tx_id {}) was refused: debit_account_frozen", first - 1),
+        format!("  and {} more", refused - 10),
+    ] {
+        assert!(text.contains(&expected), "no {expected:?} in\n{text}");
+    }
+    assert!(!text.contains("all agree"), "{text}");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_told_before_anything_is_asked() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let branch = FakeBranch::start();
+    let (file, _) = sample(&folder, "terminal_id");
+    let nowhere = folder.path().join("none/report");
+    let connect = ConnectArgs::from_file(&branch.connect_file);
+    let load = tally_client::load::LoadArgs::new(connect);
+    let errors = [
+        tally_client::replay::run(&ReplayArgs { json: Some(nowhere.clone()), ..args(&branch, file) }),
+        tally_client::load::run(&tally_client::load::LoadArgs { json: Some(nowhere.clone()), ..load.clone() }),
+        tally_client::load::run(&tally_client::load::LoadArgs { hgrm: Some(nowhere), ..load }),
+    ];
+    for error in errors.map(|result| format!("{:#}", result.expect_err("no such folder"))) {
+        assert!(error.contains("none/report: No such file"), "{error}");
+    }
+    assert_eq!(branch.faults.requests.load(Ordering::Relaxed), 0);
 }

@@ -19,13 +19,15 @@ pub(crate) struct ConfigArgs {
     pub(crate) assignments: Vec<(String, String)>,
 }
 
-fn parse_assignment(text: &str) -> Result<(String, String), String> {
+/// Reads `SECTION.KEY=VALUE`.
+pub(crate) fn parse_assignment(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected SECTION.KEY=VALUE")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 impl ConfigArgs {
-    fn layers(&self) -> Result<Layers, ConfigError> {
+    /// Each key's value and who set it.
+    pub(crate) fn layers(&self) -> Result<Layers, ConfigError> {
         let mut flags = self.assignments.clone();
         if let Some(dir) = &self.dir {
             flags.push(("branch.dir".to_owned(), dir.to_string_lossy().into_owned()));

@@ -1,22 +1,21 @@
-//! The development bank: what `tally up` puts into a folder, and how it talks to the server there.
+//! The development bank: what `tally up` puts into a folder, and what it tells clients about it.
+//!
+//! Invariant: a folder that has served is left as it is, whatever has become of its users and accounts; only one
+//! whose first start was not finished gets what that start still owed it.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
+use tally_branch_server::config::Config;
 use tally_branch_server::server::{RunFile, prepare_development_folder};
 use tally_branch_server::tls::dev::SERVER_NAME;
 use tally_branch_server::users::{RoleName, Users};
-use tally_client::{Client, ClientOptions, ConnectInfo, Credentials};
-use tally_protocol::message::{AccountOpen, account_flags};
-use tally_protocol::{AccountId, AccountKind, BranchId, Currency};
-use zerocopy::FromZeros;
-
-/// The number of the development bank's only branch.
-pub(crate) const BRANCH: BranchId = BranchId::new(1);
+use tally_client::{
+    Client, ClientOptions, ConnectFile, ConnectFileAccount, ConnectFileUser, Overdraft, customer_account,
+};
+use tally_protocol::message::AccountOpen;
+use tally_protocol::{AccountId, BranchId, Currency};
 
 /// Name, role and customer of the users that a new folder gets.
 const USERS: [(&str, RoleName, u64); 5] = [
@@ -29,167 +28,154 @@ const USERS: [(&str, RoleName, u64); 5] = [
 
 /// The currency of the sample customers' accounts.
 const SAMPLE_CURRENCY: Currency = Currency::EUR;
-/// The class of the sample customers' accounts.
-const SAMPLE_ACCOUNT_CODE: u16 = 1;
 
-/// `connect.json`: all that a client of this bank needs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ConnectFile {
-    pub(crate) branch_id: u16,
-    pub(crate) endpoint: String,
-    pub(crate) endpoints: Vec<String>,
-    pub(crate) server_name: String,
-    pub(crate) ca_file: PathBuf,
-    pub(crate) metrics: Option<String>,
-    pub(crate) pid: u32,
-    pub(crate) users: Vec<SampleUser>,
-    pub(crate) accounts: Vec<SampleAccount>,
+/// A folder that can be served.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What its `connect.json` says so far.
+    pub(crate) file: ConnectFile,
+    /// Whether it got its users just now.
+    pub(crate) is_new: bool,
 }
 
-/// A user whose password may be told, because the bank is a toy.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct SampleUser {
-    pub(crate) name: String,
-    pub(crate) password: String,
-    pub(crate) role: RoleName,
-    pub(crate) customer_id: u64,
-}
-
-/// An account that has a name at the prompt.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct SampleAccount {
-    /// Hexadecimal, with `0x`.
-    pub(crate) id: String,
-    pub(crate) owner: u64,
-    pub(crate) currency: String,
-    pub(crate) name: String,
-}
-
-impl SampleAccount {
-    /// The account's id.
-    pub(crate) fn account_id(&self) -> anyhow::Result<AccountId> {
-        let digits = self.id.strip_prefix("0x").unwrap_or(&self.id);
-        let raw = u128::from_str_radix(digits, 16).with_context(|| format!("`{}` is not an account id", self.id))?;
-        Ok(AccountId::new(raw))
-    }
-}
-
-impl ConnectFile {
-    pub(crate) fn path(dir: &Path) -> PathBuf {
-        dir.join("connect.json")
-    }
-
-    /// The file of a folder, if it has one.
-    pub(crate) fn read(dir: &Path) -> anyhow::Result<Option<Self>> {
-        let path = Self::path(dir);
-        match std::fs::read(&path) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))?)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("{}", path.display())),
-        }
-    }
-
-    fn write(&self, dir: &Path) -> anyhow::Result<()> {
-        let path = Self::path(dir);
-        let beside = dir.join("connect.json.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        Ok(std::fs::rename(&beside, &path)?)
-    }
-
-    /// Logs in as the teller, who serves everybody.
-    pub(crate) async fn client(&self) -> anyhow::Result<Client> {
-        let teller =
-            self.users.iter().find(|user| user.role == RoleName::Teller).context("connect.json names no teller")?;
-        let credentials = Credentials::Password { user: teller.name.clone(), password: teller.password.clone() };
-        let info = ConnectInfo::new(&*self.endpoint, &*self.server_name, &self.ca_file, credentials)?;
-        Ok(Client::connect(info, ClientOptions::default()).await?)
+impl Prepared {
+    /// Whether the sample customers still have no accounts: their first start goes on, or was interrupted.
+    fn owes_accounts(&self) -> bool {
+        self.file.accounts.is_empty() && !self.file.users.is_empty()
     }
 }
 
 /// Makes a folder ready for its first start, or leaves one alone that is: certificates, configuration, users.
-/// Returns the sample users with their passwords.
-pub(crate) fn prepare(dir: &Path) -> anyhow::Result<Vec<SampleUser>> {
+pub(crate) fn prepare(dir: &Path, branch_id: BranchId) -> anyhow::Result<Prepared> {
     prepare_development_folder(dir).with_context(|| format!("{}", dir.display()))?;
     let config = dir.join("branch.toml");
     if !config.exists() {
         let text = format!(
             "# Configuration of this development bank; `tally config show --config {}` explains it.\n\
-             [branch]\nid = {BRANCH}\ndir = \".\"\n",
+             [branch]\nid = {branch_id}\ndir = \".\"\n",
             config.display()
         );
-        std::fs::write(&config, text)?;
+        std::fs::write(&config, text).with_context(|| format!("{}", config.display()))?;
     }
     let users_path = Users::path(dir);
     if users_path.exists() {
         // Passwords are only known from the first start; a user that was added since keeps its own.
-        return Ok(ConnectFile::read(dir)?.map(|file| file.users).unwrap_or_default());
+        let file = read(dir)?.unwrap_or_else(|| connect_file(branch_id, Vec::new()));
+        return Ok(Prepared { file, is_new: false });
     }
-    let samples = USERS
-        .iter()
-        .map(|&(name, role, customer_id)| {
-            Ok(SampleUser { name: name.to_owned(), password: random_password()?, role, customer_id })
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
     let mut users = Users::default();
-    for user in &samples {
-        users.add(&user.name, &user.password, user.role, user.customer_id)?;
+    let mut samples = Vec::new();
+    for (name, role, customer_id) in USERS {
+        let password = random_password()?;
+        users.add(name, &password, role, customer_id)?;
+        samples.push(ConnectFileUser { name: name.to_owned(), password, role: role.to_string(), customer_id });
     }
     // Before the users: a crash in between then leaves a folder that is begun afresh, not one whose
     // passwords nobody knows.
-    connect_file(dir, None, &samples)?.write(dir)?;
+    let file = connect_file(branch_id, samples);
+    write(dir, &file)?;
     users.save(&users_path)?;
-    Ok(samples)
+    Ok(Prepared { file, is_new: true })
 }
 
-/// Opens the sample customers' accounts and writes `connect.json` for the server that runs now.
-pub(crate) async fn publish(dir: &Path, run_file: &RunFile, users: &[SampleUser]) -> anyhow::Result<ConnectFile> {
-    let mut file = connect_file(dir, Some(run_file), users)?;
-    let client = file.client().await.context("logging in as teller")?;
-    let customers: Vec<_> = users.iter().filter(|user| user.role == RoleName::Customer).collect();
-    let opens: Vec<_> = customers.iter().map(|user| account_of(user.customer_id)).collect();
-    let opened = client.open_accounts(&opens).await.context("opening the sample accounts")?;
+/// The `connect.json` of a folder, if it has one.
+pub(crate) fn read(dir: &Path) -> anyhow::Result<Option<ConnectFile>> {
+    let path = ConnectFile::path(dir);
+    Ok(if path.exists() { Some(ConnectFile::read(&path)?) } else { None })
+}
+
+/// Writes `connect.json` for the server that runs now, once the sample customers have their accounts.
+pub(crate) async fn publish(
+    dir: &Path,
+    config: &Config,
+    run_file: &RunFile,
+    prepared: Prepared,
+) -> anyhow::Result<ConnectFile> {
+    let owes_accounts = prepared.owes_accounts();
+    let Prepared { mut file, is_new } = prepared;
+    file.branch_id = config.branch.id.get();
+    file.endpoint = reachable(run_file.address).to_string();
+    file.endpoints = vec![file.endpoint.clone()];
+    file.ca_file = std::path::absolute(&config.tls.ca_file)?;
+    file.metrics = run_file.metrics.map(|address| format!("http://{}/metrics", reachable(address)));
+    file.pid = run_file.pid;
+    if owes_accounts {
+        match open_accounts(&file, config.branch.id).await.context("opening the sample accounts") {
+            Ok(accounts) => file.accounts = accounts,
+            Err(error) if is_new => return Err(error),
+            // Its users may be others by now. It is served as it is, and the next start tries again.
+            Err(error) => eprintln!("{error:#}; the bank is served without them"),
+        }
+    }
+    write(dir, &file)?;
+    Ok(file)
+}
+
+/// Where a client on this machine finds a server that listens at `address`.
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
+    let loopback = match address {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    if address.ip().is_unspecified() { SocketAddr::new(loopback, address.port()) } else { address }
+}
+
+/// A client for the teller, who serves everybody. It logs in when it is first used.
+pub(crate) fn teller(file: &ConnectFile) -> anyhow::Result<Client> {
+    let teller = file.user_with_role("teller").context("connect.json names no teller")?;
+    Ok(Client::new(file.connect_info(Some(&teller.name))?, ClientOptions::default())?)
+}
+
+async fn open_accounts(file: &ConnectFile, branch_id: BranchId) -> anyhow::Result<Vec<ConnectFileAccount>> {
+    let client = teller(file)?;
+    let customers: Vec<_> = file.users.iter().filter(|user| user.customer_id != 0).collect();
+    let opens: Vec<_> = customers.iter().map(|user| account_of(branch_id, user.customer_id)).collect();
+    let opened = client.open_accounts(&opens).await?;
+    let mut accounts = Vec::new();
     for ((user, open), item) in customers.iter().zip(&opens).zip(&opened) {
-        item.result().map_err(|refused| anyhow::anyhow!("the account of {}: {refused}", user.name))?;
-        file.accounts.push(SampleAccount {
-            id: format!("{:#x}", open.id.get()),
+        let id = AccountId::new(open.id.get());
+        // An interrupted start may have opened it, and somebody may have changed, frozen or closed it since.
+        if let Err(refused) = item.result()
+            && client.account(id).await.is_err()
+        {
+            anyhow::bail!("the account of {}: {refused}", user.name);
+        }
+        accounts.push(ConnectFileAccount {
+            id: format!("{:#x}", id.get()),
             owner: user.customer_id,
             currency: SAMPLE_CURRENCY.to_string(),
             name: user.name.clone(),
         });
     }
-    file.write(dir)?;
-    Ok(file)
+    client.close();
+    Ok(accounts)
 }
 
-fn connect_file(dir: &Path, run_file: Option<&RunFile>, users: &[SampleUser]) -> anyhow::Result<ConnectFile> {
-    let endpoint = run_file.map(|file| file.address.to_string()).unwrap_or_default();
-    Ok(ConnectFile {
-        branch_id: BRANCH.get(),
-        endpoints: vec![endpoint.clone()],
-        endpoint,
+/// What `connect.json` says before the first start.
+fn connect_file(branch_id: BranchId, users: Vec<ConnectFileUser>) -> ConnectFile {
+    ConnectFile {
+        branch_id: branch_id.get(),
+        endpoint: String::new(),
+        endpoints: Vec::new(),
         server_name: SERVER_NAME.to_owned(),
-        ca_file: std::path::absolute(dir.join("tls/ca.pem"))?,
-        metrics: run_file.and_then(|file| file.metrics).map(|address| format!("http://{address}/metrics")),
-        pid: run_file.map_or(0, |file| file.pid),
-        users: users.to_vec(),
+        ca_file: "tls/ca.pem".into(),
+        metrics: None,
+        pid: 0,
+        users,
         accounts: Vec::new(),
-    })
+    }
+}
+
+fn write(dir: &Path, file: &ConnectFile) -> anyhow::Result<()> {
+    let path = ConnectFile::path(dir);
+    file.write(&path).with_context(|| format!("{}", path.display()))
 }
 
 /// A current account that cannot be overdrawn. Its number is the customer's, so opening it again changes
 /// nothing.
-fn account_of(customer_id: u64) -> AccountOpen {
-    let mut open = AccountOpen::new_zeroed();
-    open.id.set(AccountId::of_branch(BRANCH, u128::from(customer_id)).get());
-    open.owner.set(customer_id);
-    open.day_limit.set(u64::MAX);
-    open.currency.set(SAMPLE_CURRENCY.get());
-    open.code.set(SAMPLE_ACCOUNT_CODE);
-    open.flags.set(account_flags::DEBITS_LIMITED);
-    open.kind = AccountKind::Customer as u8;
-    open
+fn account_of(branch_id: BranchId, customer_id: u64) -> AccountOpen {
+    let id = AccountId::of_branch(branch_id, u128::from(customer_id));
+    customer_account(id, customer_id, SAMPLE_CURRENCY, Overdraft::None)
 }
 
 /// 20 letters and digits that cannot be confused: 100 bits.
@@ -207,15 +193,33 @@ mod tests {
     #[test]
     fn a_folder_is_prepared_once() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let first = prepare(folder.path()).expect("prepared");
-        assert_eq!(first.len(), USERS.len());
-        assert!(first.iter().all(|user| user.password.len() == 20));
+        let first = prepare(folder.path(), BranchId::new(3)).expect("prepared");
+        assert!(first.is_new && first.owes_accounts());
+        assert_eq!(first.file.users.len(), USERS.len());
+        assert!(first.file.users.iter().all(|user| user.password.len() == 20));
         let config = std::fs::read_to_string(folder.path().join("branch.toml")).expect("written");
-        assert!(config.contains("id = 1"), "{config}");
-        let second = prepare(folder.path()).expect("left alone");
-        let passwords = |users: &[SampleUser]| users.iter().map(|user| user.password.clone()).collect::<Vec<_>>();
-        assert_eq!(passwords(&first), passwords(&second));
+        assert!(config.contains("id = 3"), "{config}");
+        let second = prepare(folder.path(), BranchId::new(3)).expect("left alone");
+        assert!(!second.is_new && second.owes_accounts(), "the first start was not finished");
+        assert_eq!(first.file.users, second.file.users);
         let users = Users::load(&Users::path(folder.path())).expect("saved");
-        assert!(users.get("alice").expect("there").password_matches(first[3].password.as_bytes()));
+        assert!(users.get("alice").expect("there").password_matches(first.file.users[3].password.as_bytes()));
+
+        std::fs::remove_file(ConnectFile::path(folder.path())).expect("there");
+        let third = prepare(folder.path(), BranchId::new(3)).expect("left alone");
+        assert!(!third.is_new && !third.owes_accounts(), "a folder with users of somebody else's");
+    }
+
+    #[test]
+    fn whoever_listens_everywhere_is_found_here() {
+        for (address, expected) in [
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("192.0.2.7:80", "192.0.2.7:80"),
+        ] {
+            let address: SocketAddr = address.parse().expect("an address");
+            assert_eq!(reachable(address).to_string(), expected);
+        }
     }
 }

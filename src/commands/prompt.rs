@@ -4,11 +4,10 @@ use std::io::{BufRead, Write};
 
 use anyhow::{Context, bail};
 use reedline::{DefaultPrompt, DefaultPromptSegment, Reedline, Signal};
-use tally_client::{Between, Client, Money, Outcome, next_transfer_id};
+use tally_client::{Between, Client, ConnectFile, ConnectFileAccount, Money, Outcome, next_transfer_id};
 use tally_protocol::{AccountId, Amount, Currency, TransferId};
 use tokio::runtime::Runtime;
 
-use super::dev_bank::{ConnectFile, SampleAccount};
 use super::up::is_interactive;
 
 const HELP: &str = "\
@@ -21,8 +20,9 @@ help                                  this
 quit                                  stop the bank and leave
 NAME is a sample customer or an account id (0x...).";
 
-/// Reads and runs commands until `quit` or the end of the input.
-pub(super) fn run(runtime: &Runtime, client: &Client, file: &ConnectFile) -> anyhow::Result<()> {
+/// Reads and runs commands until `quit` or the end of the input. Without a client each says why there is none: the
+/// bank is served all the same.
+pub(super) fn run(runtime: &Runtime, client: &anyhow::Result<Client>, file: &ConnectFile) -> anyhow::Result<()> {
     let mut lines = Lines::open();
     if is_interactive() {
         println!("Type `help` for what you can do here.");
@@ -32,8 +32,11 @@ pub(super) fn run(runtime: &Runtime, client: &Client, file: &ConnectFile) -> any
             Ok(None) => {}
             Ok(Some(Line::Quit)) => return Ok(()),
             Ok(Some(Line::Help)) => println!("{HELP}"),
-            Ok(Some(Line::Do(action))) => match runtime.block_on(perform(client, file, &action)) {
-                Ok(answer) => println!("{answer}"),
+            Ok(Some(Line::Do(action))) => match client {
+                Ok(client) => match runtime.block_on(perform(client, file, &action)) {
+                    Ok(answer) => println!("{answer}"),
+                    Err(error) => println!("{error:#}"),
+                },
                 Err(error) => println!("{error:#}"),
             },
             Err(error) => println!("{error:#}"),
@@ -151,11 +154,11 @@ async fn perform(client: &Client, file: &ConnectFile, action: &Action) -> anyhow
 /// A sample customer's account, or one given by its id.
 fn find(file: &ConnectFile, name: &str) -> anyhow::Result<AccountId> {
     if let Some(account) = file.accounts.iter().find(|account| account.name == name) {
-        return account.account_id();
+        return Ok(account.account_id()?);
     }
     if name.starts_with("0x") {
-        let by_id = SampleAccount { id: name.to_owned(), owner: 0, currency: String::new(), name: String::new() };
-        return by_id.account_id();
+        let by_id = ConnectFileAccount { id: name.to_owned(), owner: 0, currency: String::new(), name: String::new() };
+        return Ok(by_id.account_id()?);
     }
     let names: Vec<_> = file.accounts.iter().map(|account| &*account.name).collect();
     bail!("`{name}` is neither a sample customer ({}) nor an account id (0x...)", names.join(", "))

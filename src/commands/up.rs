@@ -1,19 +1,19 @@
 //! `tally up`: a whole development bank in a folder. The branch is a real child process of the same
 //! program, reached over real TLS; this process is only its first client.
 
-use std::fs::OpenOptions;
-use std::io::{IsTerminal, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
 
 use anyhow::Context;
-use tally_branch_server::server::{FolderLock, RunFile};
+use tally_branch_server::config::{Config, Layers, Source};
+use tally_branch_server::server::FolderLock;
+use tally_client::ConnectFile;
 
-use super::dev_bank::{self, ConnectFile};
-use super::{down, prompt};
+use super::child::ServerProcess;
+use super::config::{ConfigArgs, parse_assignment};
+use super::{dev_bank, prompt};
 
 /// Starts a development bank: makes the folder on the first start, recovers it on later ones
 #[derive(clap::Args, Debug)]
@@ -24,21 +24,33 @@ pub(crate) struct Args {
     /// Leave the bank running and return
     #[arg(long)]
     detach: bool,
-    /// Port for clients; by default the one that the folder had before, or a free one
+    /// Port for clients; by default that of listen.address where this is configured, else the one that the folder had
+    /// before, or a free one
     #[arg(long)]
     port: Option<u16>,
     /// Overrides one configuration key of the branch
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    assignments: Vec<String>,
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = parse_assignment)]
+    assignments: Vec<(String, String)>,
 }
 
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How long the folder's last server may take to let go of it.
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
-/// A recovery that takes longer than this gets a line on the terminal, and another each time again.
-const PATIENCE: Duration = Duration::from_secs(5);
+impl Args {
+    /// The configuration that the server will read. A folder without a `branch.toml` will get one that changes
+    /// nothing.
+    fn layers(&self) -> anyhow::Result<Layers> {
+        let file = self.dir.join("branch.toml");
+        let config = ConfigArgs {
+            config: file.exists().then_some(file),
+            dir: Some(self.dir.clone()),
+            assignments: self.assignments.clone(),
+        };
+        Ok(config.layers()?)
+    }
+}
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    // A bad value is told before anything is made.
+    let layers = args.layers()?;
+    let config = Config::check(&layers)?;
     std::fs::create_dir_all(&args.dir).with_context(|| format!("{}", args.dir.display()))?;
     let dir = args.dir.canonicalize()?;
     anyhow::ensure!(
@@ -46,23 +58,50 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         "a bank is running in {} already; its connect.json says where",
         dir.display()
     );
-    let is_new = ConnectFile::read(&dir)?.is_none_or(|file| file.accounts.is_empty());
-    let users = dev_bank::prepare(&dir)?;
-    let mut bank = Bank::start(&dir, &args)?;
-    let run_file = bank.wait_until_ready()?;
+    let prepared = dev_bank::prepare(&dir, config.branch.id)?;
+    let is_new = prepared.is_new;
+    let mut settings = args.assignments.clone();
+    let before = prepared.file.endpoint.parse().ok();
+    if let Some(address) = choose_address(&layers, &config, args.port, before)? {
+        settings.push(("listen.address".to_owned(), address.to_string()));
+    }
+    let mut server = ServerProcess::start(&dir, &settings, args.detach)?;
+    let run_file = server.wait_until_ready()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let file = runtime.block_on(dev_bank::publish(&dir, &run_file, &users))?;
+    let file = runtime.block_on(dev_bank::publish(&dir, &config, &run_file, prepared))?;
     introduce(&dir, &file, is_new);
     if args.detach {
-        bank.leave_running();
+        server.leave_running();
         println!("Stop it with `tally down --dir {}`.", args.dir.display());
         return Ok(ExitCode::SUCCESS);
     }
-    let client = runtime.block_on(file.client())?;
-    prompt::run(&runtime, &client, &file)?;
-    client.close();
-    bank.stop()?;
+    prompt::run(&runtime, &dev_bank::teller(&file), &file)?;
+    println!("stopping ...");
+    // Its connections end with it.
+    drop(runtime);
+    server.stop()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the server is told to listen; `None` where its configuration says so already.
+fn choose_address(
+    layers: &Layers,
+    config: &Config,
+    port: Option<u16>,
+    before: Option<SocketAddr>,
+) -> anyhow::Result<Option<SocketAddr>> {
+    let source = layers.show().find(|(key, ..)| key.name == "listen.address").map(|(.., source)| source);
+    let configured = config.listen.address;
+    match (port, source.context("the server has a listen.address")?) {
+        (Some(_), Source::Flag) => anyhow::bail!("--port and --set listen.address: give only one of them"),
+        (Some(port), _) => Ok(Some(SocketAddr::new(configured.ip(), port))),
+        (None, Source::Default) => {
+            let is_free = |address: &SocketAddr| tally_branch_server::acceptor::bind(*address, 1).is_ok();
+            let port = before.filter(is_free).map_or(0, |address| address.port());
+            Ok(Some(SocketAddr::new(configured.ip(), port)))
+        }
+        (None, Source::File(_) | Source::Env(_) | Source::Flag) => Ok(None),
+    }
 }
 
 fn introduce(dir: &Path, file: &ConnectFile, is_new: bool) {
@@ -71,116 +110,13 @@ fn introduce(dir: &Path, file: &ConnectFile, is_new: bool) {
     if let Some(metrics) = &file.metrics {
         println!("Metrics: {metrics}");
     }
+    if file.users.is_empty() {
+        return;
+    }
     println!("Log in with these users (they are in {}, too):", ConnectFile::path(dir).display());
     for user in &file.users {
         println!("  {:<8} {}  {}", user.name, user.password, user.role);
     }
-}
-
-/// The child process; stopped when dropped, unless it was left running.
-struct Bank {
-    dir: PathBuf,
-    child: Option<Child>,
-}
-
-impl Bank {
-    fn start(dir: &Path, args: &Args) -> anyhow::Result<Self> {
-        let log_path = dir.join("branch.log");
-        let log = OpenOptions::new().create(true).append(true).open(&log_path)?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("branch-server").arg("--config").arg(dir.join("branch.toml"));
-        command.arg("--set").arg(format!("listen.address=127.0.0.1:{}", choose_port(dir, args.port)?));
-        for assignment in &args.assignments {
-            command.arg("--set").arg(assignment);
-        }
-        if !args.detach {
-            // The pipe ends when this process does, however it ends.
-            command.arg("--stop-on-stdin-eof").stdin(Stdio::piped());
-        } else {
-            command.stdin(Stdio::null());
-        }
-        // In a process group of its own: Ctrl-C at the terminal is for us, and we stop it in order.
-        command.stdout(log.try_clone()?).stderr(log).process_group(0);
-        let child = command.spawn().context("starting the branch")?;
-        Ok(Self { dir: dir.to_owned(), child: Some(child) })
-    }
-
-    /// Waits until the child serves; recovery may take its time.
-    fn wait_until_ready(&mut self) -> anyhow::Result<RunFile> {
-        let child = self.child.as_mut().expect("there until it is stopped or left");
-        let mut patience = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = child.try_wait()? {
-                self.child = None;
-                anyhow::bail!(
-                    "the branch ended at its start ({status}):\n{}",
-                    last_lines(&self.dir.join("branch.log"))
-                );
-            }
-            match RunFile::read(&self.dir)? {
-                Some(file) if file.pid == child.id() && file.metrics.is_none_or(is_ready) => return Ok(file),
-                Some(_) | None => {}
-            }
-            if Instant::now() >= patience {
-                patience += PATIENCE;
-                println!("... the branch reads its journal");
-            }
-            std::thread::sleep(POLL_INTERVAL);
-        }
-    }
-
-    fn leave_running(mut self) {
-        self.child = None;
-    }
-
-    fn stop(mut self) -> anyhow::Result<()> {
-        println!("stopping ...");
-        down::stop(&self.dir, STOP_TIMEOUT)?;
-        if let Some(mut child) = self.child.take() {
-            let status = child.wait()?;
-            anyhow::ensure!(status.success(), "the branch ended with {status}; see branch.log");
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Bank {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Ends it by the end of its standard input; an error was reported before we came here.
-            drop(child.stdin.take());
-            let _ = child.wait();
-        }
-    }
-}
-
-/// The port asked for; else the one that clients of this folder know, if it is free; else 0 for any.
-fn choose_port(dir: &Path, wanted: Option<u16>) -> anyhow::Result<u16> {
-    if let Some(port) = wanted {
-        return Ok(port);
-    }
-    let before = ConnectFile::read(dir)?.and_then(|file| file.endpoint.parse::<SocketAddr>().ok());
-    let is_free = |address: &SocketAddr| tally_branch_server::acceptor::bind(*address, 1).is_ok();
-    Ok(before.filter(is_free).map_or(0, |address| address.port()))
-}
-
-fn is_ready(metrics: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&metrics, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut status = [0; 12];
-        stream.read_exact(&mut status)?;
-        Ok(&status == b"HTTP/1.1 200")
-    };
-    ask().unwrap_or(false)
-}
-
-/// The end of the log, for the terminal of somebody whose bank did not start.
-fn last_lines(path: &Path) -> String {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(5)..].join("\n")
 }
 
 /// Whether a person sits at the other end.

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use tally_client::load::{Load, LoadArgs, VerifyChoice};
+use tally_client::load::{Load, LoadArgs};
 use tally_protocol::message::BATCH_LEN_MAX;
 
 use super::{Context, by_name, kept_up, verify};
@@ -50,8 +50,8 @@ pub(crate) fn run_beside(context: &Context<'_>, _: &[RowResult]) -> anyhow::Resu
         let bulk_measured = bulk_thread.join().map_err(|_| anyhow::anyhow!("the batches' thread panicked"))??;
         anyhow::Ok((measured, usage, bulk_measured))
     })?;
-    verify(&mut singles_load, VerifyChoice::Exact)?;
-    verify(&mut bulk_load, VerifyChoice::Exact)?;
+    verify(singles_load)?;
+    verify(bulk_load)?;
 
     let latency = &measured.latency;
     let mut result =

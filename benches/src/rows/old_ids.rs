@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tally_client::load::{Load, VerifyChoice};
+use tally_client::load::Load;
 
 use super::{Context, batch, by_name, single, verify};
 use crate::limit::Limit;
@@ -20,7 +20,6 @@ pub(crate) fn run(context: &Context<'_>, before: &[RowResult]) -> anyhow::Result
     let limited = context.limited(Limit::Memory(MEMORY_BYTES), "old-ids");
     let bank = context.running("old-ids", &[], Some(&limited))?;
     let mut args = context.load_args(&bank);
-    args.verify = VerifyChoice::Exact;
 
     let mut load = Load::prepare(&args)?;
     let mut filling = args.clone();
@@ -31,7 +30,7 @@ pub(crate) fn run(context: &Context<'_>, before: &[RowResult]) -> anyhow::Result
 
     args.duration = context.duration(30);
     let (measured, usage) = context.measure_with(&bank, &mut load, &args)?;
-    verify(&mut load, VerifyChoice::Exact)?;
+    verify(load)?;
 
     let value = measured.transfers_per_second;
     let mut result =

@@ -3,7 +3,7 @@
 use super::{Context, by_name, verify};
 use crate::limit::Limit;
 use crate::report::RowResult;
-use tally_client::load::{Load, VerifyChoice};
+use tally_client::load::Load;
 
 const CORES: f64 = 0.5;
 const IN_FLIGHT: usize = 64;
@@ -25,7 +25,7 @@ pub(crate) fn run(context: &Context<'_>, _: &[RowResult]) -> anyhow::Result<RowR
 
     args.rate = Some(((peak.transfers_per_second * OFFERED) as u64).max(1));
     let (overloaded, usage) = context.measure_with(&bank, &mut load, &args)?;
-    verify(&mut load, VerifyChoice::Exact)?;
+    verify(load)?;
 
     let share = overloaded.transfers_per_second / peak.transfers_per_second;
     let growth = usage.resident_max as f64 / usage.resident_min.max(1) as f64;

@@ -44,7 +44,7 @@ pub(crate) fn run(context: &Context<'_>, _: &[RowResult]) -> anyhow::Result<RowR
     let took = bank.up(&context.start(&NO_CHECKPOINTS, None))?;
     let read_bytes = process::disk_read_bytes(bank.pid()?)?;
     load.reconnect(&args)?;
-    verify(&mut load, VerifyChoice::Sample)?;
+    verify(load)?;
 
     // The same number of bytes, from the files that were written last: the checkpoint and the journal behind it.
     let files = disk::files_by_age(bank.dir())?;

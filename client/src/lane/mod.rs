@@ -52,7 +52,8 @@ pub struct RequestWriter<'a> {
 }
 
 impl RequestWriter<'_> {
-    /// Appends the request. Latency counts from `since`.
+    /// Appends the request. Latency counts from `since`. It carries no trace id: nobody looks for one request of
+    /// a million in a log, and what is measured is not to pay for it.
     #[inline]
     pub fn send<T>(self, request: &Request<'_>, tag: T, since: Nanos) -> Next<T> {
         request.append_to(self.out, Envelope::request(self.request_id));

@@ -5,21 +5,15 @@
 
 use std::sync::Arc;
 
-use tally_protocol::message::{AccountOpen, BATCH_LEN_MAX, ItemResult, Transfer, TransferKind, account_flags};
-use tally_protocol::reply::Reply;
-use tally_protocol::request::Request;
-use tally_protocol::{AccountId, AccountKind, BranchId, Currency};
-use zerocopy::FromZeros;
+use tally_protocol::message::{Sums, Transfer};
+use tally_protocol::{AccountId, Amount, BranchId, Currency, TransferId};
 
-use super::verify;
-use crate::lane::{JobResult, Jobs, LaneOptions, Next, RequestWriter, run_jobs};
-use crate::{CODE_DEFAULT, Dialer, Random};
+use super::choose::Pair;
+use crate::{Between, Dialer, Money, Overdraft, Random, bulk, customer_account, transfers};
 
 /// What each account is given: more than any run takes out of one, and so little that ten million of them fit
 /// into the cash account's sum.
 pub(crate) const FUNDS: u64 = 1_000_000_000;
-/// Full batches in flight while accounts are set up.
-const SETUP: LaneOptions = LaneOptions::for_work(4, 2);
 
 /// A range of accounts of one branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,18 +31,24 @@ impl AccountRange {
         AccountId::of_branch(self.branch_id, u128::from(self.base) + u128::from(index))
     }
 
+    /// Which of them `id` is, if it is one.
+    #[inline]
+    pub(crate) fn index_of(&self, id: u128) -> Option<u32> {
+        let index = id.checked_sub(self.id(0).get())?;
+        // A range has no more than `u32::MAX` accounts.
+        (index < u128::from(self.count)).then_some(index as u32)
+    }
+
     /// A transfer between two of them.
     #[inline]
-    pub(crate) fn transfer(&self, id: u128, pair: super::choose::Pair, amount: u32) -> Transfer {
-        let mut transfer = Transfer::new_zeroed();
-        transfer.id.set(id);
-        transfer.debit_account_id.set(self.id(pair.debit.into()).get());
-        transfer.credit_account_id.set(self.id(pair.credit.into()).get());
-        transfer.amount.set(amount.into());
-        transfer.currency.set(self.currency.get());
-        transfer.code.set(CODE_DEFAULT);
-        transfer.kind = TransferKind::Transfer as u8;
-        transfer
+    pub(crate) fn transfer(&self, id: TransferId, pair: Pair, amount: u32) -> Transfer {
+        let between =
+            Between { debit_account_id: self.id(pair.debit.into()), credit_account_id: self.id(pair.credit.into()) };
+        transfers::transfer(id, between, self.money(amount.into()))
+    }
+
+    fn money(&self, minor_units: u64) -> Money {
+        Money { amount: Amount::new(minor_units), currency: self.currency }
     }
 }
 
@@ -65,19 +65,22 @@ impl Accounts {
     /// Opens all of `range` and, unless `penniless`, pays [`FUNDS`] into each. Accounts that were there before
     /// are used as they are.
     pub(crate) fn prepare(dialer: &Arc<Dialer>, range: AccountRange, penniless: bool) -> anyhow::Result<Self> {
-        let batches = range.count.div_ceil(BATCH_LEN_MAX as u64);
-        let opening =
-            run_jobs(dialer, SETUP, batches, Opening { range, scratch: Vec::new(), result: Items::default() })?;
-        opening.result.check("account was not opened")?;
-
+        let open =
+            move |index| customer_account(range.id(index), range.base + index + 1, range.currency, Overdraft::None);
+        let were_there = bulk::open_accounts(dialer, range.count, open)?;
         let mut accounts = Self { range, expected: vec![0; range.count as usize], deposited: 0 };
-        if opening.result.repeated > 0 {
-            accounts.expected = verify::read_balances(dialer, range)?;
+        if were_there > 0 {
+            let balances = bulk::balances(dialer, range.count, move |index| range.id(index), posted)?;
+            accounts.expected = balances.into_iter().map(Option::unwrap_or_default).collect();
         }
         if !penniless {
+            // The ids follow from a seed, so that a batch that is sent again carries the same ones.
             let seed = Random::from_system().bits();
-            let funding = Funding { range, seed, scratch: Vec::new(), result: Items::default() };
-            run_jobs(dialer, SETUP, batches, funding)?.result.check("deposit was refused")?;
+            let deposit = move |index| {
+                let id = (Random::from_seed(seed.wrapping_add(index)).bits_128() | 1) & !(1 << 127);
+                transfers::deposit(TransferId::new(id), range.id(index), range.money(FUNDS))
+            };
+            bulk::deposit(dialer, range.count, deposit)?;
             accounts.expected.iter_mut().for_each(|balance| *balance += FUNDS as i64);
             accounts.deposited = FUNDS * range.count;
         }
@@ -85,111 +88,8 @@ impl Accounts {
     }
 }
 
-/// What became of many items.
-#[derive(Debug, Default)]
-struct Items {
-    repeated: u64,
-    problem: Option<String>,
-}
-
-impl Items {
-    fn read(&mut self, items: &[ItemResult], expected: usize) {
-        if items.len() != expected {
-            self.problem = Some(format!("{} answers to {expected} entries", items.len()));
-        }
-        for item in items.iter().map(crate::ItemOutcome::from) {
-            self.repeated += u64::from(item.repeated);
-            if let Err(refused) = item.result() {
-                self.problem.get_or_insert_with(|| refused.to_string());
-            }
-        }
-    }
-
-    fn other(&mut self, reply: Reply<'_>) {
-        self.problem.get_or_insert_with(|| match reply {
-            Reply::Refused(refused) => crate::Refused::from(refused).to_string(),
-            other => format!("unexpected {:?}", other.message_type()),
-        });
-    }
-
-    fn check(&self, what: &str) -> anyhow::Result<()> {
-        match &self.problem {
-            None => Ok(()),
-            Some(problem) => anyhow::bail!("{what}: {problem}"),
-        }
-    }
-}
-
-/// The indices of the accounts in batch `batch_index`.
-fn batch_range(range: AccountRange, batch_index: u64) -> std::ops::Range<u64> {
-    let start = batch_index * BATCH_LEN_MAX as u64;
-    start..range.count.min(start + BATCH_LEN_MAX as u64)
-}
-
-struct Opening {
-    range: AccountRange,
-    scratch: Vec<AccountOpen>,
-    result: Items,
-}
-
-impl Jobs for Opening {
-    fn write(&mut self, batch_index: u64, writer: RequestWriter<'_>) -> Next<()> {
-        self.scratch.clear();
-        self.scratch.extend(batch_range(self.range, batch_index).map(|index| {
-            let mut open = AccountOpen::new_zeroed();
-            open.id.set(self.range.id(index).get());
-            open.owner.set(self.range.base + index + 1);
-            open.day_limit.set(u64::MAX);
-            open.currency.set(self.range.currency.get());
-            open.code.set(CODE_DEFAULT);
-            open.flags.set(account_flags::DEBITS_LIMITED);
-            open.kind = AccountKind::Customer as u8;
-            open
-        }));
-        writer.send(&Request::OpenAccounts(&self.scratch), (), 0)
-    }
-
-    fn read(&mut self, batch_index: u64, reply: Reply<'_>) -> JobResult {
-        let range = batch_range(self.range, batch_index);
-        match reply {
-            Reply::OpenAccounts(items) => self.result.read(items, (range.end - range.start) as usize),
-            other => self.result.other(other),
-        }
-        JobResult::Done
-    }
-}
-
-struct Funding {
-    range: AccountRange,
-    /// The deposits' ids follow from this, so that a batch that is sent again carries the same ones.
-    seed: u64,
-    scratch: Vec<Transfer>,
-    result: Items,
-}
-
-impl Jobs for Funding {
-    fn write(&mut self, batch_index: u64, writer: RequestWriter<'_>) -> Next<()> {
-        let mut random = Random::from_seed(self.seed.wrapping_add(batch_index));
-        self.scratch.clear();
-        self.scratch.extend(batch_range(self.range, batch_index).map(|index| {
-            let mut deposit = Transfer::new_zeroed();
-            deposit.id.set((random.bits_128() | 1) & !(1 << 127));
-            deposit.credit_account_id.set(self.range.id(index).get());
-            deposit.amount.set(FUNDS);
-            deposit.currency.set(self.range.currency.get());
-            deposit.code.set(CODE_DEFAULT);
-            deposit.kind = TransferKind::Deposit as u8;
-            deposit
-        }));
-        writer.send(&Request::Batch(&self.scratch), (), 0)
-    }
-
-    fn read(&mut self, batch_index: u64, reply: Reply<'_>) -> JobResult {
-        let range = batch_range(self.range, batch_index);
-        match reply {
-            Reply::Batch(items) => self.result.read(items, (range.end - range.start) as usize),
-            other => self.result.other(other),
-        }
-        JobResult::Done
-    }
+/// Credits less debits, both posted.
+pub(crate) fn posted(sums: &Sums) -> i64 {
+    // Sums of a load run are far below 2^63.
+    sums.credits_posted.get().wrapping_sub(sums.debits_posted.get()) as i64
 }

@@ -36,7 +36,7 @@ impl Traffic for Repeating {
             return Next::Later(intended);
         }
         self.next += 1;
-        let transfer = self.range.transfer(sent.id.get(), sent.pair, sent.amount);
+        let transfer = self.range.transfer(sent.id, sent.pair, sent.amount);
         writer.send(&Request::Transfer(&transfer), index, intended)
     }
 

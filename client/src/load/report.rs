@@ -8,7 +8,7 @@ use tally_protocol::Refusal;
 
 use super::latency::{Latencies, LatencySummary};
 use super::traffic::{Findings, Second};
-use super::verify::Verification;
+use super::verify::{FeedCheck, Verification};
 use crate::lane::LaneStats;
 
 /// One second of a run.
@@ -198,6 +198,12 @@ impl fmt::Display for Verification {
             Grouped(self.transfers_looked_up),
             self.transfers_wrong,
         )?;
+        if let Some(feed) = &self.feed {
+            let [acknowledged, found] = [feed.acknowledged, feed.found].map(Grouped);
+            let FeedCheck { missing, surplus, seconds, .. } = feed;
+            write!(f, "  {acknowledged} transfers acknowledged, {found} of them in the feed, {missing} missing, ")?;
+            writeln!(f, "{surplus} not acknowledged ({seconds:.1} s)")?;
+        }
         if let Some(sum) = self.sum_of_balances {
             writeln!(f, "  sum of balances {sum}, paid in {}", self.sum_expected)?;
         }
@@ -209,6 +215,7 @@ impl fmt::Display for Verification {
                 self.unknown_done, self.unknown_refused, self.unknown_cancelled
             )?;
         }
+        writeln!(f, "  checked in {:.1} s", self.seconds)?;
         self.examples.iter().try_for_each(|example| writeln!(f, "  {example}"))
     }
 }

@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tally_protocol::Currency;
+use tally_protocol::{Currency, Lsn};
 
 use super::accounts::{AccountRange, Accounts};
+use super::acknowledged::Acknowledged;
 use super::args::{LoadArgs, VerifyChoice};
 use super::choose::Chooser;
 use super::ids::Ids;
@@ -19,7 +20,7 @@ use super::schedule::Schedule;
 use super::traffic::{Findings, LoadTraffic, Mix, Second, Sent, Window};
 use super::verify::{self, Verification};
 use crate::lane::{Clock, LaneOptions, LaneRun, LaneStats, Nanos};
-use crate::{ConnectError, Dialer, Random, Session};
+use crate::{ConnectError, Dialer, Random, Session, bulk};
 
 /// In a closed loop, ticks only end pauses.
 const TICK_CLOSED: Duration = Duration::from_millis(1);
@@ -48,14 +49,19 @@ impl Observer for () {}
 pub struct Load {
     dialer: Arc<Dialer>,
     accounts: Accounts,
+    choice: VerifyChoice,
     cash_before: Option<u64>,
+    /// With [`VerifyChoice::Exact`]: where the feed stood before the first transfer.
+    feed_from: Option<Lsn>,
+    acknowledged: Acknowledged,
     unknown: Vec<Sent>,
     samples: Vec<Sample>,
     nonsense: Option<String>,
 }
 
 impl Load {
-    /// Connects, opens the accounts and gives them money.
+    /// Connects, opens the accounts and gives them money. What is verified in the end is settled here, since all
+    /// that it needs must be remembered from now on.
     pub fn prepare(args: &LoadArgs) -> anyhow::Result<Self> {
         args.check().map_err(anyhow::Error::msg)?;
         let currency = Currency::from_code(&args.currency)
@@ -70,7 +76,21 @@ impl Load {
         let range = AccountRange { branch_id: session.branch_id, base, count: args.accounts, currency };
         let cash_before = verify::cash_paid_out(&dialer, range)?;
         let accounts = Accounts::prepare(&dialer, range, args.refused)?;
-        Ok(Self { dialer, accounts, cash_before, unknown: Vec::new(), samples: Vec::new(), nonsense: None })
+        let feed_from = match args.verify {
+            VerifyChoice::Exact => Some(bulk::durable(&dialer)?),
+            VerifyChoice::Balances | VerifyChoice::Sample | VerifyChoice::None => None,
+        };
+        Ok(Self {
+            dialer,
+            accounts,
+            choice: args.verify,
+            cash_before,
+            feed_from,
+            acknowledged: Acknowledged::default(),
+            unknown: Vec::new(),
+            samples: Vec::new(),
+            nonsense: None,
+        })
     }
 
     /// Connects anew, to the same bank: it was stopped and started again.
@@ -92,7 +112,7 @@ impl Load {
             batch: args.batch,
             reads: args.reads,
         };
-        let (findings, stats) = run_threads(&self.dialer, args, mix, &mut random, observer)?;
+        let (findings, stats) = run_threads(&self.dialer, args, mix, self.feed_from.is_some(), &mut random, observer)?;
         for (expected, delta) in self.accounts.expected.iter_mut().zip(&findings.deltas) {
             *expected += delta;
         }
@@ -104,6 +124,7 @@ impl Load {
         let measured = Measured::of(args.rate, seconds.as_secs_f64(), &findings, stats);
         self.unknown.extend(findings.unknown);
         self.samples.extend(findings.samples.into_kept());
+        self.acknowledged.merge(findings.acknowledged.unwrap_or_default());
         if findings.nonsense > 0 {
             self.nonsense = findings.nonsense_first;
         }
@@ -118,23 +139,41 @@ impl Load {
         repeats::run(&self.dialer, self.accounts.range, std::mem::take(&mut self.samples), rate)
     }
 
-    /// Checks what is there against what was acknowledged.
-    pub fn verify(&mut self, choice: VerifyChoice) -> anyhow::Result<Verification> {
+    /// Checks what is there against what was acknowledged. What was remembered is used up by that.
+    pub fn verify(mut self) -> anyhow::Result<Verification> {
+        let begun = Instant::now();
         let mut verification = Verification { holds: true, ..Verification::default() };
         if let Some(what) = self.nonsense.take() {
             verification.examples.push(format!("reply that makes no sense: {what}"));
             verification.holds = false;
         }
-        if choice == VerifyChoice::None {
+        if self.choice == VerifyChoice::None {
             return Ok(verification);
         }
-        let unknown = std::mem::take(&mut self.unknown);
-        verify::resolve_unknown(&self.dialer, &mut self.accounts, unknown, &mut verification)?;
-        let all = choice == VerifyChoice::Exact;
+        for (sent, refusal_code) in
+            verify::resolve_unknown(&self.dialer, std::mem::take(&mut self.unknown), &mut verification)?
+        {
+            self.acknowledged.add(&sent, refusal_code);
+            if refusal_code == 0 {
+                self.accounts.expected[sent.pair.debit as usize] -= i64::from(sent.amount);
+                self.accounts.expected[sent.pair.credit as usize] += i64::from(sent.amount);
+            }
+        }
+        let all = self.choice != VerifyChoice::Sample;
         verify::compare_balances(&self.dialer, &self.accounts, all, &mut verification)?;
         verify::look_up(&self.dialer, self.accounts.range, &self.samples, &mut verification)?;
+        if let Some(from) = self.feed_from {
+            let acknowledged = std::mem::take(&mut self.acknowledged);
+            let checked = verify::check_feed(&self.dialer, self.accounts.range, from, acknowledged, &mut verification);
+            if let Err(error) = checked {
+                // As when retention has removed it meanwhile: what was measured is worth a report all the same.
+                verification.examples.push(format!("the feed could not be checked: {error:#}"));
+                verification.holds = false;
+            }
+        }
         self.check_sums(&mut verification)?;
-        verification.holds &= verification.balances_wrong == 0 && verification.transfers_wrong == 0;
+        verification.holds &= verification.counts_hold();
+        verification.seconds = begun.elapsed().as_secs_f64();
         Ok(verification)
     }
 
@@ -160,7 +199,7 @@ impl Load {
 }
 
 fn first_session(dialer: &Arc<Dialer>) -> Result<Session, ConnectError> {
-    let lanes = LaneRun::connect(dialer, LaneOptions::for_work(1, 1))?;
+    let lanes = LaneRun::connect(dialer, bulk::ONE)?;
     Ok(lanes.session())
 }
 
@@ -178,6 +217,7 @@ fn run_threads(
     dialer: &Arc<Dialer>,
     args: &LoadArgs,
     mix: Mix,
+    remember: bool,
     random: &mut Random,
     observer: &mut dyn Observer,
 ) -> anyhow::Result<(Findings, LaneStats)> {
@@ -191,6 +231,7 @@ fn run_threads(
             dialer: Arc::clone(dialer),
             args: args.clone(),
             mix,
+            remember,
             random: Random::from_seed(random.bits()),
             lanes,
             sender: sender.clone(),
@@ -297,6 +338,9 @@ fn merge(into: &mut Findings, from: Findings) {
     }
     into.last_reply = into.last_reply.max(from.last_reply);
     into.samples.merge(from.samples);
+    if let Some(acknowledged) = from.acknowledged {
+        into.acknowledged.get_or_insert_default().merge(acknowledged);
+    }
     into.unknown.extend(from.unknown);
     into.nonsense_first = into.nonsense_first.take().or(from.nonsense_first);
 }
@@ -327,6 +371,7 @@ struct Worker {
     dialer: Arc<Dialer>,
     args: LoadArgs,
     mix: Mix,
+    remember: bool,
     random: Random,
     lanes: std::ops::Range<usize>,
     sender: mpsc::Sender<Message>,
@@ -344,7 +389,7 @@ impl Worker {
 
     /// `None` when it was never told to go.
     fn work(self, wait: &mpsc::Receiver<Go>) -> Result<Option<(Findings, LaneStats)>, ConnectError> {
-        let Self { dialer, args, mix, random, lanes, sender } = self;
+        let Self { dialer, args, mix, remember, random, lanes, sender } = self;
         let open = args.rate.is_some();
         let options = LaneOptions {
             lane_count: lanes.len(),
@@ -358,7 +403,7 @@ impl Worker {
         let schedule =
             args.rate.map(|rate| Schedule::new(rate, args.connections, args.run_len, START_DELAY, window.end));
         let share = args.transfers.map_or(u64::MAX, |count| count.div_ceil(args.threads as u64));
-        let traffic = LoadTraffic::new(mix, window, schedule, lanes, random).with_at_most(share);
+        let traffic = LoadTraffic::new(mix, window, schedule, lanes, random).with_at_most(share).remembering(remember);
         let traffic = Rc::new(RefCell::new(traffic));
         let telling = tell_seconds(Rc::clone(&traffic), clock, sender);
         let stats = lane_run.run(Rc::clone(&traffic), clock, telling)?;

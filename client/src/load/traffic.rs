@@ -5,12 +5,13 @@
 //!
 //! Invariant: each transfer that was sent ends up in exactly one of `deltas` (done), the refusals, or `unknown`.
 
-use tally_protocol::message::{ItemResult, RESULT_REPEATED, Transfer};
+use tally_protocol::message::{ItemResult, RESULT_REPEATED, Transfer, TransferReply};
 use tally_protocol::reply::Reply;
 use tally_protocol::request::Request;
-use tally_protocol::{Refusal, TransferId};
+use tally_protocol::{Refusal, RefusalGroup, TransferId};
 
 use super::accounts::AccountRange;
+use super::acknowledged::Acknowledged;
 use super::choose::{Chooser, Pair};
 use super::ids::Ids;
 use super::latency::Latencies;
@@ -123,6 +124,8 @@ pub(crate) struct Findings {
     /// What the acknowledged transfers did to each account.
     pub(crate) deltas: Vec<i64>,
     pub(crate) samples: Samples,
+    /// All of the acknowledged transfers that the branch has recorded, if they are to be remembered.
+    pub(crate) acknowledged: Option<Acknowledged>,
     pub(crate) unknown: Vec<Sent>,
     /// When the last reply came.
     pub(crate) last_reply: Nanos,
@@ -178,6 +181,12 @@ impl LoadTraffic {
         Self { left: count, ..self }
     }
 
+    /// The same, remembering every acknowledged transfer if `remember`.
+    pub(crate) fn remembering(mut self, remember: bool) -> Self {
+        self.findings.acknowledged = remember.then(Acknowledged::default);
+        self
+    }
+
     /// What happened since it was last asked.
     pub(crate) fn take_second(&mut self) -> Second {
         std::mem::take(&mut self.second)
@@ -196,7 +205,7 @@ impl LoadTraffic {
             return writer.send(&Request::GetBalance(self.mix.range.id(account.into())), Tag::Read, since);
         }
         let sent = draw(&self.mix.chooser, &mut self.mix.ids, now_ms, &mut self.random);
-        let transfer = self.mix.range.transfer(sent.id.get(), sent.pair, sent.amount);
+        let transfer = self.mix.range.transfer(sent.id, sent.pair, sent.amount);
         writer.send(&Request::Transfer(&transfer), Tag::Transfer(sent), since)
     }
 
@@ -218,8 +227,14 @@ impl LoadTraffic {
     }
 
     #[inline]
-    fn settle(&mut self, sent: Sent, lsn: u64, refusal_code: u16, repeated: bool) -> Counts {
+    fn settle(&mut self, sent: Sent, answer: Answer) -> Counts {
+        let Answer { refusal_code, repeated, lsn, .. } = answer;
         let repeated = u64::from(repeated);
+        if answer.is_recorded()
+            && let Some(acknowledged) = &mut self.findings.acknowledged
+        {
+            acknowledged.add(&sent, refusal_code);
+        }
         if refusal_code != 0 {
             *self.findings.refusals.entry(refusal_code).or_default() += 1;
             return Counts { refused: 1, repeated, ..Counts::default() };
@@ -241,8 +256,7 @@ impl LoadTraffic {
         let (mut ids, mut random) = (ids, Random::from_seed(seed));
         for item in items {
             let sent = draw(&chooser, &mut ids, now_ms, &mut random);
-            let repeated = item.flags.get() & RESULT_REPEATED != 0;
-            counts.add(&self.settle(sent, 0, item.refusal.get(), repeated));
+            counts.add(&self.settle(sent, Answer::of_item(item)));
         }
         counts
     }
@@ -291,10 +305,7 @@ impl Traffic for LoadTraffic {
         let latency = now.saturating_sub(since);
         self.findings.last_reply = now;
         let counts = match (tag, reply) {
-            (Tag::Transfer(sent), Reply::Transfer { reply, .. }) => {
-                let repeated = reply.flags.get() & RESULT_REPEATED != 0;
-                self.settle(sent, reply.lsn.get(), reply.refusal.get(), repeated)
-            }
+            (Tag::Transfer(sent), Reply::Transfer { reply, .. }) => self.settle(sent, Answer::of_reply(reply)),
             (Tag::Batch { seed, now_ms, ids }, Reply::Batch(items)) => self.settle_batch(seed, now_ms, ids, items),
             (Tag::Read, Reply::Balance(_)) => {
                 if self.window.contains(since) {
@@ -340,6 +351,52 @@ impl Traffic for LoadTraffic {
     }
 }
 
+/// What the ledger said of one transfer.
+#[derive(Clone, Copy)]
+struct Answer {
+    /// 0 for done.
+    refusal_code: u16,
+    repeated: bool,
+    timestamp: u64,
+    /// 0 where it was not said.
+    lsn: u64,
+}
+
+impl Answer {
+    #[inline]
+    fn of_reply(reply: &TransferReply) -> Self {
+        Self {
+            refusal_code: reply.refusal.get(),
+            repeated: reply.flags.get() & RESULT_REPEATED != 0,
+            timestamp: reply.timestamp.get(),
+            lsn: reply.lsn.get(),
+        }
+    }
+
+    #[inline]
+    fn of_item(item: &ItemResult) -> Self {
+        Self {
+            refusal_code: item.refusal.get(),
+            repeated: item.flags.get() & RESULT_REPEATED != 0,
+            timestamp: item.timestamp.get(),
+            lsn: 0,
+        }
+    }
+
+    /// Whether it must be in the feed: whatever is done, and the refusals that use up their id
+    /// (docs/PROTOCOL.md, "Refusals").
+    #[inline]
+    fn is_recorded(&self) -> bool {
+        match RefusalGroup::of_code(self.refusal_code) {
+            None => true,
+            Some(RefusalGroup::State) => self.timestamp != 0,
+            Some(RefusalGroup::Session | RefusalGroup::Malformed | RefusalGroup::Known | RefusalGroup::Account) => {
+                false
+            }
+        }
+    }
+}
+
 #[inline]
 fn draw(chooser: &Chooser, ids: &mut Ids, now_ms: u64, random: &mut Random) -> Sent {
     Sent {
@@ -355,7 +412,7 @@ fn generate(mix: &Mix, mut ids: Ids, seed: u64, now_ms: u64, batch: &mut Vec<Tra
     batch.clear();
     for _ in 0..mix.batch {
         let sent = draw(&mix.chooser, &mut ids, now_ms, &mut random);
-        batch.push(mix.range.transfer(sent.id.get(), sent.pair, sent.amount));
+        batch.push(mix.range.transfer(sent.id, sent.pair, sent.amount));
     }
     ids
 }

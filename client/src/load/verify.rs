@@ -2,33 +2,35 @@
 //!
 //! What was lost is made final first, by cancelling its id: from then on each transfer of the run is known to be
 //! done or not. Then each account must hold exactly what the done ones say; the sum over all accounts must be
-//! what was paid into them; and a sample of the acknowledged transfers, looked up by id, must be as it was sent.
+//! what was paid into them; a sample of the acknowledged transfers, looked up by id, must be as it was sent; and the
+//! durable feed must have every one of them, once, with the outcome that was acknowledged, and no other.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Serialize;
-use tally_protocol::message::{AccountRef, Balance, Sums, TransferFound, TransferState};
+use tally_protocol::message::{FeedEntry, FeedKind, TransferFound, TransferState};
 use tally_protocol::reply::Reply;
 use tally_protocol::request::Request;
-use tally_protocol::{AccountId, AccountKind, Refusal};
+use tally_protocol::{AccountId, AccountKind, Lsn, Refusal, TransferId};
 
-use super::accounts::{AccountRange, Accounts};
+use super::accounts::{AccountRange, Accounts, posted};
+use super::acknowledged::{Acknowledged, Difference, fingerprint};
+use super::choose::Pair;
+use super::feed;
 use super::samples::Sample;
 use super::traffic::Sent;
-use crate::lane::{JobResult, Jobs, LaneOptions, Next, RequestWriter, run_jobs};
-use crate::{Dialer, Refused};
+use crate::Dialer;
+use crate::bulk::{self, LOOKUPS, ONE, describe};
+use crate::lane::{JobResult, Jobs, Next, RequestWriter, run_jobs};
 
-/// Look-ups are small: many in flight.
-const LOOKUP: LaneOptions = LaneOptions::for_work(8, 128);
 /// Examples given of each kind of violation.
 const EXAMPLES_MAX: usize = 5;
 /// Accounts looked at when only a sample is wanted.
 const SAMPLE_ACCOUNTS: u64 = 100_000;
 
-const _: () = assert!(AccountRef::LEN_BYTES == 16);
-
 /// What was checked, and what did not hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Verification {
     /// Accounts whose balance was compared.
     pub accounts_compared: u64,
@@ -50,48 +52,114 @@ pub struct Verification {
     pub sum_expected: i64,
     /// What the branch's cash account paid out meanwhile. Others may have been at it.
     pub cash_paid_out: Option<u64>,
+    /// Every acknowledged transfer against the feed, if all were remembered.
+    pub feed: Option<FeedCheck>,
+    /// How long all of this took.
+    pub seconds: f64,
     /// A few violations in words.
     pub examples: Vec<String>,
     /// Whether everything that was checked holds.
     pub holds: bool,
 }
 
-/// Credits less debits, both posted.
-pub(crate) fn posted(sums: &Sums) -> i64 {
-    // Sums of a load run are far below 2^63.
-    sums.credits_posted.get().wrapping_sub(sums.debits_posted.get()) as i64
+impl Verification {
+    /// Whether nothing was counted that should not be.
+    pub(crate) fn counts_hold(&self) -> bool {
+        let in_feed = self.feed.is_none_or(|feed| feed.missing == 0 && feed.surplus == 0);
+        in_feed && self.balances_wrong == 0 && self.transfers_wrong == 0
+    }
 }
 
-/// Makes what was lost final, and adds what was done to what the accounts must hold.
+/// Acknowledged transfers, done and refused, compared with what the branch's durable feed has of the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct FeedCheck {
+    /// Acknowledged, or found done or refused when what was lost was made final.
+    pub acknowledged: u64,
+    /// Of these, in the feed once, as sent and with the same outcome.
+    pub found: u64,
+    /// Of these, not in the feed, or with another outcome.
+    pub missing: u64,
+    /// In the feed without having been acknowledged, or once too often, or with another outcome.
+    pub surplus: u64,
+    /// How long the feed took to read and compare.
+    pub seconds: f64,
+}
+
+/// Makes what was lost final. Returns what turned out to be recorded, each with its refusal code: 0 for done.
 pub(crate) fn resolve_unknown(
     dialer: &Arc<Dialer>,
-    accounts: &mut Accounts,
     unknown: Vec<Sent>,
     verification: &mut Verification,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<(Sent, u16)>> {
     if unknown.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let cancelling =
-        run_jobs(dialer, LOOKUP, unknown.len() as u64, Cancelling { unknown, used: Vec::new(), problem: None })?;
+        run_jobs(dialer, LOOKUPS, unknown.len() as u64, Cancelling { unknown, used: Vec::new(), problem: None })?;
     fail_on(cancelling.problem)?;
     verification.unknown_cancelled += (cancelling.unknown.len() - cancelling.used.len()) as u64;
     let used = cancelling.used;
-    let found = run_jobs(dialer, LOOKUP, used.len() as u64, Finding::new(used.iter().map(|sent| sent.id).collect()))?;
+    let found = run_jobs(dialer, LOOKUPS, used.len() as u64, Finding::new(used.iter().map(|sent| sent.id).collect()))?;
     fail_on(found.problem)?;
-    for (sent, found) in used.iter().zip(found.found) {
+    let mut recorded = Vec::with_capacity(used.len());
+    for (sent, found) in used.into_iter().zip(found.found) {
         let state = found.as_ref().and_then(|found| TransferState::from_wire(found.state));
-        match state {
-            Some(TransferState::Refused) => verification.unknown_refused += 1,
-            Some(TransferState::Done) => {
-                verification.unknown_done += 1;
-                accounts.expected[sent.pair.debit as usize] -= i64::from(sent.amount);
-                accounts.expected[sent.pair.credit as usize] += i64::from(sent.amount);
+        match (state, found) {
+            (Some(TransferState::Refused), Some(found)) => {
+                verification.unknown_refused += 1;
+                recorded.push((sent, found.reply.refusal.get()));
             }
-            other => anyhow::bail!("transfer {} is both used and {other:?}", sent.id),
+            (Some(TransferState::Done), _) => {
+                verification.unknown_done += 1;
+                recorded.push((sent, 0));
+            }
+            (other, _) => anyhow::bail!("transfer {} is both used and {other:?}", sent.id),
         }
     }
+    Ok(recorded)
+}
+
+/// Reads the feed from `from` to what is durable now, and compares it with what was acknowledged.
+pub(crate) fn check_feed(
+    dialer: &Arc<Dialer>,
+    range: AccountRange,
+    from: Lsn,
+    acknowledged: Acknowledged,
+    verification: &mut Verification,
+) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let until = bulk::durable(dialer)?;
+    let count = acknowledged.len();
+    let recorded: Vec<u64> = Vec::with_capacity(count);
+    let (_, recorded) = feed::read(dialer, from, until, (range, recorded), |(range, recorded), entry| {
+        recorded.extend(fingerprint_of(range, entry));
+    })?;
+    let Difference { found, missing, surplus } = acknowledged.compare(recorded);
+    if missing > 0 {
+        example(verification, || format!("{missing} acknowledged transfers are not in the feed as acknowledged"));
+    }
+    if surplus > 0 {
+        example(verification, || format!("{surplus} transfers in the feed were not acknowledged, or not so"));
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    verification.feed = Some(FeedCheck { acknowledged: count as u64, found, missing, surplus, seconds });
     Ok(())
+}
+
+/// What a transfer of the run is in the feed; nothing for an entry of another kind or of others.
+fn fingerprint_of(range: &AccountRange, entry: &FeedEntry) -> Option<u64> {
+    if entry.kind != FeedKind::Transfer as u8 {
+        return None;
+    }
+    let transfer = &entry.transfer;
+    let pair = Pair {
+        debit: range.index_of(transfer.debit_account_id.get())?,
+        credit: range.index_of(transfer.credit_account_id.get())?,
+    };
+    let amount = u32::try_from(transfer.amount.get()).ok()?;
+    let sent = Sent { id: TransferId::new(transfer.id.get()), pair, amount };
+    // Any other field that differs makes it another transfer than the one that was sent.
+    (range.transfer(sent.id, pair, amount) == *transfer).then(|| fingerprint(&sent, entry.reply.refusal.get()))
 }
 
 /// Compares balances: all of them, or a sample.
@@ -104,11 +172,9 @@ pub(crate) fn compare_balances(
     let range = accounts.range;
     let step = if all { 1 } else { (range.count / SAMPLE_ACCOUNTS).max(1) };
     let count = range.count.div_ceil(step);
-    let read =
-        run_jobs(dialer, LOOKUP, count, Reading { range, step, balances: vec![None; count as usize], problem: None })?;
-    fail_on(read.problem)?;
+    let balances = bulk::balances(dialer, count, move |index| range.id(index * step), posted)?;
     let mut sum = 0i64;
-    for (index, balance) in read.balances.iter().enumerate() {
+    for (index, balance) in balances.into_iter().enumerate() {
         let index = index as u64 * step;
         let expected = accounts.expected[index as usize];
         let got = balance.unwrap_or_default();
@@ -132,7 +198,7 @@ pub(crate) fn look_up(
     verification: &mut Verification,
 ) -> anyhow::Result<()> {
     let ids = samples.iter().map(|sample| sample.sent.id).collect();
-    let finding = run_jobs(dialer, LOOKUP, samples.len() as u64, Finding::new(ids))?;
+    let finding = run_jobs(dialer, LOOKUPS, samples.len() as u64, Finding::new(ids))?;
     fail_on(finding.problem)?;
     for (sample, found) in samples.iter().zip(&finding.found) {
         verification.transfers_looked_up += 1;
@@ -147,7 +213,7 @@ pub(crate) fn look_up(
 fn compare(range: AccountRange, sample: &Sample, found: Option<&TransferFound>) -> Result<(), String> {
     let Some(found) = found else { return Err("not found".to_owned()) };
     let sent = &sample.sent;
-    let expected = range.transfer(sent.id.get(), sent.pair, sent.amount);
+    let expected = range.transfer(sent.id, sent.pair, sent.amount);
     if found.transfer != expected {
         return Err(format!("recorded as {:?}", found.transfer));
     }
@@ -160,18 +226,10 @@ fn compare(range: AccountRange, sample: &Sample, found: Option<&TransferFound>) 
     Ok(())
 }
 
-/// Every balance of a range, for accounts that were there before the run.
-pub(crate) fn read_balances(dialer: &Arc<Dialer>, range: AccountRange) -> anyhow::Result<Vec<i64>> {
-    let jobs = Reading { range, step: 1, balances: vec![None; range.count as usize], problem: None };
-    let read = run_jobs(dialer, LOOKUP, range.count, jobs)?;
-    fail_on(read.problem)?;
-    Ok(read.balances.into_iter().map(Option::unwrap_or_default).collect())
-}
-
 /// What the branch's cash account has paid out so far: 0 before its first use, `None` if this user may not see it.
 pub(crate) fn cash_paid_out(dialer: &Arc<Dialer>, range: AccountRange) -> anyhow::Result<Option<u64>> {
     let id = AccountId::of_house(range.branch_id, AccountKind::Cash, range.currency);
-    Ok(run_jobs(dialer, LaneOptions::for_work(1, 1), 1, Cash { id, paid_out: None })?.paid_out)
+    Ok(run_jobs(dialer, ONE, 1, Cash { id, paid_out: None })?.paid_out)
 }
 
 fn example(verification: &mut Verification, text: impl FnOnce() -> String) {
@@ -184,37 +242,6 @@ fn fail_on(problem: Option<String>) -> anyhow::Result<()> {
     match problem {
         None => Ok(()),
         Some(problem) => anyhow::bail!("verification: {problem}"),
-    }
-}
-
-fn describe(reply: &Reply<'_>) -> String {
-    match reply {
-        Reply::Refused(refused) => Refused::from(*refused).to_string(),
-        other => format!("unexpected {:?}", other.message_type()),
-    }
-}
-
-struct Reading {
-    range: AccountRange,
-    step: u64,
-    balances: Vec<Option<i64>>,
-    problem: Option<String>,
-}
-
-impl Jobs for Reading {
-    fn write(&mut self, index: u64, writer: RequestWriter<'_>) -> Next<()> {
-        writer.send(&Request::GetBalance(self.range.id(index * self.step)), (), 0)
-    }
-
-    fn read(&mut self, index: u64, reply: Reply<'_>) -> JobResult {
-        match reply {
-            Reply::Balance(Balance { sums, .. }) => self.balances[index as usize] = Some(posted(sums)),
-            other => {
-                let id = self.range.id(index * self.step);
-                self.problem.get_or_insert_with(|| format!("balance of {id}: {}", describe(&other)));
-            }
-        }
-        JobResult::Done
     }
 }
 
@@ -268,13 +295,13 @@ impl Jobs for Cancelling {
 }
 
 struct Finding {
-    ids: Vec<tally_protocol::TransferId>,
+    ids: Vec<TransferId>,
     found: Vec<Option<Box<TransferFound>>>,
     problem: Option<String>,
 }
 
 impl Finding {
-    fn new(ids: Vec<tally_protocol::TransferId>) -> Self {
+    fn new(ids: Vec<TransferId>) -> Self {
         Self { found: vec![None; ids.len()], ids, problem: None }
     }
 }

@@ -10,10 +10,11 @@ use crate::cli::ConnectArgs;
 ///
 /// Rows come from CSV (plain or .zst) or parquet, with columns tx_id, t (seconds), customer_id, terminal_id or
 /// merchant_id, and amount_cents; other columns are ignored. A transfer's id follows from the file and tx_id,
-/// so a second replay is answered as repeats and changes nothing.
+/// so a second replay is answered as repeats and changes nothing. Rows that the branch refuses are listed, and the
+/// exit code is then 1.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// The payments: .csv, .csv.zst or .parquet
+    /// The payments: .csv, .csv.zst or .parquet (plain or packed by any of snappy, gzip, lz4, brotli and zstd)
     pub file: PathBuf,
     /// How to reach the branch.
     #[command(flatten)]

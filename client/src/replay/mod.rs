@@ -1,6 +1,6 @@
 //! `tally replay`: plays the payments of a file as transfers, then reconciles every balance to the last cent.
 //!
-//! **Invariant:** a replay agrees only if every account that the file touches holds what it held before, plus
+//! **Invariant:** a replay succeeds only if every row is posted, now or earlier. It agrees only if every account that the file touches holds what it held before, plus
 //! what the file says of the rows that this replay posted. Rows that an earlier replay posted change nothing.
 
 mod args;
@@ -12,23 +12,21 @@ mod report;
 mod traffic;
 
 use std::cell::RefCell;
-use std::fs::File;
-use std::io::BufWriter;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tally_protocol::message::{Transfer, TransferKind};
-use tally_protocol::{Currency, Lsn};
-use zerocopy::FromZeros;
+use tally_protocol::message::Transfer;
+use tally_protocol::{Amount, Currency, Lsn};
 
 pub use args::{ReplayArgs, Speed};
-pub use report::ReplayReport;
+pub use report::{RefusedRow, ReplayReport};
 
+use crate::cli::OutputFile;
 use crate::lane::{Clock, LaneOptions, LaneRun, LaneStats, run_lanes};
 use crate::load::{Grouped, Micros};
-use crate::{CODE_DEFAULT, Dialer};
+use crate::{Between, Dialer, Money, bulk, transfers};
 use book::{Entry, Parties, Party};
 use names::Names;
 use payments::Payment;
@@ -43,16 +41,17 @@ const FUNDING: LaneOptions = LaneOptions::for_work(4, 64);
 /// Mismatches told in words.
 const EXAMPLES_MAX: usize = 5;
 
-/// Runs `tally replay` to the end. The exit code is 0 only when every balance agrees.
+/// Runs `tally replay` to the end. The exit code is 0 only when every row is posted and every balance agrees.
 ///
 /// Blocks, and makes runtimes of its own: not to be called inside one.
 pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let json = args.json.as_deref().map(OutputFile::open).transpose()?;
     let report = execute(args)?;
-    print!("{report}");
-    if let Some(path) = &args.json {
-        serde_json::to_writer_pretty(BufWriter::new(File::create(path)?), &report)?;
+    if let Some(mut json) = json {
+        json.write_json(&report)?;
     }
-    Ok(if report.agrees() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    print!("{report}");
+    Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Replays and reconciles, and returns how it went.
@@ -67,13 +66,13 @@ pub fn execute(args: &ReplayArgs) -> anyhow::Result<ReplayReport> {
     let deposits = if args.overdraft { Vec::new() } else { parties.spending(&payments)? };
 
     let dialer = Arc::new(Dialer::new(args.connect.connect_info()?)?);
-    let session = LaneRun::connect(&dialer, LaneOptions::for_work(1, 1))?.session();
+    let session = LaneRun::connect(&dialer, bulk::ONE)?.session();
     let file_tag = payments::file_tag(&args.file)?;
     let names = Names::new(session.branch_id, &file_tag, &args.tag, payments.len(), currency);
     let shape = Shape { names, currency };
 
     bank::open(&dialer, names, parties.list(), currency, args.overdraft)?;
-    let start_lsn = bank::durable(&dialer)?;
+    let start_lsn = bulk::durable(&dialer)?;
     let before = bank::balances(&dialer, names, parties.list())?;
     let deposit_entries = fund(&dialer, shape, &deposits, start_lsn)?;
     let payments = Arc::new(payments);
@@ -84,7 +83,7 @@ pub fn execute(args: &ReplayArgs) -> anyhow::Result<ReplayReport> {
     report.customers = parties.list().iter().filter(|party| matches!(party, Party::Customer(_))).count() as u64;
     report.payees = parties.list().len() as u64 - report.customers;
     for (payment, &entry) in payments.iter().zip(&played.entries) {
-        report.count(entry, payment.amount);
+        report.count(entry, payment);
     }
     let expected = parties.expected(&before, &deposits, &deposit_entries, &payments, &played.entries);
     reconcile(&dialer, names, parties.list(), &expected, &mut report)?;
@@ -99,27 +98,21 @@ struct Shape {
 }
 
 impl Shape {
-    fn blank(&self, kind: TransferKind, amount: u64) -> Transfer {
-        let mut transfer = Transfer::new_zeroed();
-        transfer.amount.set(amount);
-        transfer.currency.set(self.currency.get());
-        transfer.code.set(CODE_DEFAULT);
-        transfer.kind = kind as u8;
-        transfer
+    fn money(&self, minor_units: u64) -> Money {
+        Money { amount: Amount::new(minor_units), currency: self.currency }
     }
 
     fn deposit(&self, customer_id: u64, amount: u64) -> Transfer {
-        let mut transfer = self.blank(TransferKind::Deposit, amount);
-        transfer.id.set(self.names.deposit(customer_id).get());
-        transfer.credit_account_id.set(self.names.customer(customer_id).get());
-        transfer
+        transfers::deposit(self.names.deposit(customer_id), self.names.customer(customer_id), self.money(amount))
     }
 
     fn payment(&self, payment: &Payment) -> Transfer {
-        let mut transfer = self.blank(TransferKind::Transfer, payment.amount);
-        transfer.id.set(self.names.transfer(payment.tx_id).get());
-        transfer.debit_account_id.set(self.names.customer(payment.customer_id).get());
-        transfer.credit_account_id.set(self.names.payee(payment.payee_id).get());
+        let between = Between {
+            debit_account_id: self.names.customer(payment.customer_id),
+            credit_account_id: self.names.payee(payment.payee_id),
+        };
+        let id = self.names.transfer(payment.tx_id);
+        let mut transfer = transfers::transfer(id, between, self.money(payment.amount));
         // The file's own time, for whoever looks the payment up later.
         transfer.user_data_64.set(payment.t);
         transfer

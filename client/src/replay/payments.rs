@@ -146,7 +146,9 @@ mod tests {
     use std::io::Write;
     use std::sync::Arc;
 
+    use parquet::basic::Compression;
     use parquet::data_type::{DoubleType, Int64Type};
+    use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
 
@@ -172,7 +174,7 @@ mod tests {
         std::fs::write(path("b.csv"), SPARKOV).expect("a file");
         let packed = zstd::encode_all(SPARKOV.as_bytes(), 1).expect("memory does not fail");
         std::fs::write(path("c.csv.zst"), packed).expect("a file");
-        write_parquet(&path("d.parquet"));
+        write_parquet(&path("d.parquet"), Compression::UNCOMPRESSED);
         for name in ["a.csv", "b.csv", "c.csv.zst", "d.parquet"] {
             assert_eq!(read(&path(name), usize::MAX).expect("valid"), expected(), "{name}");
             assert_eq!(read(&path(name), 1).expect("valid"), expected()[..1], "{name}");
@@ -180,12 +182,32 @@ mod tests {
         }
     }
 
-    fn write_parquet(path: &Path) {
+    #[test]
+    fn parquet_is_read_however_it_is_packed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for compression in [
+            Compression::SNAPPY,
+            Compression::GZIP(Default::default()),
+            Compression::BROTLI(Default::default()),
+            Compression::LZ4,
+            Compression::LZ4_RAW,
+            Compression::ZSTD(Default::default()),
+        ] {
+            let path = folder.path().join("x.parquet");
+            write_parquet(&path, compression);
+            let packed = SerializedFileReader::new(File::open(&path).expect("just written")).expect("parquet");
+            assert_eq!(packed.metadata().row_group(0).column(0).compression(), compression);
+            assert_eq!(read(&path, usize::MAX).expect("valid"), expected(), "{compression}");
+        }
+    }
+
+    fn write_parquet(path: &Path, compression: Compression) {
         let schema = "message payments { required int64 tx_id; required int64 t; required int64 customer_id; \
                       required int64 terminal_id; required double amount_cents; }";
         let schema = Arc::new(parse_message_type(schema).expect("a schema"));
         let file = File::create(path).expect("a file");
-        let mut writer = SerializedFileWriter::new(file, schema, Default::default()).expect("a writer");
+        let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
+        let mut writer = SerializedFileWriter::new(file, schema, properties).expect("a writer");
         let mut group = writer.next_row_group().expect("a group");
         let rows = expected();
         let columns: [Vec<i64>; 4] = [

@@ -7,7 +7,11 @@ use serde::Serialize;
 use tally_protocol::{Currency, Refusal};
 
 use super::book::Entry;
+use super::payments::Payment;
 use crate::load::{Grouped, Micros};
+
+/// Refused rows that are told one by one.
+const REFUSED_ROWS_MAX: usize = 10;
 
 /// How a replay went.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -48,17 +52,35 @@ pub struct ReplayReport {
     pub currency: String,
     /// Refusals by name.
     pub refusals: BTreeMap<String, u64>,
+    /// The first rows that were refused.
+    pub refused_rows: Vec<RefusedRow>,
     /// A few mismatches in words.
     pub examples: Vec<String>,
 }
 
+/// A row of the file that the branch did not post.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RefusedRow {
+    /// Counted from 1, the header of a CSV file left out.
+    pub row_count: u64,
+    /// The file's own number of the payment.
+    pub tx_id: u64,
+    /// Why.
+    pub refusal: String,
+}
+
 impl ReplayReport {
-    /// Whether every balance agrees to the last minor unit.
+    /// Whether every balance agrees to the last minor unit with the rows that were posted.
     pub fn agrees(&self) -> bool {
         self.mismatches == 0 && self.examples.is_empty()
     }
 
-    pub(crate) fn count(&mut self, entry: Entry, amount: u64) {
+    /// Whether the branch now has the whole file: each row posted, and every balance as it must be.
+    pub fn is_complete(&self) -> bool {
+        self.agrees() && self.refused == 0
+    }
+
+    pub(crate) fn count(&mut self, entry: Entry, payment: &Payment) {
         self.rows += 1;
         match entry {
             Entry::Posted => self.posted += 1,
@@ -67,12 +89,16 @@ impl ReplayReport {
                 self.refused += 1;
                 let name =
                     Refusal::from_code(code).map_or_else(|| code.to_string(), |refusal| refusal.name().to_owned());
+                if self.refused_rows.len() < REFUSED_ROWS_MAX {
+                    let refusal = name.clone();
+                    self.refused_rows.push(RefusedRow { row_count: self.rows, tx_id: payment.tx_id, refusal });
+                }
                 *self.refusals.entry(name).or_default() += 1;
             }
             Entry::Open => unreachable!("a replay ends when every row is answered"),
         }
         if matches!(entry, Entry::Posted | Entry::Before) {
-            self.total_minor_units += u128::from(amount);
+            self.total_minor_units += u128::from(payment.amount);
         }
     }
 }
@@ -101,14 +127,26 @@ impl fmt::Display for ReplayReport {
         if self.busy + self.reconnects > 0 {
             writeln!(f, "{:<12} busy {}  reconnects {}", "sent again", self.busy, self.reconnects)?;
         }
-        let verdict = if self.agrees() { "all agree" } else { "MISMATCH" };
+        let verdict = match (self.agrees(), self.refused) {
+            (false, _) => "MISMATCH".to_owned(),
+            (true, 0) => "all agree".to_owned(),
+            (true, refused) => format!("INCOMPLETE, {} rows were refused", Grouped(refused)),
+        };
+        let posted = if self.refused == 0 { "" } else { " of the other rows" };
         writeln!(
             f,
-            "{:<12} {verdict}: {} balances compared with our own sums, {} differ",
+            "{:<12} {verdict}: {} balances compared with our own sums{posted}, {} differ",
             "reconciled",
             Grouped(self.accounts),
             Grouped(self.mismatches)
         )?;
+        for RefusedRow { row_count, tx_id, refusal } in &self.refused_rows {
+            writeln!(f, "  row {row_count} (tx_id {tx_id}) was refused: {refusal}")?;
+        }
+        let untold = self.refused - self.refused_rows.len() as u64;
+        if untold > 0 {
+            writeln!(f, "  and {} more", Grouped(untold))?;
+        }
         self.examples.iter().try_for_each(|example| writeln!(f, "  {example}"))
     }
 }

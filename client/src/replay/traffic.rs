@@ -9,6 +9,7 @@ use tally_protocol::{Lsn, Refusal};
 
 use super::args::Speed;
 use super::book::Entry;
+use crate::bulk::describe;
 use crate::lane::{Nanos, Next, RequestWriter, Traffic};
 use crate::load::Latencies;
 
@@ -125,7 +126,7 @@ impl<F: Fn(usize) -> Transfer> Traffic for Rows<F> {
                 Some(_) | None => self.answer(index, Entry::Refused(refused.code)),
             },
             other => {
-                self.problem.get_or_insert_with(|| format!("unexpected {:?}", other.message_type()));
+                self.problem.get_or_insert_with(|| describe(&other));
                 self.answer(index, Entry::Refused(u16::MAX));
             }
         }

@@ -175,6 +175,11 @@ impl Ledger {
             reply.refusal.set(Refusal::DebitAccountNotFound.code());
             return self.record(transfer, reply, none);
         };
+        if debit.status == AccountStatus::Frozen as u8 {
+            let sums = [debit.sums, credit.sums];
+            reply.refusal.set(Refusal::DebitAccountFrozen.code());
+            return self.record(transfer, reply, sums);
+        }
         let amount = transfer.amount.get();
         let limited = debit.open.flags.get() & account_flags::DEBITS_LIMITED != 0;
         let after = debit.sums.debits_posted.get() + amount;
@@ -239,7 +244,12 @@ impl Ledger {
 
     fn read_feed(&self, read: &FeedRead, envelope: Envelope, out: &mut Vec<u8>) {
         let from = (read.from.get().saturating_sub(1) as usize).min(self.feed.len());
-        let until = self.feed.len().min(from + (read.count_max.get() as usize).min(10));
+        // Pages of as much as fits for whoever leaves it to the branch, else short ones, so that there are several.
+        let count_max = match read.count_max.get() {
+            0 => 4_000,
+            wanted => wanted.min(10),
+        };
+        let until = self.feed.len().min(from + count_max as usize);
         let page =
             FeedPage { next: until as u64 + 1, durable: self.feed.len() as u64 + 1, entries: &self.feed[from..until] };
         Reply::Feed(page).append_to(out, envelope);

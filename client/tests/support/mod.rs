@@ -53,6 +53,8 @@ pub struct Faults {
     pub token_logins: AtomicU32,
     /// How many requests came in all.
     pub requests: AtomicU64,
+    /// The trace ids of those that had one.
+    pub traces: Mutex<Vec<u128>>,
     /// Forget every n-th acknowledged transfer: what a broken branch would do; 0 for never.
     pub forget_every: AtomicU64,
 }
@@ -222,6 +224,9 @@ impl Session {
 
     fn serve_request(&mut self, request: Request<'_>, envelope: Envelope) -> Result<(), HangUp> {
         self.faults.requests.fetch_add(1, Ordering::Relaxed);
+        if envelope.trace_id != 0 {
+            self.faults.traces.lock().expect("no test panics in it").push(envelope.trace_id);
+        }
         let changes = matches!(
             request.message_type(),
             MessageType::Transfer | MessageType::Chain | MessageType::Batch | MessageType::OpenAccounts

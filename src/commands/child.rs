@@ -1,0 +1,138 @@
+//! The server of `tally up`: a real child process of the same program.
+//!
+//! Invariant: it is left running only on purpose. Whatever else ends `up`, the child is told to stop, and killed
+//! if it does not.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
+use tally_branch_server::server::RunFile;
+
+use super::dev_bank::reachable;
+
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// How long a server that is asked to stop may take: it writes a last checkpoint.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one may take whose start has failed, before it is killed. What it acknowledged is durable either way.
+const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// A recovery that takes longer than this gets a line on the terminal, and another each time again.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct ServerProcess {
+    dir: PathBuf,
+    child: Option<Child>,
+}
+
+impl ServerProcess {
+    /// Starts the server of `dir` with `settings` over its `branch.toml`. Unless `detach`, it ends with us.
+    pub(crate) fn start(dir: &Path, settings: &[(String, String)], detach: bool) -> anyhow::Result<Self> {
+        let log = OpenOptions::new().create(true).append(true).open(dir.join("branch.log"))?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("branch-server").arg("--config").arg(dir.join("branch.toml")).arg("--dir").arg(dir);
+        for (name, value) in settings {
+            command.arg("--set").arg(format!("{name}={value}"));
+        }
+        if detach {
+            command.stdin(Stdio::null());
+        } else {
+            // The pipe ends when this process does, however it ends.
+            command.arg("--stop-on-stdin-eof").stdin(Stdio::piped());
+        }
+        // In a process group of its own: Ctrl-C at the terminal is for us, and we stop it in order.
+        command.stdout(log.try_clone()?).stderr(log).process_group(0);
+        let child = command.spawn().context("starting the branch")?;
+        Ok(Self { dir: dir.to_owned(), child: Some(child) })
+    }
+
+    /// Waits until it serves; recovery may take its time.
+    pub(crate) fn wait_until_ready(&mut self) -> anyhow::Result<RunFile> {
+        let child = self.child.as_mut().expect("there until it is stopped or left");
+        let mut patience = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                let log = last_lines(&self.dir.join("branch.log"));
+                anyhow::bail!("the branch ended at its start ({status}):\n{log}");
+            }
+            match RunFile::read(&self.dir)? {
+                Some(file) if file.pid == child.id() && file.metrics.is_none_or(is_ready) => return Ok(file),
+                Some(_) | None => {}
+            }
+            if Instant::now() >= patience {
+                patience += PATIENCE;
+                println!("... the branch reads its journal");
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// It goes on without us.
+    pub(crate) fn leave_running(mut self) {
+        self.child = None;
+    }
+
+    /// Tells it to stop and waits until it has.
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        let child = self.child.as_mut().expect("there until it is stopped or left");
+        let status = terminate(child, STOP_TIMEOUT)?;
+        let status = status.with_context(|| format!("the branch has not ended after {STOP_TIMEOUT:?}"))?;
+        self.child = None;
+        anyhow::ensure!(status.success(), "the branch ended with {status}; see branch.log");
+        Ok(())
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child
+            && !matches!(terminate(child, GIVE_UP_TIMEOUT), Ok(Some(_)))
+        {
+            // The error that brought us here has been told; this one would only hide it.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Asks `child` to end; `None` if it has not within `timeout`.
+fn terminate(child: &mut Child, timeout: Duration) -> std::io::Result<Option<ExitStatus>> {
+    // It is ours and not waited for yet: the number is nobody else's.
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        kill_process(pid, Signal::TERM)?;
+    }
+    let begun = Instant::now();
+    loop {
+        match child.try_wait()? {
+            None if begun.elapsed() < timeout => std::thread::sleep(POLL_INTERVAL),
+            status => return Ok(status),
+        }
+    }
+}
+
+fn is_ready(metrics: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&reachable(metrics), Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status)?;
+        Ok(&status == b"HTTP/1.1 200")
+    };
+    ask().unwrap_or(false)
+}
+
+/// The end of the log, for the terminal of somebody whose bank did not start.
+fn last_lines(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join("\n")
+}
