@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use comfy_table::{CellAlignment, Table};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tally_client::load::{Grouped, LatencySummary, Micros};
 
 use crate::machine::Machine;
@@ -22,17 +22,23 @@ pub struct RowResult {
     pub value: f64,
     /// Its unit.
     pub unit: String,
-    /// Latency points, where the row has any.
+    /// Latency points, where the row has any. In JSON a figure that a row does not have is 0: its readers want numbers.
+    #[serde(serialize_with = "number")]
     pub p50_us: Option<f64>,
     /// See `p50_us`.
+    #[serde(serialize_with = "number")]
     pub p99_us: Option<f64>,
     /// See `p50_us`.
+    #[serde(serialize_with = "number")]
     pub p999_us: Option<f64>,
     /// Processors' worth of time that the bank used.
+    #[serde(serialize_with = "number")]
     pub cpu_server: Option<f64>,
     /// And the load generator.
+    #[serde(serialize_with = "number")]
     pub cpu_client: Option<f64>,
     /// Flushes of the journal per second.
+    #[serde(serialize_with = "number")]
     pub flushes_per_s: Option<f64>,
     /// What is to be reached, in words.
     pub reach: String,
@@ -153,6 +159,11 @@ impl fmt::Display for BenchReport {
     }
 }
 
+#[expect(clippy::ref_option, reason = "serde hands fields over by reference")]
+fn number<S: Serializer>(figure: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(figure.unwrap_or_default())
+}
+
 fn verdict(met: Option<bool>) -> &'static str {
     match met {
         Some(true) => "yes",
@@ -208,6 +219,10 @@ mod tests {
             "met",
         ] {
             assert!(json.pointer(&format!("/rows/0/{field}")).is_some(), "{field} in {json}");
+        }
+        let failed = &json["rows"][ROWS.len()];
+        for field in ["value", "p50_us", "p99_us", "p999_us"] {
+            assert!(failed[field].is_number(), "{field} in {failed}");
         }
     }
 }
