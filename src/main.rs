@@ -36,11 +36,12 @@ enum Command {
     /// Add, list and change the users of a branch
     #[command(subcommand)]
     User(user::Command),
-    /// Put load on a branch and measure it
+    // What these tell at more length stands where their flags are.
+    #[command(about = "Put load on a branch and measure it")]
     Load(tally_client::load::LoadArgs),
-    /// Play the payments of a file and reconcile every balance
+    #[command(about = "Play the payments of a file and reconcile every balance")]
     Replay(tally_client::replay::ReplayArgs),
-    /// Run the canonical benchmark
+    #[command(about = "Run the canonical benchmark")]
     Bench(tally_benches::BenchArgs),
     /// Run the branch in simulation, one seed after the other
     Sim(tally_sim::SimArgs),

@@ -145,7 +145,7 @@ fn refused_rows_are_told_one_by_one_and_the_file_is_not_complete() {
     let text = report.to_string();
     let first = rows_of_payer[1];
     for expected in [
-        format!("INCOMPLETE, {refused} rows were refused"),
+        format!("INCOMPLETE (rows refused: {refused}): "),
         format!("  row {first} (tx_id {}) was refused: debit_account_frozen", first - 1),
         format!("  and {} more", refused - 10),
     ] {

@@ -41,15 +41,32 @@ impl Acknowledged {
         self.chunks.iter().map(Vec::len).sum()
     }
 
+    /// All of them, for a comparison. What held them until now is given back, before anything else is kept.
+    pub(crate) fn into_sorted(self) -> Sorted {
+        let mut fingerprints = Vec::with_capacity(self.len());
+        self.chunks.into_iter().for_each(|chunk| fingerprints.extend(chunk));
+        fingerprints.sort_unstable();
+        Sorted(fingerprints)
+    }
+
+    #[cold]
+    fn add_chunk(&mut self, fingerprint: u64) {
+        let mut chunk = Vec::with_capacity(CHUNK_LEN);
+        chunk.push(fingerprint);
+        self.chunks.push(chunk);
+    }
+}
+
+/// Acknowledged transfers in the order of their fingerprints.
+#[derive(Debug)]
+pub(crate) struct Sorted(Vec<u64>);
+
+impl Sorted {
     /// How these and those that were `recorded` differ.
     pub(crate) fn compare(self, mut recorded: Vec<u64>) -> Difference {
-        let mut acknowledged = Vec::with_capacity(self.len());
-        // Each chunk is given back as soon as it is copied.
-        self.chunks.into_iter().for_each(|chunk| acknowledged.extend(chunk));
-        acknowledged.sort_unstable();
         recorded.sort_unstable();
         let mut difference = Difference::default();
-        let (mut acknowledged, mut recorded) = (acknowledged.into_iter().peekable(), recorded.into_iter().peekable());
+        let (mut acknowledged, mut recorded) = (self.0.into_iter().peekable(), recorded.into_iter().peekable());
         loop {
             let order = match (acknowledged.peek(), recorded.peek()) {
                 (Some(ours), Some(theirs)) => ours.cmp(theirs),
@@ -69,13 +86,6 @@ impl Acknowledged {
                 recorded.next();
             }
         }
-    }
-
-    #[cold]
-    fn add_chunk(&mut self, fingerprint: u64) {
-        let mut chunk = Vec::with_capacity(CHUNK_LEN);
-        chunk.push(fingerprint);
-        self.chunks.push(chunk);
     }
 }
 
@@ -150,7 +160,7 @@ mod tests {
         };
         let recorded: Vec<u64> = (0..=COUNT).rev().map(|number| fingerprint(&sent(number), code(number))).collect();
         let check = |recorded: &[u64]| {
-            let Difference { found, missing, surplus } = acknowledged().compare(recorded.to_vec());
+            let Difference { found, missing, surplus } = acknowledged().into_sorted().compare(recorded.to_vec());
             (COUNT as u64 + 1 - found, missing, surplus)
         };
         assert_eq!(check(&recorded), (0, 0, 0));

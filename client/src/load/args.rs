@@ -13,7 +13,7 @@ use crate::cli::{ConnectArgs, parse_count, parse_duration};
 ///
 /// The check makes every unknown outcome final, compares every balance, and reads the branch's durable feed: each
 /// acknowledged transfer must be in it once, as it was sent and with the outcome that was acknowledged. That takes
-/// 16 bytes of memory for each transfer (480 MB for 30,000,000), and a user who may read the feed.
+/// about 16 bytes of memory for each transfer (500 MB for 30,000,000), and a user who may read the feed.
 ///
 /// Without --rate the loop is closed: each connection keeps --in-flight requests outstanding, and latency is
 /// from sending to reply. With --rate it is open: requests have intended times, and latency counts from those,

@@ -130,6 +130,7 @@ pub(crate) fn check_feed(
     let begun = Instant::now();
     let until = bulk::durable(dialer)?;
     let count = acknowledged.len();
+    let acknowledged = acknowledged.into_sorted();
     let recorded: Vec<u64> = Vec::with_capacity(count);
     let (_, recorded) = feed::read(dialer, from, until, (range, recorded), |(range, recorded), entry| {
         recorded.extend(fingerprint_of(range, entry));

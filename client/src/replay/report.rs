@@ -130,7 +130,7 @@ impl fmt::Display for ReplayReport {
         let verdict = match (self.agrees(), self.refused) {
             (false, _) => "MISMATCH".to_owned(),
             (true, 0) => "all agree".to_owned(),
-            (true, refused) => format!("INCOMPLETE, {} rows were refused", Grouped(refused)),
+            (true, refused) => format!("INCOMPLETE (rows refused: {})", Grouped(refused)),
         };
         let posted = if self.refused == 0 { "" } else { " of the other rows" };
         writeln!(
