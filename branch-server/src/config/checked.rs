@@ -203,9 +203,9 @@ impl Config {
             holds_max: get.integer("holds.max", 1..=1 << 32)? as usize,
             metrics_address: get.address("metrics.address")?,
             tls: TlsConfig {
-                cert_file: dir.join(get.text("tls.cert_file")),
-                key_file: dir.join(get.text("tls.key_file")),
-                ca_file: dir.join(get.text("tls.ca_file")),
+                cert_file: get.tls_file("tls.cert_file", &dir)?,
+                key_file: get.tls_file("tls.key_file", &dir)?,
+                ca_file: get.tls_file("tls.ca_file", &dir)?,
             },
             limits: get.limits()?,
             log: LogConfig {
@@ -271,6 +271,18 @@ impl Getter<'_> {
             Source::File(file) => file.parent().unwrap_or(Path::new("")).join(text),
             Source::Default | Source::Env(_) | Source::Flag => PathBuf::from(text),
         })
+    }
+
+    /// A file in the data folder, or anywhere. One that was named has to be there; those of a development bank are made
+    /// after this check.
+    fn tls_file(&self, name: &'static str, dir: &Path) -> Result<PathBuf, ConfigError> {
+        let path = dir.join(self.text(name));
+        match (&self.0.entry(name).source, std::fs::File::open(&path)) {
+            (Source::Default, _) | (_, Ok(_)) => Ok(path),
+            (Source::File(_) | Source::Env(_) | Source::Flag, Err(error)) => {
+                Err(self.bad(name, format!("{}: {error}", path.display())))
+            }
+        }
     }
 
     fn filter(&self, name: &'static str) -> Result<String, ConfigError> {
@@ -350,6 +362,8 @@ mod tests {
             ("limits.in_flight_max", "0", "0 is not in"),
             ("limits.frame_stall_ms", "0", "0 is not in"),
             ("log.level", "info=x=y", "info=x=y"),
+            ("tls.cert_file", "/no/such/cert.pem", "/no/such/cert.pem: No such file"),
+            ("tls.key_file", "none.key", "tally-data/none.key: No such file"),
         ] {
             let error = check(&[(name, value)]).expect_err(name).to_string();
             assert!(error.contains(&format!("`{name}` (flag)")) && error.contains(why), "{error}");
@@ -359,11 +373,13 @@ mod tests {
     #[test]
     fn paths_follow_their_folder() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let file = folder.path().join("branch.toml");
-        std::fs::write(&file, "[branch]\ndir = \"data\"\n[tls]\nkey_file = \"/etc/k.pem\"\n").expect("written");
+        let (file, key) = (folder.path().join("branch.toml"), folder.path().join("k.pem"));
+        std::fs::write(&key, "").expect("written");
+        let text = format!("[branch]\ndir = \"data\"\n[tls]\nkey_file = {key:?}\n");
+        std::fs::write(&file, text).expect("written");
         let config = Config::check(&Layers::load(Some(&file), [], &[]).expect("loads")).expect("valid");
         assert_eq!(config.branch.dir, folder.path().join("data"));
         assert_eq!(config.tls.cert_file, folder.path().join("data/tls/server.pem"));
-        assert_eq!(config.tls.key_file, Path::new("/etc/k.pem"));
+        assert_eq!(config.tls.key_file, key);
     }
 }

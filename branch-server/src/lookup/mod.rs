@@ -41,7 +41,8 @@ pub struct LookupConfig {
 
 impl Default for LookupConfig {
     fn default() -> Self {
-        Self { threads: 2, jobs_max: 16_384 }
+        // A read that the disk takes long over holds up one of them.
+        Self { threads: 4, jobs_max: 16_384 }
     }
 }
 

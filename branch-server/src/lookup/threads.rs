@@ -9,12 +9,15 @@ use tally_protocol::Lsn;
 use super::questions::{Answer, resolve};
 use super::{Job, LookupQueues};
 use crate::bell::Bell;
+use crate::clock;
 use crate::engine::Engine;
 use crate::journal::Journal;
 use crate::replies::ReplySender;
+use crate::scheduling;
 
-/// Jobs answered before their replies are handed over.
-const BURST_LEN: usize = 32;
+/// How long jobs are taken before their replies are handed over: many where they come out of memory, one where it has
+/// to be read from the disk, so that no reply waits for the next reply's disk.
+const BURST_NS: u64 = 100_000;
 /// How often a thread without work looks whether it should stop.
 const STOP_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -71,11 +74,14 @@ impl LookupThreads {
 
 impl Reader {
     fn run(mut self) {
+        // Little work between two reads of the disk: what has been read is answered at once.
+        scheduling::prompt();
         loop {
             match self.queues.jobs().recv_timeout(STOP_INTERVAL) {
                 Ok(job) => {
+                    let began = clock::monotonic_nanos();
                     self.handle(job);
-                    for _ in 1..BURST_LEN {
+                    while clock::monotonic_nanos() - began < BURST_NS {
                         let Ok(job) = self.queues.jobs().try_recv() else { break };
                         self.handle(job);
                     }

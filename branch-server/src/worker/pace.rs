@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crate::journal::Journal;
 
-/// What batches leave unflushed beside single payments, in bytes: half of it is one small write, and the
+/// What batches leave unflushed beside single payments, in bytes: a few small writes, and the
 /// disk is never without a next group while it writes one.
-const UNFLUSHED_LEN_MAX: u64 = 128 << 10;
+const UNFLUSHED_LEN_MAX: u64 = 64 << 10;
 /// How long after a single payment the next is expected, in nanoseconds.
 const SINGLES_EXPECTED_NS: u64 = 20_000_000;
 
