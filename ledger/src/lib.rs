@@ -27,6 +27,7 @@ pub mod repeat;
 pub mod replay;
 pub mod state_hash;
 pub mod transfer;
+pub mod two_phase;
 pub mod wire;
 
 pub use account::{Account, Sums};

@@ -1,0 +1,248 @@
+//! The coordinator's view of one transfer. It lives in the registry's leader.
+//!
+//! ```text
+//!  Unknown --begin--> Collecting --every vote is yes, a no, too late, an operator--> Deciding
+//!     |                   |                                                             |
+//!     |                   '------------------- the log decided ----------------.        | the log decided
+//!     |--somebody asks--> Deciding (abort)                                     v        v
+//!     '--the log decided (a new leader reads it)---------------------------> Decided <--'
+//!                                                                              | all have acknowledged
+//!                                                                              v
+//!                                                                            Done
+//! ```
+//!
+//! Only what the log says survives the leader: `Collecting` and `Deciding` are lost with it, `Decided` is read back.
+//!
+//! **Invariant:** commit is proposed only when every participant has promised its part. A branch that asks has, for
+//! only one that is prepared does.
+
+use tally_protocol::{BranchId, Timestamp};
+
+use super::{AbortReason, Contradiction, Decision, Participants, Vote};
+
+/// See the top of the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Coordinator {
+    /// Never heard of it, or forgotten with a former leader.
+    #[default]
+    Unknown,
+    /// Waiting for the votes.
+    Collecting {
+        /// Who takes part.
+        participants: Participants,
+        /// Of them, those that have not promised their part.
+        missing: Participants,
+        /// When to give up.
+        deadline: Timestamp,
+    },
+    /// A decision is on its way into the log. Another may come first, and then stands.
+    Deciding {
+        /// The one that was proposed.
+        proposed: Decision,
+        /// Who has to be told.
+        participants: Participants,
+    },
+    /// The log has it; some have not acknowledged.
+    Decided {
+        /// For ever.
+        decision: Decision,
+        /// Who has not acknowledged. Invariant: not empty.
+        unacknowledged: Participants,
+    },
+    /// Everybody has acknowledged.
+    Done(Decision),
+}
+
+/// What happens to a coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CoordinatorEvent {
+    /// A source branch wants a transfer, and prepares its own part meanwhile.
+    Begin {
+        /// The source.
+        source: BranchId,
+        /// Who takes part, the source included.
+        participants: Participants,
+        /// When to give up.
+        deadline: Timestamp,
+    },
+    /// A branch has voted.
+    Voted(BranchId, Vote),
+    /// A prepared branch asks what became of it.
+    Asked(BranchId),
+    /// A branch has carried out the decision, durably.
+    Acknowledged(BranchId),
+    /// Time has passed: look whether it is too late, and say again what may have been lost.
+    Tick(Timestamp),
+    /// The log holds this decision.
+    Replicated {
+        /// The first that the log has for this transfer.
+        decision: Decision,
+        /// Those that the log names with it.
+        participants: Participants,
+    },
+    /// An operator wants it ended.
+    Resolve,
+}
+
+/// What the registry has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CoordinatorEffect {
+    /// Ask this branch to prepare.
+    Prepare(BranchId),
+    /// Put the decision into the log; what the log then says comes back as [`CoordinatorEvent::Replicated`].
+    Propose(Decision, Participants),
+    /// Tell this branch.
+    Tell(BranchId, Decision),
+}
+
+impl Coordinator {
+    /// The next state; what has to be done is added to `effects`.
+    ///
+    /// # Errors
+    /// See [`Contradiction`]: the state stays.
+    pub fn handle(self, event: CoordinatorEvent, effects: &mut Vec<CoordinatorEffect>) -> Result<Self, Contradiction> {
+        match self {
+            Self::Unknown => Ok(from_unknown(event, effects)),
+            Self::Collecting { participants, missing, deadline } => {
+                collecting(participants, missing, deadline, event, effects)
+            }
+            Self::Deciding { proposed, participants } => deciding(proposed, participants, event, effects),
+            Self::Decided { decision, unacknowledged } => decided(decision, unacknowledged, event, effects),
+            Self::Done(decision) => decided(decision, Participants::default(), event, effects),
+        }
+    }
+}
+
+fn from_unknown(event: CoordinatorEvent, effects: &mut Vec<CoordinatorEffect>) -> Coordinator {
+    match event {
+        CoordinatorEvent::Begin { source, participants, deadline } => {
+            let others = participants.without(source);
+            effects.extend(others.iter().map(CoordinatorEffect::Prepare));
+            Coordinator::Collecting { participants, missing: participants, deadline }
+        }
+        // It holds something of which nobody knows any more: "unknown" is not answered from memory, the log decides.
+        CoordinatorEvent::Asked(branch) | CoordinatorEvent::Voted(branch, Vote::Yes) => {
+            propose(Decision::Abort(AbortReason::Presumed), Participants::one(branch), effects)
+        }
+        CoordinatorEvent::Resolve => propose(Decision::Abort(AbortReason::Resolved), Participants::default(), effects),
+        CoordinatorEvent::Replicated { decision, participants } => tell_all(decision, participants, effects),
+        // It holds nothing; whoever does will ask.
+        CoordinatorEvent::Voted(_, Vote::No(_)) | CoordinatorEvent::Acknowledged(_) | CoordinatorEvent::Tick(_) => {
+            Coordinator::Unknown
+        }
+    }
+}
+
+fn collecting(
+    participants: Participants,
+    missing: Participants,
+    deadline: Timestamp,
+    event: CoordinatorEvent,
+    effects: &mut Vec<CoordinatorEffect>,
+) -> Result<Coordinator, Contradiction> {
+    let stay = |missing| Coordinator::Collecting { participants, missing, deadline };
+    Ok(match event {
+        CoordinatorEvent::Voted(branch, _)
+        | CoordinatorEvent::Asked(branch)
+        | CoordinatorEvent::Acknowledged(branch)
+            if !participants.contains(branch) =>
+        {
+            return Err(Contradiction::Stranger(branch));
+        }
+        CoordinatorEvent::Voted(branch, Vote::Yes) | CoordinatorEvent::Asked(branch) => {
+            let missing = missing.without(branch);
+            if missing.is_empty() { propose(Decision::Commit, participants, effects) } else { stay(missing) }
+        }
+        CoordinatorEvent::Voted(branch, Vote::No(refusal)) => {
+            // It holds nothing and knows why: it need not be told.
+            propose(Decision::Abort(AbortReason::Refused(branch, refusal)), participants.without(branch), effects)
+        }
+        CoordinatorEvent::Tick(now) if now >= deadline => {
+            let late = missing.iter().next().expect("with no vote missing it would be decided");
+            propose(Decision::Abort(AbortReason::TimedOut(late)), participants, effects)
+        }
+        CoordinatorEvent::Tick(_) => {
+            effects.extend(missing.iter().map(CoordinatorEffect::Prepare));
+            stay(missing)
+        }
+        CoordinatorEvent::Resolve => propose(Decision::Abort(AbortReason::Resolved), participants, effects),
+        // The log may know fewer of them: whoever asked. All of ours hear it.
+        CoordinatorEvent::Replicated { decision, participants: _ } => tell_all(decision, participants, effects),
+        // The source has said so before; and what is not decided cannot be acknowledged.
+        CoordinatorEvent::Begin { .. } | CoordinatorEvent::Acknowledged(_) => stay(missing),
+    })
+}
+
+fn deciding(
+    proposed: Decision,
+    participants: Participants,
+    event: CoordinatorEvent,
+    effects: &mut Vec<CoordinatorEffect>,
+) -> Result<Coordinator, Contradiction> {
+    Ok(match event {
+        CoordinatorEvent::Replicated { decision, participants: _ } => tell_all(decision, participants, effects),
+        // Whatever it is, the answer is on its way into the log. Who asks is told with the others.
+        CoordinatorEvent::Asked(branch) | CoordinatorEvent::Voted(branch, Vote::Yes) => {
+            Coordinator::Deciding { proposed, participants: participants.with(branch).unwrap_or(participants) }
+        }
+        // A proposal may be lost; twice in the log is as good as once.
+        CoordinatorEvent::Tick(_) => propose(proposed, participants, effects),
+        CoordinatorEvent::Begin { .. }
+        | CoordinatorEvent::Voted(_, Vote::No(_))
+        | CoordinatorEvent::Acknowledged(_)
+        | CoordinatorEvent::Resolve => Coordinator::Deciding { proposed, participants },
+    })
+}
+
+fn decided(
+    decision: Decision,
+    unacknowledged: Participants,
+    event: CoordinatorEvent,
+    effects: &mut Vec<CoordinatorEffect>,
+) -> Result<Coordinator, Contradiction> {
+    let with = |unacknowledged: Participants| match unacknowledged.is_empty() {
+        true => Coordinator::Done(decision),
+        false => Coordinator::Decided { decision, unacknowledged },
+    };
+    Ok(match event {
+        // It did not hear, or it has forgotten in a crash that it heard.
+        CoordinatorEvent::Asked(branch)
+        | CoordinatorEvent::Voted(branch, Vote::Yes)
+        | CoordinatorEvent::Begin { source: branch, .. } => {
+            effects.push(CoordinatorEffect::Tell(branch, decision));
+            with(unacknowledged)
+        }
+        CoordinatorEvent::Voted(branch, Vote::No(_)) if decision == Decision::Commit => {
+            return Err(Contradiction::NotPromised(branch));
+        }
+        // It holds nothing, so there is nothing that it has to give back.
+        CoordinatorEvent::Voted(branch, Vote::No(_)) | CoordinatorEvent::Acknowledged(branch) => {
+            with(unacknowledged.without(branch))
+        }
+        CoordinatorEvent::Tick(_) => {
+            effects.extend(unacknowledged.iter().map(|branch| CoordinatorEffect::Tell(branch, decision)));
+            with(unacknowledged)
+        }
+        CoordinatorEvent::Replicated { decision: other, .. } if other != decision => {
+            return Err(Contradiction::OtherDecision { known: decision, other });
+        }
+        CoordinatorEvent::Resolve if decision == Decision::Commit => {
+            let other = Decision::Abort(AbortReason::Resolved);
+            return Err(Contradiction::OtherDecision { known: decision, other });
+        }
+        CoordinatorEvent::Replicated { .. } | CoordinatorEvent::Resolve => with(unacknowledged),
+    })
+}
+
+fn propose(decision: Decision, participants: Participants, effects: &mut Vec<CoordinatorEffect>) -> Coordinator {
+    effects.push(CoordinatorEffect::Propose(decision, participants));
+    Coordinator::Deciding { proposed: decision, participants }
+}
+
+fn tell_all(decision: Decision, participants: Participants, effects: &mut Vec<CoordinatorEffect>) -> Coordinator {
+    effects.extend(participants.iter().map(|branch| CoordinatorEffect::Tell(branch, decision)));
+    match participants.is_empty() {
+        true => Coordinator::Done(decision),
+        false => Coordinator::Decided { decision, unacknowledged: participants },
+    }
+}

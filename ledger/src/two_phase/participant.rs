@@ -1,0 +1,170 @@
+//! A branch's view of one transfer in which it takes part. Its states follow from the branch's own journal, so that
+//! recovery finds them again.
+//!
+//! ```text
+//!            held                   told: commit
+//!  Absent ----------> Prepared ----------------> Settled
+//!     |                   |  told: abort
+//!     | refused           '--------------------> Voided
+//!     '---------> Refused
+//! ```
+//!
+//! What a record of the journal allows to be said (a vote, a question, an acknowledgement) is said behind that record:
+//! the caller lets it out once the record is durable.
+//!
+//! **Invariant:** only a decision ends what is prepared: not time, not a crash, not an operator of the branch.
+
+use tally_protocol::{BranchId, Refusal, Timestamp};
+
+use super::{Contradiction, Decision, Vote};
+
+/// Seconds that a prepared branch waits before it asks for the first time: longer than a decision takes, shorter than
+/// a person waits.
+const ASK_AFTER_S: u32 = 1;
+/// The longest pause between two questions, in seconds.
+const ASK_PAUSE_S_MAX: u32 = 32;
+
+/// See the top of the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Participant {
+    /// Nothing is known of it.
+    #[default]
+    Absent,
+    /// The money is held and the vote is yes.
+    Prepared {
+        /// When to ask, if no decision has come by then.
+        ask_at: Timestamp,
+        /// How long to wait after that question, in seconds; doubles each time.
+        pause_s: u32,
+    },
+    /// Committed here.
+    Settled,
+    /// Aborted here.
+    Voided,
+    /// The rules refused it and the vote is no.
+    Refused(Refusal),
+}
+
+/// What happens to a participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ParticipantEvent {
+    /// The transfer is to be prepared. `ruling` is what the rules say if nothing is known of it yet.
+    Prepare {
+        /// Whether it can be held.
+        ruling: Result<(), Refusal>,
+        /// The time of the record.
+        now: Timestamp,
+    },
+    /// The registry says how it ends.
+    Told(Decision),
+    /// Time has passed.
+    Tick(Timestamp),
+}
+
+/// What the branch has to do. Both records and what is said stand in the order in which they happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ParticipantEffect {
+    /// Hold the money and record that.
+    Hold,
+    /// Record the refusal.
+    Refuse(Refusal),
+    /// Settle the hold and record that.
+    Settle,
+    /// Void the hold and record that.
+    Void,
+    /// Tell the registry, once everything recorded so far for this transfer is durable.
+    Vote(Vote),
+    /// Tell the registry, once everything recorded so far for this transfer is durable.
+    Acknowledge,
+    /// Ask the registry. That too is said once the prepare is durable: whoever asks is taken to have promised.
+    Ask,
+}
+
+impl Participant {
+    /// The next state; what has to be done is added to `effects`. `branch` is the one whose state this is.
+    ///
+    /// # Errors
+    /// See [`Contradiction`]: the state stays.
+    pub fn handle(
+        self,
+        branch: BranchId,
+        event: ParticipantEvent,
+        effects: &mut Vec<ParticipantEffect>,
+    ) -> Result<Self, Contradiction> {
+        match event {
+            ParticipantEvent::Prepare { ruling, now } => Ok(self.prepare(ruling, now, effects)),
+            ParticipantEvent::Told(decision) => self.told(branch, decision, effects),
+            ParticipantEvent::Tick(now) => Ok(self.tick(now, effects)),
+        }
+    }
+
+    fn prepare(self, ruling: Result<(), Refusal>, now: Timestamp, effects: &mut Vec<ParticipantEffect>) -> Self {
+        match (self, ruling) {
+            (Self::Absent, Ok(())) => {
+                effects.extend([ParticipantEffect::Hold, ParticipantEffect::Vote(Vote::Yes)]);
+                Self::Prepared { ask_at: after(now, ASK_AFTER_S), pause_s: 2 * ASK_AFTER_S }
+            }
+            (Self::Absent, Err(refusal)) => {
+                effects.extend([ParticipantEffect::Refuse(refusal), ParticipantEffect::Vote(Vote::No(refusal))]);
+                Self::Refused(refusal)
+            }
+            // It was asked before, and the vote may have been lost: a vote does not change.
+            (Self::Prepared { .. }, _) => {
+                effects.push(ParticipantEffect::Vote(Vote::Yes));
+                self
+            }
+            (Self::Refused(refusal), _) => {
+                effects.push(ParticipantEffect::Vote(Vote::No(refusal)));
+                self
+            }
+            // A late copy: the registry has decided, and perhaps missed the acknowledgement.
+            (Self::Settled | Self::Voided, _) => {
+                effects.push(ParticipantEffect::Acknowledge);
+                self
+            }
+        }
+    }
+
+    fn told(
+        self,
+        branch: BranchId,
+        decision: Decision,
+        effects: &mut Vec<ParticipantEffect>,
+    ) -> Result<Self, Contradiction> {
+        let next = match (self, decision) {
+            (Self::Prepared { .. }, Decision::Commit) => {
+                effects.push(ParticipantEffect::Settle);
+                Self::Settled
+            }
+            (Self::Prepared { .. }, Decision::Abort(_)) => {
+                effects.push(ParticipantEffect::Void);
+                Self::Voided
+            }
+            (Self::Settled, Decision::Commit) => self,
+            // Where the prepare has not come yet there is nothing to give back. If it comes, it will be asked about.
+            (Self::Absent | Self::Voided | Self::Refused(_), Decision::Abort(_)) => self,
+            (Self::Absent | Self::Voided | Self::Refused(_), Decision::Commit) => {
+                return Err(Contradiction::NotPromised(branch));
+            }
+            (Self::Settled, Decision::Abort(_)) => {
+                return Err(Contradiction::OtherDecision { known: Decision::Commit, other: decision });
+            }
+        };
+        effects.push(ParticipantEffect::Acknowledge);
+        Ok(next)
+    }
+
+    fn tick(self, now: Timestamp, effects: &mut Vec<ParticipantEffect>) -> Self {
+        match self {
+            Self::Prepared { ask_at, pause_s } if now >= ask_at => {
+                effects.push(ParticipantEffect::Ask);
+                Self::Prepared { ask_at: after(now, pause_s), pause_s: (2 * pause_s).min(ASK_PAUSE_S_MAX) }
+            }
+            Self::Prepared { .. } | Self::Absent | Self::Settled | Self::Voided | Self::Refused(_) => self,
+        }
+    }
+}
+
+fn after(now: Timestamp, seconds: u32) -> Timestamp {
+    now.checked_add_seconds(seconds).unwrap_or(Timestamp::MAX)
+}
