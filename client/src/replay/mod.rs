@@ -1,7 +1,8 @@
 //! `tally replay`: plays the payments of a file as transfers, then reconciles every balance to the last cent.
 //!
-//! **Invariant:** a replay succeeds only if every row is posted, now or earlier. It agrees only if every account that the file touches holds what it held before, plus
-//! what the file says of the rows that this replay posted. Rows that an earlier replay posted change nothing.
+//! **Invariant:** a replay succeeds only if every row that moves something is posted, now or earlier. It agrees only if
+//! every account that the file touches holds what it held before, plus what the file says of the rows that this replay
+//! posted. Rows that an earlier replay posted change nothing.
 
 mod args;
 mod bank;
@@ -41,7 +42,7 @@ const FUNDING: LaneOptions = LaneOptions::for_work(4, 64);
 /// Mismatches told in words.
 const EXAMPLES_MAX: usize = 5;
 
-/// Runs `tally replay` to the end. The exit code is 0 only when every row is posted and every balance agrees.
+/// Runs `tally replay` to the end. The exit code is 0 only when every row that moves something is posted and every balance agrees.
 ///
 /// Blocks, and makes runtimes of its own: not to be called inside one.
 pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {

@@ -20,7 +20,9 @@ pub struct ReplayReport {
     pub rows: u64,
     /// Rows posted by this replay.
     pub posted: u64,
-    /// Rows refused.
+    /// Rows of 0: the ledger has no payment of nothing, and nothing had to move.
+    pub empty: u64,
+    /// Other rows, refused.
     pub refused: u64,
     /// Rows that had been posted before: answered as the first time, nothing changed.
     pub repeated: u64,
@@ -75,7 +77,7 @@ impl ReplayReport {
         self.mismatches == 0 && self.examples.is_empty()
     }
 
-    /// Whether the branch now has the whole file: each row posted, and every balance as it must be.
+    /// Whether the branch now has the whole file: each row that moves something posted, and every balance as it must be.
     pub fn is_complete(&self) -> bool {
         self.agrees() && self.refused == 0
     }
@@ -85,6 +87,9 @@ impl ReplayReport {
         match entry {
             Entry::Posted => self.posted += 1,
             Entry::Before => self.repeated += 1,
+            Entry::Refused(code) if payment.amount == 0 && code == Refusal::AmountMustNotBeZero.code() => {
+                self.empty += 1;
+            }
             Entry::Refused(code) => {
                 self.refused += 1;
                 let name =
@@ -108,6 +113,7 @@ impl fmt::Display for ReplayReport {
         for (name, count) in [
             ("rows", self.rows),
             ("posted", self.posted),
+            ("of nothing", self.empty),
             ("refused", self.refused),
             ("repeated", self.repeated),
             ("customers", self.customers),
@@ -162,6 +168,20 @@ fn money(minor_units: u128, currency: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_of_nothing_is_counted_and_does_not_make_a_file_incomplete() {
+        let payment = |amount| Payment { tx_id: 7, t: 0, customer_id: 1, payee_id: 2, amount };
+        let zero = Refusal::AmountMustNotBeZero.code();
+        let mut report = ReplayReport { currency: "EUR".to_owned(), ..ReplayReport::default() };
+        report.count(Entry::Posted, &payment(5));
+        report.count(Entry::Refused(zero), &payment(0));
+        assert!(report.is_complete() && report.to_string().contains("all agree"), "{report}");
+        assert_eq!([report.rows, report.posted, report.empty, report.refused], [2, 1, 1, 0]);
+        report.count(Entry::Refused(Refusal::InsufficientFunds.code()), &payment(0));
+        report.count(Entry::Refused(zero), &payment(5));
+        assert_eq!((report.empty, report.refused, report.is_complete()), (1, 2, false));
+    }
 
     #[test]
     fn money_is_written_exactly() {
