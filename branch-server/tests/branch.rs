@@ -60,13 +60,18 @@ impl Bank {
     }
 
     fn send(&mut self, actor: Actor, op: Op) -> u64 {
+        self.send_before(0, actor, op)
+    }
+
+    /// `deadline` by the monotonic clock, 0 for none.
+    fn send_before(&mut self, deadline: u64, actor: Actor, op: Op) -> u64 {
         self.request_id += 1;
         let session = SessionKey { thread: 0, slot: 0, generation: 0 };
         let request = Request {
             session,
             request_id: self.request_id,
             trace_id: 0,
-            deadline: 0,
+            deadline,
             passage: Passage::default(),
             actor,
             op,
@@ -522,17 +527,7 @@ fn openings_have_a_deadline_and_are_answered_in_order() {
     // More than one slice.
     bank.open(1..=900);
     let open = AccountOpen { id: account(950).get().into(), ..AccountOpen::new_zeroed() };
-    let request = Request {
-        session: SessionKey { thread: 0, slot: 0, generation: 0 },
-        request_id: 99,
-        trace_id: 0,
-        deadline: 1,
-        passage: Passage::default(),
-        actor: TELLER,
-        op: Op::OpenAccounts(Bytes::copy_from_slice(open.as_bytes())),
-    };
-    bank.branch.intake().push(request).expect("the queues are empty");
-    bank.branch.intake().ring();
+    bank.send_before(1, TELLER, Op::OpenAccounts(Bytes::copy_from_slice(open.as_bytes())));
     let late = items(bank.receive().body);
     assert_eq!(late[0].known_refusal(), Some(Refusal::DeadlinePassed));
     bank.branch.stop();

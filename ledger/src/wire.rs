@@ -3,7 +3,7 @@
 //! Only translations: nothing here decides, except that `available` is worked out from sums and limits.
 
 use tally_protocol::message::{self, FeedKind, RESULT_REPEATED, TransferState};
-use tally_protocol::{Lsn, Refusal, Timestamp, TransferId};
+use tally_protocol::{Amount, Lsn, Refusal, Timestamp, TransferId};
 
 use crate::account::{Account, Sums};
 use crate::hold::HoldEnd;
@@ -91,11 +91,22 @@ pub fn transfer_reply(
     timestamp: Timestamp,
     repeated: bool,
 ) -> message::TransferReply {
+    recorded_reply(record.amount, record.refusal, (lsn, timestamp), repeated)
+}
+
+/// The same from the parts of the record that it tells.
+#[inline]
+pub fn recorded_reply(
+    amount: Amount,
+    refusal: Option<Refusal>,
+    (lsn, timestamp): (Lsn, Timestamp),
+    repeated: bool,
+) -> message::TransferReply {
     message::TransferReply {
         timestamp: timestamp.as_nanos().into(),
         lsn: lsn.get().into(),
-        amount: record.amount.get().into(),
-        refusal: refusal_code(record.refusal).into(),
+        amount: amount.get().into(),
+        refusal: refusal_code(refusal).into(),
         flags: result_flags(repeated).into(),
         reserved: 0.into(),
     }

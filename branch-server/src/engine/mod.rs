@@ -90,19 +90,6 @@ impl Done {
             credit: transfer.credit,
         }
     }
-
-    /// The answer to who asked for it.
-    #[inline]
-    pub fn reply(&self) -> message::TransferReply {
-        message::TransferReply {
-            timestamp: self.timestamp.as_nanos().into(),
-            lsn: self.lsn.get().into(),
-            amount: self.amount.get().into(),
-            refusal: self.refusal.map_or(0, Refusal::code).into(),
-            flags: 0.into(),
-            reserved: 0.into(),
-        }
-    }
 }
 
 /// How far a transfer came.

@@ -1,6 +1,6 @@
 //! Reads: without a lock, and answered only when the last record that they show is durable.
 
-use tally_ledger::wire::{NO_SUMS, sums_message};
+use tally_ledger::wire::{NO_SUMS, recorded_reply, sums_message};
 use tally_ledger::{Account, Actor, Sums, may_read};
 use tally_protocol::message::{self, Role, transfer_flags};
 use tally_protocol::{AccountId, Refusal};
@@ -52,7 +52,8 @@ impl Engine {
                 self.sums_for(&asker.actor, done.credit_account_id, &done.credit),
             ]
         });
-        ReplyBody::Transfer { reply: done.reply(), balances }
+        let reply = recorded_reply(done.amount, done.refusal, (done.lsn, done.timestamp), false);
+        ReplyBody::Transfer { reply, balances }
     }
 
     /// An account's sums after a transfer for one of its parties: zeros where the account is not theirs to see.

@@ -200,10 +200,7 @@ fn decided(
     event: CoordinatorEvent,
     effects: &mut Vec<CoordinatorEffect>,
 ) -> Result<Coordinator, Contradiction> {
-    let with = |unacknowledged: Participants| match unacknowledged.is_empty() {
-        true => Coordinator::Done(decision),
-        false => Coordinator::Decided { decision, unacknowledged },
-    };
+    let with = |unacknowledged| until_acknowledged(decision, unacknowledged);
     Ok(match event {
         // It did not hear, or it has forgotten in a crash that it heard.
         CoordinatorEvent::Asked(branch)
@@ -241,8 +238,12 @@ fn propose(decision: Decision, participants: Participants, effects: &mut Vec<Coo
 
 fn tell_all(decision: Decision, participants: Participants, effects: &mut Vec<CoordinatorEffect>) -> Coordinator {
     effects.extend(participants.iter().map(|branch| CoordinatorEffect::Tell(branch, decision)));
-    match participants.is_empty() {
+    until_acknowledged(decision, participants)
+}
+
+fn until_acknowledged(decision: Decision, unacknowledged: Participants) -> Coordinator {
+    match unacknowledged.is_empty() {
         true => Coordinator::Done(decision),
-        false => Coordinator::Decided { decision, unacknowledged: participants },
+        false => Coordinator::Decided { decision, unacknowledged },
     }
 }
