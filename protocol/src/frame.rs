@@ -2,7 +2,7 @@
 
 use zerocopy::IntoBytes;
 
-use crate::{FrameHeader, MessageType};
+use crate::{FrameHeader, LinkType, MessageType};
 
 /// What a frame says about itself beside its type and body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,16 @@ impl Envelope {
     /// When the frame would be over the limit, as [`FrameHeader::new`].
     pub fn header(&self, message_type: MessageType, body_len_bytes: usize) -> FrameHeader {
         FrameHeader::new(message_type, self.request_id, body_len_bytes)
+            .with_trace_id(self.trace_id)
+            .with_deadline_ms(self.deadline_ms)
+    }
+
+    /// The header of a link's frame of this envelope.
+    ///
+    /// # Panics
+    /// As [`Self::header`].
+    pub fn link_header(&self, link_type: LinkType, body_len_bytes: usize) -> FrameHeader {
+        FrameHeader::of_link(link_type, self.request_id, body_len_bytes)
             .with_trace_id(self.trace_id)
             .with_deadline_ms(self.deadline_ms)
     }

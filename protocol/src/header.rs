@@ -10,7 +10,7 @@
 use zerocopy::FromBytes;
 use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 
-use crate::{MessageType, Refusal};
+use crate::{LinkType, MessageType, Refusal};
 
 /// The only protocol version this build speaks.
 pub const PROTOCOL_VERSION: u8 = 1;
@@ -24,7 +24,7 @@ wire! {
     FrameHeader 40 {
         /// Bytes in the frame, this header included: `FRAME_HEADER_LEN_BYTES..=FRAME_LEN_BYTES_MAX`.
         0 len_bytes: U32,
-        /// One of [`crate::MessageType`].
+        /// One of [`crate::MessageType`]; between services, of [`crate::LinkType`].
         4 message_type: U16,
         /// [`PROTOCOL_VERSION`], in the handshake too: the version of the framing itself.
         6 version: u8,
@@ -98,11 +98,23 @@ impl FrameHeader {
     /// # Panics
     /// When the frame would be over [`FRAME_LEN_BYTES_MAX`]: a bug of the caller.
     pub fn new(message_type: MessageType, request_id: u64, body_len_bytes: usize) -> Self {
+        Self::with_code(message_type as u16, request_id, body_len_bytes)
+    }
+
+    /// As [`Self::new`], for a message of a link.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn of_link(link_type: LinkType, request_id: u64, body_len_bytes: usize) -> Self {
+        Self::with_code(link_type as u16, request_id, body_len_bytes)
+    }
+
+    fn with_code(code: u16, request_id: u64, body_len_bytes: usize) -> Self {
         let len_bytes = FRAME_HEADER_LEN_BYTES + body_len_bytes;
         assert!(len_bytes <= FRAME_LEN_BYTES_MAX, "frame of {len_bytes} bytes");
         Self {
             len_bytes: U32::new(len_bytes as u32),
-            message_type: U16::new(message_type as u16),
+            message_type: U16::new(code),
             version: PROTOCOL_VERSION,
             reserved: 0,
             request_id: U64::new(request_id),
@@ -126,6 +138,11 @@ impl FrameHeader {
     /// What the frame carries, if this build knows the code.
     pub const fn message_type(&self) -> Option<MessageType> {
         MessageType::from_code(self.message_type.get())
+    }
+
+    /// What the frame of a link carries, if this build knows the code.
+    pub const fn link_type(&self) -> Option<LinkType> {
+        LinkType::from_code(self.message_type.get())
     }
 
     /// Bytes behind the header. Only of use once [`split_frame`] has accepted the header.

@@ -1,7 +1,8 @@
 //! docs/PROTOCOL.md says what the code does: every struct with its offsets, every message, every refusal.
 
+use tally_protocol::link::LINK_STRUCTS;
 use tally_protocol::message::STRUCTS;
-use tally_protocol::{MessageType, Refusal};
+use tally_protocol::{LinkType, MessageType, Refusal};
 
 fn document() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PROTOCOL.md");
@@ -27,7 +28,7 @@ fn section<'a>(document: &'a str, heading: &str) -> Option<&'a str> {
 #[test]
 fn every_struct_has_its_size_and_every_field_its_offset() {
     let document = document();
-    for (name, len_bytes, fields) in STRUCTS {
+    for (name, len_bytes, fields) in STRUCTS.iter().chain(LINK_STRUCTS) {
         let heading = format!("{name} ({len_bytes} bytes)");
         let section = section(&document, &heading).unwrap_or_else(|| panic!("no section `### {heading}`"));
         let documented: Vec<_> = rows(section).into_iter().filter(|row| row[0] != "offset").collect();
@@ -54,6 +55,20 @@ fn every_message_type_is_in_the_table_and_no_other() {
         .collect();
     let expected: Vec<_> =
         MessageType::ALL.iter().map(|&kind| (format!("0x{:04X}", kind as u16), format!("{kind:?}"))).collect();
+    assert_eq!(documented, expected);
+}
+
+#[test]
+fn every_message_of_a_link_is_in_the_table_and_no_other() {
+    let document = document();
+    let table = section(&document, "Messages of the links").expect("a section");
+    let documented: Vec<_> = rows(table)
+        .into_iter()
+        .filter(|row| row[0].starts_with("0x"))
+        .map(|row| (row[0].clone(), row[1].clone()))
+        .collect();
+    let expected: Vec<_> =
+        LinkType::ALL.iter().map(|&kind| (format!("0x{:04X}", kind as u16), format!("{kind:?}"))).collect();
     assert_eq!(documented, expected);
 }
 

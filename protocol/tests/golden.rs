@@ -1,6 +1,7 @@
 //! The bytes of every message, written down: a change of the wire shows up as a changed file.
 //!
-//! `tests/golden/*.hex` holds one example per message type, as hex with a comment per field. Clients in other
+//! `tests/golden/*.hex` holds one example per message type, as hex with a comment per field; `link/` there holds
+//! those of the links between services. Clients in other
 //! languages test against the same files. `TALLY_WRITE_GOLDEN=1 cargo test -p tally-protocol --test golden`
 //! writes them anew; a change of an existing file breaks every client there is.
 
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 
 use examples::{Example, Frame, all};
 use tally_protocol::message::FieldLayout;
-use tally_protocol::{FrameHeader, MessageType, reply, request, split_frame};
+use tally_protocol::{FrameHeader, LinkType, MessageType, link, reply, request, split_frame};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -83,6 +84,7 @@ fn the_bytes_that_are_written_down_are_read_as_the_example() {
         match example.frame {
             Frame::Request(expected) => assert_eq!(request::decode(header, body), Ok(expected), "{}", example.file),
             Frame::Reply(expected) => assert_eq!(reply::decode(header, body), Ok(expected), "{}", example.file),
+            Frame::Link(expected) => assert_eq!(link::decode(header, body), Ok(expected), "{}", example.file),
         }
         assert_eq!(header.len_bytes.get() as usize, frame.len());
     }
@@ -90,14 +92,19 @@ fn the_bytes_that_are_written_down_are_read_as_the_example() {
 
 #[test]
 fn every_message_type_has_a_golden_file_and_every_file_an_example() {
-    let types: BTreeSet<u16> = all().iter().map(|example| example.message_type() as u16).collect();
+    let types: BTreeSet<u16> = all().iter().map(Example::code).collect();
     let missing: Vec<_> = MessageType::ALL.iter().filter(|&&kind| !types.contains(&(kind as u16))).collect();
     assert!(missing.is_empty(), "no golden file for {missing:?}");
+    let missing: Vec<_> = LinkType::ALL.iter().filter(|&&kind| !types.contains(&(kind as u16))).collect();
+    assert!(missing.is_empty(), "no golden file for {missing:?}");
 
-    let expected: BTreeSet<String> = all().iter().map(|example| format!("{}.hex", example.file)).collect();
-    let found: BTreeSet<String> = std::fs::read_dir(folder())
-        .expect("the folder is there")
-        .map(|entry| entry.expect("readable").file_name().into_string().expect("a plain name"))
+    let expected: BTreeSet<PathBuf> =
+        all().iter().map(|example| folder().join(example.file).with_extension("hex")).collect();
+    let found: BTreeSet<PathBuf> = [folder(), folder().join("link")]
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).expect("the folder is there"))
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.is_file())
         .collect();
     assert_eq!(found, expected);
 }

@@ -25,10 +25,12 @@
 mod coordinator;
 mod participant;
 mod participants;
+mod wire;
 
 pub use coordinator::{Coordinator, CoordinatorEffect, CoordinatorEvent};
 pub use participant::{Participant, ParticipantEffect, ParticipantEvent};
 pub use participants::{PARTICIPANTS_MAX, Participants, TooManyParticipants};
+pub use wire::ItemUnknown;
 
 use tally_protocol::{BranchId, Refusal};
 

@@ -1,7 +1,10 @@
 //! One example of each message, every field with a value of its own, so that two swapped fields show.
 
+mod links;
+
 use std::sync::LazyLock;
 
+use tally_protocol::link::LinkFrame;
 use tally_protocol::message::*;
 use tally_protocol::reply::{FeedPage, LoggedIn, Refused};
 use tally_protocol::request::Login;
@@ -17,6 +20,8 @@ pub(crate) enum Frame {
     Request(Request<'static>),
     /// From the branch.
     Reply(Reply<'static>),
+    /// Between services.
+    Link(LinkFrame<'static>),
 }
 
 /// One example.
@@ -33,10 +38,11 @@ pub(crate) struct Example {
 
 impl Example {
     /// What the frame carries.
-    pub(crate) fn message_type(&self) -> MessageType {
+    pub(crate) fn code(&self) -> u16 {
         match self.frame {
-            Frame::Request(request) => request.message_type(),
-            Frame::Reply(reply) => reply.message_type(),
+            Frame::Request(request) => request.message_type() as u16,
+            Frame::Reply(reply) => reply.message_type() as u16,
+            Frame::Link(link) => link.link_type() as u16,
         }
     }
 
@@ -50,6 +56,13 @@ impl Example {
             Frame::Reply(reply) => {
                 reply.append_to(out, Envelope { request_id: 0x1122_3344, trace_id, deadline_ms: 0 });
             }
+            Frame::Link(LinkFrame::Call(json)) => {
+                LinkFrame::Call(json).append_to(out, Envelope { request_id: 0x1122_3344, trace_id, deadline_ms: 250 });
+            }
+            Frame::Link(link @ (LinkFrame::CallReply(_) | LinkFrame::PeerCall(_) | LinkFrame::PeerReply(_))) => {
+                link.append_to(out, Envelope { request_id: 0x1122_3344, trace_id: 0, deadline_ms: 0 });
+            }
+            Frame::Link(pushed) => pushed.append_to(out, Envelope::request(0)),
         }
     }
 }
@@ -285,7 +298,8 @@ fn tail(name: &'static str, len_bytes: usize) -> (&'static str, Vec<FieldLayout>
 
 /// The fields of the struct with this name.
 fn layout(name: &'static str) -> (&'static str, Vec<FieldLayout>) {
-    let (_, _, fields) = STRUCTS.iter().find(|(known, _, _)| *known == name).expect("a wire struct");
+    let mut structs = STRUCTS.iter().chain(tally_protocol::link::LINK_STRUCTS);
+    let (_, _, fields) = structs.find(|(known, _, _)| *known == name).expect("a wire struct");
     (name, fields.to_vec())
 }
 
@@ -302,7 +316,7 @@ pub(crate) fn all() -> Vec<Example> {
     let busy = Refused { code: Refusal::Busy.code(), retry_after_ms: 5, text: "the queue is full" };
     let items = |count| vec![layout("ItemResult"); count];
     let page = FeedPage { next: 4_552, durable: 8_192, entries: &*ENTRIES };
-    vec![
+    let mut examples = vec![
         request("hello", "Hello: the first frame of a connection", Request::Hello(&HELLO), vec![layout("Hello")]),
         request(
             "login",
@@ -410,5 +424,7 @@ pub(crate) fn all() -> Vec<Example> {
             Reply::Refused(busy),
             vec![layout("RefusedPrefix"), tail("text", busy.text.len())],
         ),
-    ]
+    ];
+    examples.extend(links::all());
+    examples
 }

@@ -1,0 +1,119 @@
+//! Votes and decisions as they lie on the links between branches and the registry.
+
+use tally_protocol::link::{DecisionItem, VoteItem, outcome, reason};
+use tally_protocol::{BranchId, Refusal, Timestamp, TransferId};
+
+use super::{AbortReason, Decision, Vote};
+
+/// A code that this build does not know: its peer is newer, or broken. The item cannot be acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ItemUnknown {
+    /// Of a refusal.
+    #[error("refusal {0} is not known here")]
+    Refusal(u16),
+    /// Of an outcome and its reason.
+    #[error("outcome {0} for reason {1} is not known here")]
+    Outcome(u8, u8),
+}
+
+impl Vote {
+    /// The vote on `id`, behind the record of `stamp`.
+    pub const fn to_item(self, id: TransferId, stamp: Timestamp) -> VoteItem {
+        let refusal = match self {
+            Self::Yes => 0,
+            Self::No(refusal) => refusal.code(),
+        };
+        VoteItem::new(id.get(), stamp.as_nanos(), refusal)
+    }
+
+    /// What `item` votes.
+    ///
+    /// # Errors
+    /// When the refusal is not known.
+    pub fn of_item(item: &VoteItem) -> Result<Self, ItemUnknown> {
+        match item.refusal.get() {
+            0 => Ok(Self::Yes),
+            code => Ok(Self::No(known(code)?)),
+        }
+    }
+}
+
+impl Decision {
+    /// The decision on `id`, made at `stamp`.
+    pub fn to_item(self, id: TransferId, stamp: Timestamp) -> DecisionItem {
+        let (outcome, reason, branch, refusal) = match self {
+            Self::Commit => (outcome::COMMIT, reason::NONE, 0, 0),
+            Self::Abort(AbortReason::Refused(branch, refusal)) => {
+                (outcome::ABORT, reason::REFUSED, branch.get(), refusal.code())
+            }
+            Self::Abort(AbortReason::TimedOut(branch)) => (outcome::ABORT, reason::TIMED_OUT, branch.get(), 0),
+            Self::Abort(AbortReason::Presumed) => (outcome::ABORT, reason::PRESUMED, 0, 0),
+            Self::Abort(AbortReason::Resolved) => (outcome::ABORT, reason::RESOLVED, 0, 0),
+        };
+        DecisionItem {
+            id: id.get().into(),
+            stamp: stamp.as_nanos().into(),
+            outcome,
+            reason,
+            branch: branch.into(),
+            refusal: refusal.into(),
+            reserved: [0; 18],
+        }
+    }
+
+    /// What `item` decides.
+    ///
+    /// # Errors
+    /// When outcome, reason or refusal are not known.
+    pub fn of_item(item: &DecisionItem) -> Result<Self, ItemUnknown> {
+        let branch = BranchId::new(item.branch.get());
+        Ok(match (item.outcome, item.reason) {
+            (outcome::COMMIT, reason::NONE) => Self::Commit,
+            (outcome::ABORT, reason::REFUSED) => Self::Abort(AbortReason::Refused(branch, known(item.refusal.get())?)),
+            (outcome::ABORT, reason::TIMED_OUT) => Self::Abort(AbortReason::TimedOut(branch)),
+            (outcome::ABORT, reason::PRESUMED) => Self::Abort(AbortReason::Presumed),
+            (outcome::ABORT, reason::RESOLVED) => Self::Abort(AbortReason::Resolved),
+            (outcome, reason) => return Err(ItemUnknown::Outcome(outcome, reason)),
+        })
+    }
+}
+
+fn known(code: u16) -> Result<Refusal, ItemUnknown> {
+    Refusal::from_code(code).ok_or(ItemUnknown::Refusal(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use tally_protocol::link::LinkItem;
+
+    use super::*;
+
+    #[test]
+    fn every_vote_and_decision_comes_back_as_it_was_and_is_valid_on_the_link() {
+        let (id, stamp, branch) = (TransferId::new(77), Timestamp::from_nanos(5), BranchId::new(3));
+        let refusals = Refusal::ALL.iter().copied();
+        for vote in refusals.clone().map(Vote::No).chain([Vote::Yes]) {
+            let item = vote.to_item(id, stamp);
+            assert_eq!((Vote::of_item(&item), item.invalid_field()), (Ok(vote), None));
+            assert_eq!((item.id.get(), item.stamp.get()), (77, 5));
+        }
+        let reasons = refusals.map(|refusal| AbortReason::Refused(branch, refusal));
+        let reasons = reasons.chain([AbortReason::TimedOut(branch), AbortReason::Presumed, AbortReason::Resolved]);
+        for decision in reasons.map(Decision::Abort).chain([Decision::Commit]) {
+            let item = decision.to_item(id, stamp);
+            assert_eq!((Decision::of_item(&item), item.invalid_field()), (Ok(decision), None));
+            assert_eq!((item.id.get(), item.stamp.get()), (77, 5));
+        }
+    }
+
+    #[test]
+    fn codes_of_a_newer_peer_are_not_guessed() {
+        let vote = VoteItem::new(1, 1, 299);
+        assert_eq!(Vote::of_item(&vote), Err(ItemUnknown::Refusal(299)));
+        let refused = Decision::Abort(AbortReason::Refused(BranchId::new(1), Refusal::Busy));
+        let item = refused.to_item(TransferId::new(1), Timestamp::from_nanos(1));
+        let newer = DecisionItem { refusal: 299.into(), ..item };
+        assert_eq!(Decision::of_item(&newer), Err(ItemUnknown::Refusal(299)));
+        assert_eq!(Decision::of_item(&DecisionItem { reason: 9, ..item }), Err(ItemUnknown::Outcome(2, 9)));
+    }
+}

@@ -1,0 +1,45 @@
+//! Links between services: branches and the registry, registry nodes among themselves, operators (docs/PROTOCOL.md,
+//! "Links between services").
+//!
+//! The framing is that of a session; the message types are a range of their own ([`LinkType`]), so that a client's
+//! frame on a link, or a link's on a session, is refused by its type. Frames that are pushed have request id 0.
+//!
+//! Most frames carry items: whole structs, one behind the other, as many as there are. What they mean, and which of
+//! them wait for what, is two-phase commit's to say (`tally_ledger::two_phase`); here they are only bytes.
+//!
+//! Invariant: `decode` allocates nothing and never panics, and what it accepts encodes to the same bytes.
+
+mod body;
+mod items;
+mod structs;
+mod types;
+
+pub use body::{LinkError, LinkFrame, LinkHello, Route, Routes, decode};
+pub use items::{
+    CrossTransfer, DecisionItem, LINK_ITEMS_MAX, LinkItem, MarkItem, VoteItem, append_items, outcome, reason,
+};
+pub use structs::{
+    BranchStatus, LINK_CALL_LEN_BYTES_MAX, LINK_ENDPOINT_LEN_BYTES_MAX, LINK_MAGIC, LINK_ROUTES_MAX, LINK_VERSION,
+    LinkHeartbeat, LinkHelloPrefix, LinkPeerHello, LinkRedirectPrefix, LinkRoutePrefix, LinkRoutesPrefix, LinkWelcome,
+};
+pub use types::LinkType;
+
+use crate::wire::FieldLayout;
+
+/// Every wire struct of the links by name, with its size and fields.
+pub const LINK_STRUCTS: &[(&str, usize, &[FieldLayout])] = &[
+    ("LinkHelloPrefix", LinkHelloPrefix::LEN_BYTES, LinkHelloPrefix::FIELDS),
+    ("LinkWelcome", LinkWelcome::LEN_BYTES, LinkWelcome::FIELDS),
+    ("LinkRedirectPrefix", LinkRedirectPrefix::LEN_BYTES, LinkRedirectPrefix::FIELDS),
+    ("LinkHeartbeat", LinkHeartbeat::LEN_BYTES, LinkHeartbeat::FIELDS),
+    ("LinkRoutesPrefix", LinkRoutesPrefix::LEN_BYTES, LinkRoutesPrefix::FIELDS),
+    ("LinkRoutePrefix", LinkRoutePrefix::LEN_BYTES, LinkRoutePrefix::FIELDS),
+    ("CrossTransfer", CrossTransfer::LEN_BYTES, CrossTransfer::FIELDS),
+    ("VoteItem", VoteItem::LEN_BYTES, VoteItem::FIELDS),
+    ("MarkItem", MarkItem::LEN_BYTES, MarkItem::FIELDS),
+    ("DecisionItem", DecisionItem::LEN_BYTES, DecisionItem::FIELDS),
+    ("LinkPeerHello", LinkPeerHello::LEN_BYTES, LinkPeerHello::FIELDS),
+];
+
+#[cfg(test)]
+mod tests;

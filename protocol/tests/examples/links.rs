@@ -1,0 +1,157 @@
+//! One example of each message between services.
+
+use std::sync::LazyLock;
+
+use tally_protocol::link::*;
+use tally_protocol::{AccountId, BranchId, Refusal, Timestamp};
+
+use super::{BRANCH, Example, Frame, HOLD, PAYMENT, TRANSFERS, Transfer, layout, tail};
+
+const OTHER: BranchId = BranchId::new(9);
+const CLUSTER: u128 = 0x7a11_7a11_0000_0000_0000_0000_0000_c1c1;
+const INCARNATION: u128 = 0x1212_3434_5656_7878_9a9a_bcbc_dede_f0f0;
+const STAMP: u64 = 1_790_000_000_123_456_789;
+
+static WELCOME: LazyLock<LinkWelcome> = LazyLock::new(|| LinkWelcome {
+    cluster_id: CLUSTER.into(),
+    node_id: 2.into(),
+    term: 5.into(),
+    stamp: STAMP.into(),
+    reserved: [0; 8],
+});
+
+static HEARTBEAT: LazyLock<LinkHeartbeat> = LazyLock::new(|| LinkHeartbeat {
+    stamp: STAMP.into(),
+    routes_version: 17.into(),
+    durable: 987_654_321.into(),
+    in_doubt: 12.into(),
+    status: BranchStatus::Draining as u8,
+    reserved: [0; 3],
+});
+
+static CROSS: LazyLock<[CrossTransfer; 2]> = LazyLock::new(|| {
+    let to = AccountId::of_branch(OTHER, 0xb0b).get();
+    let first = Transfer { credit_account_id: to.into(), ..TRANSFERS[0] };
+    let second = Transfer { credit_account_id: to.into(), ..TRANSFERS[1] };
+    let trace_id = 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c;
+    let cross = |transfer, stamp| CrossTransfer::new(transfer, stamp, stamp + 5_000_000_000, trace_id, BRANCH, OTHER);
+    [cross(first, STAMP), cross(second, STAMP + 1)]
+});
+
+static VOTES: LazyLock<[VoteItem; 2]> = LazyLock::new(|| {
+    [VoteItem::new(PAYMENT, STAMP, 0), VoteItem::new(HOLD, STAMP + 1, Refusal::CreditAccountNotFound.code())]
+});
+
+static MARKS: LazyLock<[MarkItem; 2]> =
+    LazyLock::new(|| [MarkItem::new(PAYMENT, STAMP), MarkItem::new(HOLD, STAMP + 1)]);
+
+static DECISIONS: LazyLock<[DecisionItem; 2]> = LazyLock::new(|| {
+    let commit = DecisionItem {
+        id: PAYMENT.into(),
+        stamp: STAMP.into(),
+        outcome: outcome::COMMIT,
+        reason: reason::NONE,
+        branch: 0.into(),
+        refusal: 0.into(),
+        reserved: [0; 18],
+    };
+    let abort = DecisionItem {
+        id: HOLD.into(),
+        stamp: (STAMP + 1).into(),
+        outcome: outcome::ABORT,
+        reason: reason::REFUSED,
+        branch: OTHER.get().into(),
+        refusal: Refusal::CreditAccountNotFound.code().into(),
+        reserved: [0; 18],
+    };
+    [commit, abort]
+});
+
+static PEER_HELLO: LazyLock<LinkPeerHello> = LazyLock::new(|| LinkPeerHello {
+    magic: LINK_MAGIC,
+    version: LINK_VERSION,
+    reserved: [0; 7],
+    cluster_id: CLUSTER.into(),
+    incarnation: INCARNATION.into(),
+    to_incarnation: (INCARNATION + 1).into(),
+    node_id: 2.into(),
+    to_node_id: 3.into(),
+});
+
+/// The frame of two routes; read back, because routes are only made by writing them.
+static ROUTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let route = |branch_id, status, endpoint| Route { branch_id, status, endpoint };
+    let mut frame = Vec::new();
+    let routes = [
+        route(BRANCH, BranchStatus::Serving, "berlin.bank.example:7001"),
+        route(OTHER, BranchStatus::Suspect, "[2001:db8::9]:7001"),
+    ];
+    Routes::append(&mut frame, 17, routes.into_iter());
+    frame
+});
+
+fn routes() -> LinkFrame<'static> {
+    let (header, body) = tally_protocol::split_frame(&ROUTES).expect("valid").expect("whole");
+    decode(header, body).expect("what was written is read")
+}
+
+/// Every example.
+pub(super) fn all() -> Vec<Example> {
+    let link = |file, what, frame, body| Example { file, what, frame: Frame::Link(frame), body };
+    let endpoint = "berlin.bank.example:7001";
+    let hello = LinkHello {
+        branch_id: BRANCH,
+        cluster_id: CLUSTER,
+        incarnation: INCARNATION,
+        stamp: Timestamp::from_nanos(STAMP),
+        routes_version: 16,
+        endpoint,
+    };
+    let (call, answer) = (r#"{"call":"cluster_status"}"#, r#"{"error":"not_permitted"}"#);
+    let two = |name| vec![layout(name), layout(name)];
+    vec![
+        link(
+            "link/hello",
+            "LinkHello: branch 7 dials",
+            LinkFrame::Hello(hello),
+            vec![layout("LinkHelloPrefix"), tail("endpoint", endpoint.len())],
+        ),
+        link("link/welcome", "LinkWelcome: from node 2", LinkFrame::Welcome(&WELCOME), vec![layout("LinkWelcome")]),
+        link(
+            "link/redirect",
+            "LinkRedirect: another node leads",
+            LinkFrame::Redirect { endpoint: "registry-3:7100", retry_after_ms: 50 },
+            vec![layout("LinkRedirectPrefix"), tail("endpoint", 15)],
+        ),
+        link("link/heartbeat", "LinkHeartbeat", LinkFrame::Heartbeat(&HEARTBEAT), vec![layout("LinkHeartbeat")]),
+        link(
+            "link/routes",
+            "LinkRoutes: two branches",
+            routes(),
+            vec![
+                layout("LinkRoutesPrefix"),
+                layout("LinkRoutePrefix"),
+                tail("endpoint", 24),
+                layout("LinkRoutePrefix"),
+                tail("endpoint", 18),
+            ],
+        ),
+        link("link/begin", "LinkBegin: two transfers", LinkFrame::Begin(&*CROSS), two("CrossTransfer")),
+        link("link/prepare", "LinkPrepare", LinkFrame::Prepare(&CROSS[..1]), vec![layout("CrossTransfer")]),
+        link("link/vote", "LinkVote: a yes and a no", LinkFrame::Vote(&*VOTES), two("VoteItem")),
+        link(
+            "link/decision",
+            "LinkDecision: a commit, an abort",
+            LinkFrame::Decision(&*DECISIONS),
+            two("DecisionItem"),
+        ),
+        link("link/acknowledge", "LinkAcknowledge", LinkFrame::Acknowledge(&*MARKS), two("MarkItem")),
+        link("link/ask", "LinkAsk", LinkFrame::Ask(&MARKS[1..]), vec![layout("MarkItem")]),
+        link("link/busy", "LinkBusy", LinkFrame::Busy(&MARKS[..1]), vec![layout("MarkItem")]),
+        link("link/call", "LinkCall", LinkFrame::Call(call), vec![tail("json", call.len())]),
+        link("link/call_reply", "LinkCallReply", LinkFrame::CallReply(answer), vec![tail("json", answer.len())]),
+        link("link/peer_hello", "LinkPeerHello", LinkFrame::PeerHello(&PEER_HELLO), vec![layout("LinkPeerHello")]),
+        link("link/peer_call", "LinkPeerCall", LinkFrame::PeerCall(&[1, 2, 3]), vec![tail("bytes", 3)]),
+        link("link/peer_reply", "LinkPeerReply", LinkFrame::PeerReply(&[4, 5]), vec![tail("bytes", 2)]),
+    ]
+}
