@@ -16,6 +16,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("tally-protocol", &[]),
     ("tally-ledger", &["tally-protocol"]),
     ("tally-branch-server", &["tally-protocol", "tally-ledger"]),
+    ("tally-registry", &["tally-protocol", "tally-ledger"]),
     ("tally-client", &["tally-protocol"]),
     ("tally-sim", &["tally-protocol", "tally-ledger", "tally-branch-server", "tally-client"]),
     ("tally-benches", &["tally-protocol", "tally-ledger", "tally-branch-server", "tally-client", "tally-sim"]),

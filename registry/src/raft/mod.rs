@@ -1,0 +1,6 @@
+//! The replicated log: openraft, with our own storage, network and codec around it.
+
+pub mod codec;
+pub mod types;
+
+pub use types::{Batch, Member, SnapshotBytes, Types};
