@@ -15,10 +15,11 @@ const SOURCE_LINES_MAX: usize = 800;
 const MAY_SEE: &[(&str, &[&str])] = &[
     ("tally-protocol", &[]),
     ("tally-ledger", &["tally-protocol"]),
-    ("tally-branch-server", &["tally-protocol", "tally-ledger"]),
-    ("tally-registry", &["tally-protocol", "tally-ledger"]),
+    ("tally-journal", &["tally-protocol", "tally-ledger"]),
+    ("tally-branch-server", &["tally-protocol", "tally-ledger", "tally-journal"]),
+    ("tally-registry", &["tally-protocol", "tally-ledger", "tally-journal"]),
     ("tally-client", &["tally-protocol"]),
-    ("tally-sim", &["tally-protocol", "tally-ledger", "tally-branch-server", "tally-client"]),
+    ("tally-sim", &["tally-protocol", "tally-ledger", "tally-journal", "tally-branch-server", "tally-client"]),
     ("tally-benches", &["tally-protocol", "tally-ledger", "tally-branch-server", "tally-client", "tally-sim"]),
     ("tally", &["tally-protocol", "tally-ledger", "tally-branch-server", "tally-client", "tally-sim", "tally-benches"]),
 ];

@@ -19,6 +19,8 @@ pub struct CheckpointConfig {
     pub interval_bytes: u64,
     /// How fast it may be written; `None` for no limit. Flushes share the disk with it.
     pub bytes_per_second_max: Option<u64>,
+    /// Journal that is kept behind what the checkpoints need; `None` for all.
+    pub retention_bytes: Option<u64>,
     /// Whether a stopping branch writes one more, so that it starts quickly.
     pub at_stop: bool,
 }
@@ -29,6 +31,7 @@ impl Default for CheckpointConfig {
             interval: Duration::from_secs(60),
             interval_bytes: 4 << 30,
             bytes_per_second_max: Some(64 << 20),
+            retention_bytes: None,
             at_stop: true,
         }
     }
@@ -144,8 +147,13 @@ impl Running {
             Ok(covered) => covered,
             Err(error) => return Err(std::io::Error::other(error).into()),
         };
-        let request =
-            CheckpointRequest { branch: self.engine.branch, ids_covered, counters: Vec::new(), bytes_per_second_max };
+        let request = CheckpointRequest {
+            branch: self.engine.branch,
+            ids_covered,
+            counters: Vec::new(),
+            bytes_per_second_max,
+            retention_bytes: self.config.retention_bytes,
+        };
         let mut accounts = self.engine.accounts.iter();
         let mut holds = self.engine.holds.iter();
         self.journal.write_checkpoint(request, replay_from, &mut accounts, &mut holds)

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
+use tally_journal::ReadError;
 use tally_ledger::wire::feed_entry;
 use tally_protocol::message::{FeedEntry, FeedPagePrefix, FeedRead};
 use tally_protocol::{FRAME_HEADER_LEN_BYTES, FRAME_LEN_BYTES_MAX, Lsn, Refusal};
@@ -16,7 +17,7 @@ use zerocopy::IntoBytes;
 
 use crate::clock;
 use crate::intake::{Op, Request};
-use crate::journal::{Journal, ReadError};
+use crate::journal::Journal;
 use crate::lookup::Asker;
 use crate::replies::{ReplyBody, ReplySender};
 

@@ -11,16 +11,15 @@
 #![cfg_attr(feature = "loom", allow(dead_code))]
 
 pub mod accounts;
-pub mod bell;
-pub mod histogram;
 pub mod ids;
 pub mod intake;
-pub mod journal;
 mod prefetch;
 pub mod replies;
-mod scheduling;
 pub mod stages;
-pub mod sync;
+
+// What the branch's threads share with the journal's.
+use tally_journal::scheduling;
+pub use tally_journal::{bell, histogram, sync};
 
 // The rest touches files, sockets and clocks, which loom does not model.
 #[cfg(not(feature = "loom"))]
@@ -45,6 +44,8 @@ pub mod engine;
 pub mod feed;
 #[cfg(not(feature = "loom"))]
 pub mod holds;
+#[cfg(not(feature = "loom"))]
+pub mod journal;
 #[cfg(not(feature = "loom"))]
 pub mod limits;
 #[cfg(not(feature = "loom"))]

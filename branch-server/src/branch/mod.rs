@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use crossbeam::channel;
+use tally_journal::{Disk, OnDurable, RealDisk, StartError};
 use tally_ledger::check;
 use tally_ledger::journal::position::DurableLsn;
 use tally_protocol::{Lsn, message};
@@ -23,7 +24,7 @@ use crate::engine::Engine;
 use crate::holds::Holds;
 use crate::ids::{IdError, IdIndex, IdStats, LogPositions};
 use crate::intake::{Intake, Lane};
-use crate::journal::{self, Disk, Journal, RealDisk, Recovered, recover};
+use crate::journal::{Journal, Recovered, RecoveryError, recover};
 use crate::lookup::{LookupQueues, LookupThreads};
 use crate::recovery::Rebuilding;
 use crate::replies::{self, ReplyReceiver};
@@ -41,10 +42,10 @@ pub enum BranchError {
     Io(#[from] std::io::Error),
     /// The journal cannot be read back.
     #[error(transparent)]
-    Recovery(#[from] journal::RecoveryError),
+    Recovery(#[from] RecoveryError),
     /// The journal cannot be written.
     #[error(transparent)]
-    Journal(#[from] journal::StartError),
+    Journal(#[from] StartError),
     /// The id index cannot be read.
     #[error(transparent)]
     Ids(#[from] IdError),
@@ -301,9 +302,13 @@ fn rebuild(options: &BranchOptions, disk: &Arc<dyn Disk>) -> Result<(Rebuilding,
     let started = clock::monotonic_nanos();
     let segment_len_bytes = options.journal.segment_len_bytes;
     let recovered = recover(disk, &options.journal.directory, segment_len_bytes, &mut rebuilding)?;
-    let is_cut_short = ids_covered > recovered.next || (ids_reach != Lsn::ZERO && ids_reach >= recovered.next);
+    let is_cut_short =
+        ids_covered > recovered.journal.next || (ids_reach != Lsn::ZERO && ids_reach >= recovered.journal.next);
     if is_cut_short {
-        return Err(BranchError::JournalCutShort { index: ids_reach.max(ids_covered), journal: recovered.next });
+        return Err(BranchError::JournalCutShort {
+            index: ids_reach.max(ids_covered),
+            journal: recovered.journal.next,
+        });
     }
     check::conservation(rebuilding.accounts.iter())?;
     let took_ms = (clock::monotonic_nanos() - started) / 1_000_000;
@@ -311,8 +316,8 @@ fn rebuild(options: &BranchOptions, disk: &Arc<dyn Disk>) -> Result<(Rebuilding,
         stage = "recovery",
         accounts = rebuilding.accounts.len(),
         records = recovered.records,
-        next = %recovered.next,
-        torn_tail_bytes = recovered.torn_tail.map_or(0, |tail| tail.len_bytes),
+        next = %recovered.journal.next,
+        torn_tail_bytes = recovered.journal.torn_tail.map_or(0, |tail| tail.len_bytes),
         took_ms,
         "the books are in memory and balance"
     );
@@ -337,7 +342,7 @@ fn lanes(options: &BranchOptions) -> Vec<LaneCell> {
 }
 
 /// After each flush: replies may leave, and a worker that found the log full may go on.
-fn on_durable(sessions: &[Bell], lanes: &[LaneCell], starving: &[Arc<AtomicBool>]) -> journal::OnDurable {
+fn on_durable(sessions: &[Bell], lanes: &[LaneCell], starving: &[Arc<AtomicBool>]) -> OnDurable {
     let sessions = sessions.to_vec();
     let workers: Vec<_> =
         lanes.iter().zip(starving).map(|((lane, _), starving)| (lane.bell.clone(), starving.clone())).collect();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use tally_journal::{JournalOptions, WriteVia};
 use tally_protocol::BranchId;
 
 use crate::affinity;
@@ -9,7 +10,6 @@ use crate::checkpointer::CheckpointConfig;
 use crate::config::{Config, Idle, JournalIo};
 use crate::ids::IdConfig;
 use crate::intake::IntakeConfig;
-use crate::journal::{JournalOptions, WriteVia};
 use crate::lookup::LookupConfig;
 use crate::worker::IdleConfig;
 
@@ -89,7 +89,6 @@ impl BranchOptions {
                     JournalIo::Blocking => WriteVia::Blocking,
                 },
                 free_bytes_min: config.journal.free_bytes_min,
-                retention_bytes: config.journal.retention_bytes,
                 writers: config.workers.count,
                 segments_ahead: SEGMENTS_AHEAD,
                 zero_bytes_per_second_max: ZERO_BYTES_PER_SECOND_MAX,
@@ -101,6 +100,7 @@ impl BranchOptions {
                 interval: config.checkpoint.interval,
                 interval_bytes: config.checkpoint.interval_bytes,
                 bytes_per_second_max: config.checkpoint.bytes_per_second_max,
+                retention_bytes: config.journal.retention_bytes,
                 ..CheckpointConfig::default()
             },
             accounts_max: u32::try_from(config.accounts_max).unwrap_or(u32::MAX),

@@ -1,5 +1,6 @@
 //! Opening and changing accounts, and burning transfer ids.
 
+use tally_journal::Reservation;
 use tally_ledger::journal::record::{AccountChange, RECORD_LEN_BYTES_MAX, Record, RecordBody};
 use tally_ledger::wire::item_result;
 use tally_ledger::{Account, Actor, Opened, close_account, freeze_account, open_account, set_limits, unfreeze_account};
@@ -8,7 +9,6 @@ use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::{Engine, Writer, refusal_of};
 use crate::ids::{LookedUp, Reserve};
-use crate::journal::Reservation;
 
 /// What is done to an account.
 #[derive(Clone, Copy, Debug)]

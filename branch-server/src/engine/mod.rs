@@ -16,6 +16,7 @@ mod house;
 mod reads;
 mod stages;
 
+use tally_journal::{LogFull, LogWriter};
 use tally_ledger::Sums;
 use tally_ledger::journal::record::TransferRecord;
 use tally_protocol::message;
@@ -25,7 +26,6 @@ use crate::accounts::Accounts;
 use crate::clock;
 use crate::holds::Holds;
 use crate::ids::{IdIndex, LookedUp};
-use crate::journal::{LogFull, LogWriter};
 use crate::lookup::{Asker, Looked};
 
 pub use account_ops::{AccountOp, AccountOutcome, Cancel};

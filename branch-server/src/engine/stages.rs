@@ -7,6 +7,7 @@
 //! - A record is filled only after its effects are published and its id is finished, so whatever lies below
 //!   the journal's `accepted` position is in memory already (checkpoints and the id index rely on it).
 
+use tally_journal::Reservation;
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::{
     Account, Outcome, RecordEffect, Reference, Transfer, decide, effective_accounts, permit_transfer, transfer_record,
@@ -17,7 +18,6 @@ use tally_protocol::{AccountId, Refusal, Timestamp, TransferId};
 use super::{Done, Engine, Step, Writer, refusal_of};
 use crate::accounts::{self, Opening, Slot};
 use crate::ids::{LookedUp, Reserve};
-use crate::journal::Reservation;
 use crate::lookup::{Asker, Looked};
 
 /// Log space for one transfer, and for a cash account that it may open on the way.

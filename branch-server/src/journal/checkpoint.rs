@@ -14,6 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tally_journal::aligned::AlignedBuffer;
+use tally_journal::{Disk, DiskFile, OpenMode};
 use tally_ledger::journal::checkpoint::CheckpointDamage;
 use tally_ledger::journal::checkpoint::account::{ACCOUNT_LEN_BYTES_MAX, Before};
 use tally_ledger::journal::checkpoint::block::{
@@ -24,9 +26,6 @@ pub use tally_ledger::journal::checkpoint::manifest::Manifest as CheckpointMeta;
 use tally_ledger::journal::checkpoint::manifest::{COUNTERS_MAX, MANIFEST_LEN_BYTES};
 use tally_ledger::{Account, Hold};
 use tally_protocol::{BranchId, Lsn};
-
-use super::aligned::AlignedBuffer;
-use super::disk::{Disk, DiskFile, OpenMode};
 
 /// Checkpoints that are kept.
 pub const KEPT: usize = 2;
@@ -42,6 +41,8 @@ pub struct CheckpointRequest {
     pub counters: Vec<u64>,
     /// How fast it may be written; `None` for no limit.
     pub bytes_per_second_max: Option<u64>,
+    /// Journal that is kept behind what the checkpoints need; `None` for all.
+    pub retention_bytes: Option<u64>,
 }
 
 /// Why there is no new checkpoint. The last one stands.

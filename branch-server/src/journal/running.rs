@@ -1,252 +1,77 @@
-//! A running journal: the log, its flusher and its files, behind one handle.
+//! A branch's running journal: the journal, its records, and the checkpoints that shorten it.
 
-use std::io;
-use std::ops::ControlFlow;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::ops::{ControlFlow, Deref};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tally_ledger::journal::cursor::Geometry;
-use tally_ledger::journal::group::{Chain, Epoch};
+use tally_journal::{Disk, JournalOptions, OnDurable, ReadError, StartError};
 use tally_ledger::journal::position::DurableLsn;
 use tally_ledger::journal::record::Record;
 use tally_ledger::{Account, Hold};
-use tally_protocol::{Lsn, Timestamp};
+use tally_protocol::Lsn;
 
-use super::blocking::BlockingWriter;
 use super::checkpoint::{self, CheckpointError, CheckpointMeta, CheckpointRequest};
-use super::disk::Disk;
-use super::flusher::{Flusher, GroupWriter, Step};
-use super::log::{Log, LogWriter, Refused};
-use super::published::Published;
-use super::reader::{ReadError, Reader};
+use super::records::Records;
 use super::recovery::Recovered;
-use super::segment::{SegmentOptions, Segments, list_segments};
-use super::stats::JournalStats;
-use super::uring::UringWriter;
-use crate::bell::Bell;
-use crate::scheduling;
 
-/// Which system calls write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteVia {
-    /// io_uring where it is permitted, else blocking calls with one warning.
-    Auto,
-    /// io_uring, or do not start.
-    Uring,
-    /// Blocking calls.
-    Blocking,
-}
-
-/// How a journal is kept.
-#[derive(Clone, Debug)]
-pub struct JournalOptions {
-    /// Where its files lie.
-    pub directory: PathBuf,
-    /// A power of two, 1 MiB to 4 GiB; must stay what it was.
-    pub segment_len_bytes: u64,
-    /// Which system calls write.
-    pub write_via: WriteVia,
-    /// Free space below which writes are refused.
-    pub free_bytes_min: u64,
-    /// Journal kept behind what the checkpoints need; `None` for all.
-    pub retention_bytes: Option<u64>,
-    /// Workers that will write.
-    pub writers: usize,
-    /// Segments that are created and filled with zeros ahead of time.
-    pub segments_ahead: usize,
-    /// How fast they are filled with zeros.
-    pub zero_bytes_per_second_max: u64,
-    /// Looks for work before the flusher sleeps; 0 where the cores are shared.
-    pub spins: u32,
-}
-
-impl JournalOptions {
-    /// The defaults, for `writers` workers.
-    pub fn new(directory: PathBuf, writers: usize) -> Self {
-        Self {
-            directory,
-            segment_len_bytes: 64 << 20,
-            write_via: WriteVia::Auto,
-            free_bytes_min: 512 << 20,
-            retention_bytes: None,
-            writers,
-            segments_ahead: 2,
-            zero_bytes_per_second_max: 160 << 20,
-            spins: 0,
-        }
-    }
-}
-
-/// Why the journal did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The disk failed.
-    #[error("journal: {0}")]
-    Io(#[from] io::Error),
-    /// io_uring was demanded, and the kernel does not permit it.
-    #[error("io_uring is not permitted here: {0}")]
-    Uring(io::Error),
-    /// Not a power of two, or out of range.
-    #[error("a journal segment cannot have {0} bytes")]
-    SegmentLen(u64),
-}
-
-/// Called after each flush, on the flusher's thread.
-pub type OnDurable = Box<dyn Fn(DurableLsn) + Send + Sync>;
-
-/// A running journal.
+/// Everything that a journal does, and what makes it a branch's.
+#[derive(Debug)]
 pub struct Journal {
-    disk: Arc<dyn Disk>,
-    options: JournalOptions,
-    geometry: Geometry,
-    log: Arc<Log>,
-    segments: Arc<Segments>,
-    published: Arc<Published>,
-    reader: Reader,
-    stats: Arc<JournalStats>,
-    stopping: Arc<AtomicBool>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    writers_given: Mutex<Vec<bool>>,
-    epoch: Epoch,
+    journal: tally_journal::Journal,
+    records: Records,
     checkpoint_lsn: Mutex<Lsn>,
     checkpointing: Mutex<()>,
 }
 
+impl Deref for Journal {
+    type Target = tally_journal::Journal;
+
+    fn deref(&self) -> &tally_journal::Journal {
+        &self.journal
+    }
+}
+
 impl Journal {
-    /// Goes on where `recovered` ended: starts the flusher and the thread that prepares segments. Returns
-    /// once a first group, without records, is durable: from here on the disk is known to take writes.
+    /// Goes on where `recovered` ended; see [`tally_journal::Journal::start`].
+    ///
+    /// # Errors
+    /// When the disk does not take writes, or the options cannot be met.
     pub fn start(
         disk: Arc<dyn Disk>,
         options: JournalOptions,
         recovered: &Recovered,
         on_durable: OnDurable,
     ) -> Result<Arc<Self>, StartError> {
-        let geometry = Geometry::for_segments(options.segment_len_bytes)
-            .ok_or(StartError::SegmentLen(options.segment_len_bytes))?;
-        disk.create_directory(&options.directory)?;
-        let stats = Arc::new(JournalStats::default());
-        let segments = Arc::new(Segments::open(
-            disk.clone(),
-            &options.directory,
-            geometry,
-            SegmentOptions {
-                ahead: options.segments_ahead,
-                zero_bytes_per_second_max: options.zero_bytes_per_second_max,
-                free_bytes_min: options.free_bytes_min,
-            },
-            recovered.next,
-            stats.clone(),
-        )?);
-        let published = Arc::new(Published::new(recovered.next, recovered.chain));
-        let stopping = Arc::new(AtomicBool::new(false));
-        let epoch = recovered.epoch.next();
-        let start = Start {
-            geometry,
-            next: recovered.next,
-            last_timestamp: recovered.last_timestamp,
-            writers: options.writers,
-            via: options.write_via,
-            spins: options.spins,
-            epoch,
-            chain: recovered.chain,
-            segments: segments.clone(),
-            stats: stats.clone(),
-            published: published.clone(),
-            stopping: stopping.clone(),
-            on_durable,
-        };
-        let (started, told) = mpsc::channel();
-        let flusher = std::thread::Builder::new().name("journal-flusher".into()).spawn(move || start.run(&started))?;
-        let log = match told.recv() {
-            Ok(Ok(log)) => log,
-            Ok(Err(error)) => return Err(error),
-            Err(mpsc::RecvError) => return Err(io::Error::other("the flusher did not start").into()),
-        };
-        let preparer = {
-            let (segments, log) = (segments.clone(), log.clone());
-            let work = move || segments.prepare_until_stopped(&log);
-            scheduling::spawn_background("journal-segments", work)?
-        };
-        let reader = Reader::open(disk.clone(), options.directory.clone(), geometry)?;
-        Ok(Arc::new(Self {
-            disk,
-            geometry,
-            log,
-            segments,
-            published,
-            reader,
-            stats,
-            stopping,
-            threads: Mutex::new(vec![flusher, preparer]),
-            writers_given: Mutex::new(vec![false; options.writers]),
-            options,
-            epoch,
-            checkpoint_lsn: Mutex::new(recovered.checkpoint.as_ref().map_or(Lsn::ZERO, |meta| meta.replay_from)),
-            checkpointing: Mutex::new(()),
-        }))
-    }
-
-    /// The end of the log for worker `index`.
-    ///
-    /// # Panics
-    /// When there is no such worker, or it has been given its end before.
-    pub fn writer(&self, index: usize) -> LogWriter {
-        let given = std::mem::replace(&mut self.writers_given.lock()[index], true);
-        assert!(!given, "writer {index} was given out before");
-        LogWriter::new(self.log.clone(), index)
-    }
-
-    /// What survives a crash.
-    pub fn durable(&self) -> DurableLsn {
-        self.published.durable()
-    }
-
-    /// Every record so far begins below this.
-    pub fn end(&self) -> Lsn {
-        self.log.end()
-    }
-
-    /// The highest position without an unfilled record below it.
-    pub fn accepted(&self) -> Lsn {
-        self.log.accepted()
-    }
-
-    /// The highest stamp handed out.
-    pub fn last_timestamp(&self) -> Timestamp {
-        self.log.last_timestamp()
-    }
-
-    /// Waits until the record at `lsn` is durable. For helper threads; false when the journal stopped.
-    pub fn wait_durable(&self, lsn: Lsn) -> bool {
-        self.published.wait(|durable| durable.covers(lsn))
-    }
-
-    /// Waits until everything below `end` is durable; false when the journal stopped.
-    pub fn wait_durable_end(&self, end: Lsn) -> bool {
-        self.published.wait(|durable| durable.reaches(end))
+        let journal = tally_journal::Journal::start(disk, options, &recovered.journal, on_durable)?;
+        let records = Records::new(journal.reader().clone());
+        let checkpoint_lsn = recovered.checkpoint.as_ref().map_or(Lsn::ZERO, |meta| meta.replay_from);
+        let (checkpoint_lsn, checkpointing) = (Mutex::new(checkpoint_lsn), Mutex::new(()));
+        Ok(Arc::new(Self { journal, records, checkpoint_lsn, checkpointing }))
     }
 
     /// The durable record at `lsn`.
+    ///
+    /// # Errors
+    /// When none begins there, or it is not durable yet, was removed or cannot be read.
     pub fn read_record(&self, lsn: Lsn) -> Result<Record, ReadError> {
-        self.reader.record(lsn, self.durable())
+        self.records.record(lsn, self.durable())
     }
 
     /// Passes the durable records from `from` on to `visit`, in order, until it breaks or they end.
     /// `from` may be any position. Returns where to go on: behind the last record visited.
+    ///
+    /// # Errors
+    /// When some of them were removed or cannot be read.
     pub fn scan(&self, from: Lsn, visit: &mut dyn FnMut(&Record) -> ControlFlow<()>) -> Result<Lsn, ReadError> {
-        self.reader.scan(from, self.durable(), visit)
-    }
-
-    /// The oldest position that is still on disk.
-    pub fn oldest(&self) -> Lsn {
-        self.reader.oldest()
+        self.records.scan(from, self.durable(), visit)
     }
 
     /// Writes a checkpoint while the branch serves, and retires what it makes unnecessary. `replay_from` is
-    /// [`Journal::durable`], taken before the first account is read. Blocks for seconds: for a helper thread.
+    /// [`tally_journal::Journal::durable`], taken before the first account is read. Blocks for seconds: for a helper
+    /// thread.
+    ///
+    /// # Errors
+    /// When there is no new checkpoint. The last one stands.
     pub fn write_checkpoint(
         &self,
         request: CheckpointRequest,
@@ -256,26 +81,26 @@ impl Journal {
     ) -> Result<CheckpointMeta, CheckpointError> {
         // One at a time.
         let _alone = self.checkpointing.lock();
-        let (disk, directory) = (&*self.disk, &*self.options.directory);
+        let (disk, options) = (&**self.disk(), self.options());
         let rate = request.bytes_per_second_max;
-        let written = checkpoint::write_blocks(disk, directory, rate, accounts, holds)?;
+        let written = checkpoint::write_blocks(disk, &options.directory, rate, accounts, holds)?;
         // All that the iterators saw was reserved before they ended.
         let complete_at = self.end();
         let last_timestamp = self.last_timestamp();
-        checkpoint::verify(disk, directory, &written, rate)?;
+        checkpoint::verify(disk, &options.directory, &written, rate)?;
         if !self.wait_durable_end(complete_at) {
             return Err(CheckpointError::Stopped);
         }
-        let (durable, chain) = self.published.anchor();
+        let (durable, chain) = self.anchor();
         let meta = CheckpointMeta {
             branch: request.branch,
             number: 0,
-            segment_len_bytes: self.geometry.segment_len_bytes,
+            segment_len_bytes: options.segment_len_bytes,
             replay_from: replay_from.end(),
             complete_at,
             durable: durable.end(),
             chain,
-            epoch: self.epoch,
+            epoch: self.epoch(),
             last_timestamp,
             ids_covered: request.ids_covered,
             blocks: 0,
@@ -285,175 +110,27 @@ impl Journal {
             counters: request.counters,
         };
         let meta = checkpoint::complete(meta, &written)?;
-        checkpoint::publish(disk, directory, &meta)?;
+        checkpoint::publish(disk, &options.directory, &meta)?;
         *self.checkpoint_lsn.lock() = meta.replay_from;
-        if let Some(oldest) = checkpoint::remove_older(disk, directory)? {
-            self.retire_journal_below(oldest)?;
+        if let Some(oldest) = checkpoint::remove_older(disk, &options.directory)?
+            && let Some(retention_bytes) = request.retention_bytes
+        {
+            self.retire_below_checkpoint(oldest, retention_bytes)?;
         }
         Ok(meta)
     }
 
     /// Gives up segments that no kept checkpoint needs, if they are more than is to be retained.
-    fn retire_journal_below(&self, oldest_checkpoint: u64) -> Result<(), CheckpointError> {
-        let Some(retention_bytes) = self.options.retention_bytes else { return Ok(()) };
-        let (disk, directory) = (&*self.disk, &*self.options.directory);
-        let Ok(meta) = checkpoint::read_manifest(disk, directory, oldest_checkpoint)? else { return Ok(()) };
-        let keep_from = meta.replay_from.get().saturating_sub(retention_bytes);
-        let first_kept = self.geometry.segment_of(keep_from);
-        let retired: Vec<_> =
-            list_segments(disk, directory)?.into_iter().filter(|&number| number < first_kept).collect();
-        if !retired.is_empty() {
-            self.reader.forget_below(Lsn::new(first_kept * self.geometry.segment_len_bytes));
-            self.segments.retire(&retired);
-        }
+    fn retire_below_checkpoint(&self, oldest: u64, retention_bytes: u64) -> Result<(), CheckpointError> {
+        let Ok(meta) = checkpoint::read_manifest(&**self.disk(), &self.options().directory, oldest)? else {
+            return Ok(());
+        };
+        self.retire_below(Lsn::new(meta.replay_from.get().saturating_sub(retention_bytes)))?;
         Ok(())
     }
 
     /// Where replay would begin: the newest checkpoint's `replay_from`, or 0.
     pub fn checkpoint_lsn(&self) -> Lsn {
         *self.checkpoint_lsn.lock()
-    }
-
-    /// Counters.
-    pub fn stats(&self) -> &JournalStats {
-        &self.stats
-    }
-
-    /// How often there was no room for a record.
-    pub fn refused(&self) -> &Refused {
-        self.log.refused()
-    }
-
-    /// Whether there is disk space for writes.
-    pub fn writable(&self) -> bool {
-        self.log.writable()
-    }
-
-    /// Flushes what was accepted, says in the log that it is durable, and ends the threads. All writers
-    /// must be idle.
-    pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        self.log.bell().ring();
-        self.segments.stop();
-        for thread in self.threads.lock().drain(..) {
-            // A panic there has been reported, and has stopped the process in a release build.
-            let _ = thread.join();
-        }
-        self.published.stop();
-    }
-}
-
-impl Drop for Journal {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl std::fmt::Debug for Journal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Journal").field("options", &self.options).field("durable", &self.durable()).finish()
-    }
-}
-
-/// What the flusher's thread begins with.
-struct Start {
-    geometry: Geometry,
-    next: Lsn,
-    last_timestamp: Timestamp,
-    writers: usize,
-    via: WriteVia,
-    spins: u32,
-    epoch: Epoch,
-    chain: Chain,
-    segments: Arc<Segments>,
-    stats: Arc<JournalStats>,
-    published: Arc<Published>,
-    stopping: Arc<AtomicBool>,
-    on_durable: OnDurable,
-}
-
-type Started = mpsc::Sender<Result<Arc<Log>, StartError>>;
-
-impl Start {
-    fn run(self, started: &Started) {
-        scheduling::prompt();
-        let segments = self.segments.clone();
-        let uring = match self.via {
-            WriteVia::Blocking => None,
-            WriteVia::Uring | WriteVia::Auto => Some(UringWriter::new(segments.clone())),
-        };
-        match uring {
-            Some(Ok(writer)) => self.run_with(writer, started),
-            Some(Err(error)) if self.via == WriteVia::Uring => {
-                // The receiver waits for exactly this.
-                let _ = started.send(Err(StartError::Uring(error)));
-            }
-            Some(Err(error)) => {
-                tracing::warn!(stage = "journal", %error, "io_uring is not permitted here: the journal writes with blocking calls");
-                self.run_with(BlockingWriter::new(segments), started);
-            }
-            None => self.run_with(BlockingWriter::new(segments), started),
-        }
-    }
-
-    fn run_with<W: GroupWriter>(self, writer: W, started: &Started) {
-        let thread = std::thread::current();
-        let bell = Bell::new(move || thread.unpark());
-        let log = Arc::new(Log::new(self.geometry, self.next, self.last_timestamp, self.writers, bell.clone()));
-        let mut flusher = Flusher::new(log.clone(), writer, self.stats.clone(), self.next, self.epoch, self.chain);
-        match flusher.mark() {
-            Ok(step) => self.publish(step),
-            Err(error) => {
-                let _ = started.send(Err(error.into()));
-                return;
-            }
-        }
-        let _ = started.send(Ok(log));
-        let result = self.flush_until_stopped(&mut flusher, &bell);
-        if let Err(error) = result {
-            // What the disk has kept of the group is unknown, and trying again can hide the loss: whoever
-            // starts next reads what there is.
-            tracing::error!(stage = "journal", %error, "a journal flush failed: stopping at once");
-            std::process::abort();
-        }
-    }
-
-    fn flush_until_stopped<W: GroupWriter>(&self, flusher: &mut Flusher<W>, bell: &Bell) -> io::Result<()> {
-        let mut idle_looks = 0;
-        loop {
-            match flusher.step()? {
-                step @ Step::Flushed { .. } => {
-                    idle_looks = 0;
-                    self.publish(step);
-                }
-                Step::Idle if self.stopping.load(Ordering::SeqCst) => {
-                    let step = flusher.mark()?;
-                    self.publish(step);
-                    return Ok(());
-                }
-                Step::Idle | Step::Filling if idle_looks < self.spins => {
-                    idle_looks += 1;
-                    std::hint::spin_loop();
-                }
-                Step::Idle | Step::Filling => {
-                    bell.announce_sleep();
-                    if !flusher.is_ready() && !self.stopping.load(Ordering::SeqCst) {
-                        self.stats.sleeps.fetch_add(1, Ordering::Relaxed);
-                        std::thread::park();
-                    }
-                    bell.awake();
-                }
-            }
-        }
-    }
-
-    fn publish(&self, step: Step) {
-        match step {
-            Step::Flushed { durable, chain } => {
-                self.published.publish(durable, chain);
-                (self.on_durable)(durable);
-            }
-            Step::Idle | Step::Filling => {}
-        }
     }
 }

@@ -1,12 +1,13 @@
 //! What the id index and the journal together know of a transfer id. Blocking: for look-up threads only.
 
+use tally_journal::ReadError;
 use tally_ledger::journal::record::{Record, RecordBody};
 use tally_ledger::{Ended, Reference};
 use tally_protocol::{Lsn, TransferId};
 
 use crate::engine::Engine;
 use crate::ids::LookedUp;
-use crate::journal::{Journal, ReadError};
+use crate::journal::Journal;
 
 /// The disk did not give what the id index says is there.
 #[derive(Debug, thiserror::Error)]

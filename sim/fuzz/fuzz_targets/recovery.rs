@@ -13,8 +13,9 @@ use libfuzzer_sys::fuzz_target;
 use tally_branch_server::accounts::Accounts;
 use tally_branch_server::holds::Holds;
 use tally_branch_server::ids::{IdConfig, IdIndex};
-use tally_branch_server::journal::{Disk, Recovered, RecoveryError, recover};
+use tally_branch_server::journal::{Recovered, RecoveryError, recover};
 use tally_branch_server::recovery::Rebuilding;
+use tally_journal::Disk;
 use tally_ledger::check;
 use tally_sim::disk::SimDisk;
 use tally_sim_fuzz::change::Change;
@@ -69,14 +70,15 @@ fuzz_target!(|input: Input| {
         }
     };
     if !input.is_refitted {
-        assert_eq!(books, folder.books_at(recovered.next), "at {}", recovered.next);
+        let next = recovered.journal.next;
+        assert_eq!(books, folder.books_at(next), "at {next}");
         check::conservation(books.accounts.values()).expect("they balanced whenever that was");
-        let durable = recovered.checkpoint.as_ref().map_or(recovered.next, |meta| meta.durable);
-        assert!(durable <= recovered.next, "{durable} was durable, and {} is the end", recovered.next);
+        let durable = recovered.checkpoint.as_ref().map_or(next, |meta| meta.durable);
+        assert!(durable <= next, "{durable} was durable, and {next} is the end");
     }
     let (again, books_again) =
         rebuild(&disk, &scratch).expect("what was recovered can be recovered again").expect("as before");
-    let place = |recovered: &Recovered| (recovered.next, recovered.chain, recovered.records);
+    let place = |recovered: &Recovered| (recovered.journal.next, recovered.journal.chain, recovered.records);
     assert_eq!(place(&again), place(&recovered));
-    assert_eq!((again.torn_tail, books_again), (None, books));
+    assert_eq!((again.journal.torn_tail, books_again), (None, books));
 });

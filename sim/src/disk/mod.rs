@@ -21,7 +21,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tally_branch_server::journal::disk::{Disk, DiskFile, OpenMode};
+use tally_journal::disk::{Disk, DiskFile, OpenMode};
 
 pub use faults::{Fate, Faults};
 use file::Content;

@@ -22,7 +22,7 @@ fn made_durable(disk: &SimDisk, name: &str, bytes: &[u8]) -> Box<dyn DiskFile> {
 
 #[test]
 fn it_does_what_every_disk_must() {
-    tally_branch_server::journal::conformance::disk_conformance(&disk(0), Path::new("/conformance"));
+    tally_journal::conformance::disk_conformance(&disk(0), Path::new("/conformance"));
 }
 
 #[test]

@@ -5,18 +5,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tally_branch_server::accounts::Accounts;
-use tally_branch_server::bell::Bell;
 use tally_branch_server::engine::Engine;
 use tally_branch_server::holds::Holds;
 use tally_branch_server::ids::{KeeperByHand, LogPositions};
-use tally_branch_server::journal::blocking::BlockingWriter;
-use tally_branch_server::journal::flusher::{Flusher, Step};
-use tally_branch_server::journal::log::Log;
-use tally_branch_server::journal::published::Published;
-use tally_branch_server::journal::reader::Reader;
-use tally_branch_server::journal::segment::{SegmentOptions, Segments, segment_path};
-use tally_branch_server::journal::{Disk, JournalStats, Recovered, RecoveryError, recover};
+use tally_branch_server::journal::Records;
+use tally_branch_server::journal::{Recovered, RecoveryError, recover};
 use tally_branch_server::recovery::Rebuilding;
+use tally_journal::Reader;
+use tally_journal::bell::Bell;
+use tally_journal::blocking::BlockingWriter;
+use tally_journal::flusher::{Flusher, Step};
+use tally_journal::log::Log;
+use tally_journal::published::Published;
+use tally_journal::segment::{SegmentOptions, Segments, segment_path};
+use tally_journal::{Disk, JournalStats};
 use tally_ledger::journal::cursor::{BLOCK_LEN_BYTES, Geometry};
 use tally_ledger::journal::group::{GROUP_HEADER_LEN_BYTES, GroupHeader};
 use tally_ledger::{Account, Hold};
@@ -40,7 +42,7 @@ pub(super) struct Journal {
     pub(super) log: Arc<Log>,
     pub(super) flusher: Flusher<ListeningWriter>,
     pub(super) published: Arc<Published>,
-    pub(super) reader: Reader,
+    pub(super) records: Records,
     pub(super) line: Line,
     pub(super) recovered: Recovered,
     pub(super) ids_keeper: KeeperByHand,
@@ -120,17 +122,17 @@ impl World {
         let mut recovered = recover(disk, &directory, SEGMENT_LEN_BYTES, &mut target)?;
         let rebuilt = target.inner;
         if bug == Some(Bug::StampsGoBack) {
-            recovered.last_timestamp = Timestamp::default();
+            recovered.journal.last_timestamp = Timestamp::default();
         }
         trace!(
             self.trace,
             "recovered to {}: {} records, checkpoint {:?}, torn tail {:?}",
-            recovered.next,
+            recovered.journal.next,
             recovered.records,
             recovered.checkpoint.as_ref().map(|meta| meta.number),
-            recovered.torn_tail.map(|tail| tail.len_bytes)
+            recovered.journal.torn_tail.map(|tail| tail.len_bytes)
         );
-        let (mut next, chain) = (recovered.next, recovered.chain);
+        let (mut next, chain) = (recovered.journal.next, recovered.journal.chain);
         let audited = next;
         if bug == Some(Bug::TailOverwritten) && next.get() > 2 * BLOCK_LEN_BYTES {
             next = Lsn::new(next.get() - BLOCK_LEN_BYTES);
@@ -140,12 +142,12 @@ impl World {
         let segments = Segments::open(disk.clone(), &directory, geometry(), options, next, stats.clone())?;
         let segments = Arc::new(segments);
         let bell = Bell::new(|| {});
-        let log = Arc::new(Log::new(geometry(), next, recovered.last_timestamp, self.setting.workers, bell));
+        let log = Arc::new(Log::new(geometry(), next, recovered.journal.last_timestamp, self.setting.workers, bell));
         let line: Line = Rc::default();
         let writer = ListeningWriter::new(BlockingWriter::new(segments.clone()), line.clone(), bug);
-        let mut flusher = Flusher::new(log.clone(), writer, stats, next, recovered.epoch.next(), chain);
+        let mut flusher = Flusher::new(log.clone(), writer, stats, next, recovered.journal.epoch.next(), chain);
         let published = Arc::new(Published::new(next, chain));
-        let reader = Reader::open(disk.clone(), directory, geometry())?;
+        let records = Records::new(Arc::new(Reader::open(disk.clone(), directory, geometry())?));
         let Rebuilding { accounts, holds, ids, .. } = rebuilt;
         let positions = Positions { published: published.clone() };
         let ids = ids.finish(Arc::new(positions));
@@ -164,7 +166,7 @@ impl World {
         {
             return Ok(Err(violation));
         }
-        Ok(Ok((engine, Journal { log, flusher, published, reader, line, recovered, ids_keeper })))
+        Ok(Ok((engine, Journal { log, flusher, published, records, line, recovered, ids_keeper })))
     }
 
     /// The planted bug "torn tail accepted": as if the checksum of a torn group were right.

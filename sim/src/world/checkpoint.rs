@@ -112,7 +112,7 @@ impl Running<'_> {
             complete_at,
             durable: durable.end(),
             chain,
-            epoch: self.journal.recovered.epoch.next(),
+            epoch: self.journal.recovered.journal.epoch.next(),
             last_timestamp,
             ids_covered: self.engine.ids.covered_lsn(),
             blocks: 0,

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use tally_branch_server::accounts::Accounts;
 use tally_branch_server::holds::Holds;
-use tally_branch_server::journal::{Disk, recover};
+use tally_branch_server::journal::recover;
 use tally_branch_server::recovery::Rebuilding;
+use tally_journal::Disk;
 use tally_ledger::{Account, Hold};
 use tally_protocol::Lsn;
 
@@ -35,10 +36,10 @@ impl World {
         let Ok(recovered) = recovered else { return Ok(()) };
         hold!(
             Recoverable,
-            recovered.next >= durable,
+            recovered.journal.next >= durable,
             "a bit of {} at {offset}, below {durable}, was damaged, and the journal goes on at {}",
             path.display(),
-            recovered.next
+            recovered.journal.next
         );
         let accounts: Vec<Account> = target.accounts.iter().collect();
         let holds: Vec<Hold> = target.holds.iter().collect();
@@ -50,7 +51,7 @@ impl World {
         let files = self.disk.files();
         let path = self.random.pick(&files).clone();
         let len_bytes = self.disk.contents(&path)?.len() as u64;
-        let number = tally_branch_server::journal::segment::segment_number(&path);
+        let number = tally_journal::segment::segment_number(&path);
         let end = match number {
             Some(number) => durable.get().saturating_sub(number * SEGMENT_LEN_BYTES).min(len_bytes),
             None => len_bytes,

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
-use tally_branch_server::journal::blocking::BlockingWriter;
-use tally_branch_server::journal::flusher::GroupWriter;
-use tally_branch_server::journal::log::SealedBytes;
+use tally_journal::blocking::BlockingWriter;
+use tally_journal::flusher::GroupWriter;
+use tally_journal::log::SealedBytes;
 use tally_protocol::Lsn;
 
 use crate::planted::Bug;

@@ -3,10 +3,10 @@
 
 use std::cell::Cell;
 
-use tally_branch_server::journal::ReadError;
-use tally_branch_server::journal::reader::Reader;
+use tally_branch_server::journal::Records;
 use tally_branch_server::lookup::{Answer, Question, RecordReader, Returned, resolve};
 use tally_branch_server::replies::ReplyBody;
+use tally_journal::ReadError;
 use tally_ledger::journal::position::DurableLsn;
 use tally_ledger::journal::record::Record;
 use tally_protocol::{Lsn, Refusal};
@@ -29,7 +29,7 @@ pub(super) struct Lookup {
 }
 
 struct DurableReader<'a> {
-    reader: &'a Reader,
+    records: &'a Records,
     durable: DurableLsn,
     /// Something was asked for that is not durable yet.
     too_early: Cell<bool>,
@@ -37,7 +37,7 @@ struct DurableReader<'a> {
 
 impl RecordReader for DurableReader<'_> {
     fn read_durable(&self, lsn: Lsn) -> Result<Record, ReadError> {
-        let record = self.reader.record(lsn, self.durable);
+        let record = self.records.record(lsn, self.durable);
         if matches!(record, Err(ReadError::NotDurable(_))) {
             self.too_early.set(true);
         }
@@ -50,7 +50,7 @@ impl Running<'_> {
     pub(super) fn lookups_step(&mut self, world: &mut World) -> Result<bool, Violation> {
         let Some(Lookup { worker, mut task }) = self.lookups.pop_front() else { return Ok(false) };
         let durable = self.journal.published.durable();
-        let reader = DurableReader { reader: &self.journal.reader, durable, too_early: Cell::new(false) };
+        let reader = DurableReader { records: &self.journal.records, durable, too_early: Cell::new(false) };
         let answer = resolve(self.engine, &reader, question_of(&task));
         if reader.too_early.get() {
             self.lookups.push_back(Lookup { worker, task });

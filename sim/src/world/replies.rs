@@ -66,7 +66,7 @@ impl Running<'_> {
         let durable = self.journal.published.durable();
         let from = self.feed_at;
         let mut page = Vec::new();
-        let scanned = self.journal.reader.scan(from, durable, &mut |record| {
+        let scanned = self.journal.records.scan(from, durable, &mut |record| {
             page.push(record.lsn);
             if page.len() < FEED_PAGE_LEN { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tally_branch_server::bell::Bell;
 use tally_branch_server::engine::Engine;
 use tally_branch_server::intake::{Intake, IntakeConfig, Lane};
-use tally_branch_server::journal::LogWriter;
-use tally_branch_server::journal::flusher::Step;
 use tally_branch_server::replies::{ReplyReceiver, ReplySender, channels};
+use tally_journal::LogWriter;
+use tally_journal::bell::Bell;
+use tally_journal::flusher::Step;
 use tally_protocol::Lsn;
 use tally_protocol::message::MessageType;
 

@@ -9,8 +9,8 @@ use tally_branch_server::engine::{
 };
 use tally_branch_server::ids::Recent;
 use tally_branch_server::intake::Lane;
-use tally_branch_server::journal::LogWriter;
 use tally_branch_server::replies::{ReplyBody, ReplySender};
+use tally_journal::LogWriter;
 use tally_ledger::check_transfer_id;
 use tally_ledger::wire::{account_message, balance_message, item_result};
 use tally_ledger::{Account, Hold};

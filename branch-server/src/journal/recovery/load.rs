@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
+use tally_journal::aligned::AlignedBuffer;
+use tally_journal::{Disk, OpenMode};
 use tally_ledger::journal::checkpoint::CheckpointDamage;
 use tally_ledger::journal::checkpoint::account::Before;
 use tally_ledger::journal::checkpoint::block::{
@@ -11,9 +13,7 @@ use tally_ledger::journal::checkpoint::block::{
 use tally_ledger::journal::checkpoint::hold;
 
 use super::{BURST_LEN, RecoveryError, RecoveryTarget, Unusable};
-use crate::journal::aligned::AlignedBuffer;
 use crate::journal::checkpoint::{CheckpointMeta, blocks_path, list_manifests, read_manifest};
-use crate::journal::disk::{Disk, OpenMode};
 
 /// Blocks that are read ahead of the one that is being decoded.
 const READ_AHEAD: usize = 4;

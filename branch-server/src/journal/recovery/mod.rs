@@ -1,28 +1,22 @@
 //! From the files to the state that was served: the newest valid checkpoint, then the journal behind it.
 //!
-//! Reading and checking happens on one thread, decoding and applying on another. **Invariants:** nothing that
-//! was durable is passed over: damage that is not a torn end is refused by name; and before the journal
-//! goes on, what was cut is overwritten and what was read is known to be on the disk.
+//! Reading and checking happens on one thread, decoding and applying on another. **Invariant:** nothing that was
+//! durable is passed over: a damaged checkpoint leads to the one before it, and damage in the journal is refused.
 
 mod load;
-mod scan;
-mod tail;
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use tally_journal::recovery::open_directory;
+use tally_journal::{Anchor, Disk, recover_groups};
 use tally_ledger::journal::checkpoint::CheckpointDamage;
-use tally_ledger::journal::cursor::{Geometry, POSITION_END};
-use tally_ledger::journal::group::{Chain, Epoch};
 use tally_ledger::journal::record::Record;
-use tally_ledger::journal::recovery::{KnownDurable, Loss};
 use tally_ledger::{Account, Hold};
-use tally_protocol::{AccountId, Lsn, Timestamp};
+use tally_protocol::{AccountId, Lsn};
 
 use super::checkpoint::CheckpointMeta;
-use super::disk::{Disk, OpenMode};
-use super::segment::{list_segments, remove_temporary, segment_path};
 
 /// Accounts or records that are announced together.
 const BURST_LEN: usize = 32;
@@ -69,36 +63,17 @@ pub enum Unfit {
     NoId,
 }
 
-/// What was found at the end of the journal and cut off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TornTail {
-    /// Where the journal goes on.
-    pub at: Lsn,
-    /// From there to the end of the last block that held something.
-    pub len_bytes: u64,
-}
-
-/// Where a journal goes on.
+/// Where a branch goes on.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// Where the next group goes.
-    pub next: Lsn,
-    /// The oldest position that is still on disk.
-    pub oldest: Lsn,
-    /// The highest stamp ever handed out.
-    pub last_timestamp: Timestamp,
-    /// Which run wrote last.
-    pub epoch: Epoch,
-    /// The checksum of the last group.
-    pub chain: Chain,
+    /// Where its journal goes on.
+    pub journal: tally_journal::Recovered,
     /// The checkpoint that was read.
     pub checkpoint: Option<CheckpointMeta>,
     /// Accounts read from it.
     pub accounts: u64,
     /// Records replayed.
     pub records: u64,
-    /// What was cut off, if anything.
-    pub torn_tail: Option<TornTail>,
     /// Newer checkpoints that were damaged and passed over.
     pub damaged_checkpoints: u32,
 }
@@ -109,14 +84,9 @@ pub enum RecoveryError {
     /// The disk failed.
     #[error("recovery: {0}")]
     Io(#[from] io::Error),
-    /// Records that customers were told about cannot be read back.
-    #[error("the journal is damaged at {at}: {loss}; restore the segment from a backup")]
-    Lost {
-        /// Where.
-        at: Lsn,
-        /// How.
-        loss: Loss,
-    },
+    /// The journal cannot be read to its end.
+    #[error(transparent)]
+    Journal(#[from] tally_journal::RecoveryError),
     /// A group is whole but what it holds is no record: written by another version, or by a defect.
     #[error("the group with a good checksum holds no record at {0}")]
     Record(Lsn),
@@ -128,9 +98,6 @@ pub enum RecoveryError {
         /// Why not.
         why: Unfit,
     },
-    /// A file with the name of a segment that no log reaches.
-    #[error("there is a file for journal segment {0}, which no log reaches; remove it")]
-    SegmentNumber(u64),
     /// The journal does not reach back to where replay must begin.
     #[error("replay must begin at {needed}, but the journal begins at {oldest}{}", damaged_text(*.damaged_checkpoints))]
     JournalBegins {
@@ -141,14 +108,18 @@ pub enum RecoveryError {
         /// Newer checkpoints that could not be read.
         damaged_checkpoints: u32,
     },
-    /// The segments have another length than configured; that cannot be changed later.
-    #[error("journal segments have {found} bytes, the configuration says {expected}")]
-    SegmentLen {
-        /// Configured.
-        expected: u64,
-        /// What there is.
-        found: u64,
-    },
+}
+
+impl RecoveryError {
+    /// With fewer damaged checkpoints the journal might have reached back far enough.
+    fn with_damaged_checkpoints(self, damaged_checkpoints: u32) -> Self {
+        match self {
+            Self::Journal(tally_journal::RecoveryError::JournalBegins { needed, oldest }) => {
+                Self::JournalBegins { needed, oldest, damaged_checkpoints }
+            }
+            other => other,
+        }
+    }
 }
 
 fn damaged_text(damaged_checkpoints: u32) -> String {
@@ -159,6 +130,9 @@ fn damaged_text(damaged_checkpoints: u32) -> String {
 }
 
 /// Reads back what `directory` holds into `target`, and cuts off a torn tail.
+///
+/// # Errors
+/// When the files cannot be trusted, or `target` cannot take what they say.
 pub fn recover(
     disk: &Arc<dyn Disk>,
     directory: &Path,
@@ -166,76 +140,75 @@ pub fn recover(
     target: &mut dyn RecoveryTarget,
 ) -> Result<Recovered, RecoveryError> {
     let disk = &**disk;
-    let geometry = Geometry::for_segments(segment_len_bytes)
-        .ok_or(RecoveryError::SegmentLen { expected: segment_len_bytes, found: 0 })?;
-    disk.create_directory(directory)?;
-    remove_temporary(disk, directory)?;
+    let geometry = open_directory(disk, directory, segment_len_bytes)?;
     let loaded = load::newest_checkpoint(disk, directory, target)?;
-    let segments = list_segments(disk, directory)?;
-    if let Some(&last) = segments.last().filter(|&&last| last >= POSITION_END / segment_len_bytes) {
-        return Err(RecoveryError::SegmentNumber(last));
-    }
-    check_lengths(disk, directory, &geometry, &segments, loaded.meta.as_ref())?;
-    let oldest = segments.first().map_or(0, |&first| first * segment_len_bytes);
-    let from = loaded.meta.as_ref().map_or(0, |meta| meta.replay_from.get());
-    if oldest > from {
-        return Err(RecoveryError::JournalBegins {
-            needed: Lsn::new(from),
-            oldest: Lsn::new(oldest),
-            damaged_checkpoints: loaded.damaged,
-        });
-    }
-    let mut scan = scan::Scan {
-        disk,
-        directory,
-        geometry,
-        at: from,
-        chain: loaded.meta.is_none().then_some(Chain::START),
-        epoch: loaded.meta.as_ref().map_or(Epoch::NONE, |meta| meta.epoch),
-        last_timestamp: loaded.meta.as_ref().map_or(Timestamp::default(), |meta| meta.last_timestamp),
-        known: KnownDurable::from_checkpoint(loaded.meta.as_ref().map_or(Lsn::ZERO, |meta| meta.durable)),
-        anchor: loaded.meta.as_ref().map(|meta| (meta.durable, meta.chain)),
-    };
-    let (records, found) = scan.replay(target)?;
-    let tail = tail::survey(&mut scan, &segments)?;
-    let torn_tail = tail.judge(&scan, found)?;
-    if let Some(torn) = torn_tail {
-        tracing::warn!(stage = "recovery", at = %torn.at, len_bytes = torn.len_bytes, "cutting off what was never durable at the journal's end");
-    }
-    tail.repair(&scan)?;
+    let anchor = loaded.meta.as_ref().map(|meta| anchor(meta, segment_len_bytes)).transpose()?;
+    let mut replay = Replay { target, burst: Vec::with_capacity(BURST_LEN), records: 0 };
+    let mut apply = |first, count, bytes: &[u8]| replay.group(first, count, bytes);
+    let recovered = recover_groups(disk, directory, geometry, anchor.as_ref(), &mut apply);
+    let journal = recovered.map_err(|error| error.with_damaged_checkpoints(loaded.damaged))?;
     Ok(Recovered {
-        next: Lsn::new(scan.at),
-        oldest: Lsn::new(oldest),
-        last_timestamp: scan.last_timestamp,
-        epoch: scan.epoch,
-        // Nothing was replayed and nothing had been written: the first group follows nothing.
-        chain: scan.chain.unwrap_or(Chain::START),
+        journal,
         accounts: loaded.meta.as_ref().map_or(0, |meta| meta.accounts),
         checkpoint: loaded.meta,
-        records,
-        torn_tail,
+        records: replay.records,
         damaged_checkpoints: loaded.damaged,
     })
 }
 
-fn check_lengths(
-    disk: &dyn Disk,
-    directory: &Path,
-    geometry: &Geometry,
-    segments: &[u64],
-    meta: Option<&CheckpointMeta>,
-) -> Result<(), RecoveryError> {
-    let expected = geometry.segment_len_bytes;
-    if let Some(found) = meta.map(|meta| meta.segment_len_bytes).filter(|&found| found != expected) {
-        return Err(RecoveryError::SegmentLen { expected, found });
+/// What a checkpoint says of the journal behind it.
+fn anchor(meta: &CheckpointMeta, segment_len_bytes: u64) -> Result<Anchor, RecoveryError> {
+    if meta.segment_len_bytes != segment_len_bytes {
+        let (expected, found) = (segment_len_bytes, meta.segment_len_bytes);
+        return Err(tally_journal::RecoveryError::SegmentLen { expected, found }.into());
     }
-    for &number in segments {
-        let found = disk.open(&segment_path(directory, number), OpenMode::Read)?.len_bytes()?;
-        if found != expected {
-            return Err(RecoveryError::SegmentLen { expected, found });
+    Ok(Anchor {
+        replay_from: meta.replay_from,
+        durable: meta.durable,
+        chain: meta.chain,
+        epoch: meta.epoch,
+        last_timestamp: meta.last_timestamp,
+    })
+}
+
+/// Takes the records out of the journal's groups.
+struct Replay<'a> {
+    target: &'a mut dyn RecoveryTarget,
+    burst: Vec<Record>,
+    records: u64,
+}
+
+impl Replay<'_> {
+    fn group(&mut self, first: Lsn, count: u32, mut bytes: &[u8]) -> Result<(), RecoveryError> {
+        let mut at = first.get();
+        for _ in 0..count {
+            let record = Record::decode(bytes)
+                .ok()
+                .filter(|record| record.lsn.get() == at)
+                .ok_or(RecoveryError::Record(Lsn::new(at)))?;
+            let len_bytes = record.body.len_bytes();
+            bytes = &bytes[len_bytes..];
+            at += len_bytes as u64;
+            self.burst.push(record);
+            if self.burst.len() == BURST_LEN {
+                self.apply_burst()?;
+            }
         }
+        self.apply_burst()?;
+        if !bytes.is_empty() {
+            return Err(RecoveryError::Record(Lsn::new(at)));
+        }
+        self.records += u64::from(count);
+        Ok(())
     }
-    Ok(())
+
+    fn apply_burst(&mut self) -> Result<(), RecoveryError> {
+        self.target.prefetch_records(&self.burst);
+        for record in self.burst.drain(..) {
+            self.target.record(&record).map_err(|why| RecoveryError::Unfit { at: record.lsn, why })?;
+        }
+        Ok(())
+    }
 }
 
 /// What went wrong with a checkpoint: for the log, unless an older one would not help.

@@ -3,9 +3,9 @@
 use tally_ledger::journal::group::{Chain, Epoch};
 use tally_protocol::{AccountKind, AccountStatus, BranchId, Currency};
 
-use super::memory_disk::Unsynced;
 use super::*;
 use crate::journal::checkpoint::{self, blocks_path, manifest_path};
+use tally_journal::testing::Unsynced;
 
 fn account(id: u128) -> Account {
     Account {
@@ -80,7 +80,7 @@ fn write(
 
 fn journal(disk: &MemoryDisk) -> Manual {
     let (recovered, _) = recover_from(disk).expect("an empty disk");
-    let mut journal = Manual::start(disk, &recovered, 1).expect("starts");
+    let mut journal = Manual::start(disk, &recovered.journal, 1).expect("starts");
     journal.write(20).expect("writes");
     journal
 }
@@ -105,7 +105,7 @@ fn the_newest_is_read_and_the_journal_from_its_start() {
     assert_eq!(collected.accounts, (1..=60_000).map(account).collect::<Vec<_>>());
     assert_eq!(collected.holds, (1..=5).map(hold).collect::<Vec<_>>());
     assert_eq!(collected.records, behind(&journal.written, from));
-    assert_eq!(recovered.last_timestamp, Timestamp::from_nanos(1 << 40), "stamps never fall below the last");
+    assert_eq!(recovered.journal.last_timestamp, Timestamp::from_nanos(1 << 40), "stamps never fall below the last");
 }
 
 #[test]
@@ -115,9 +115,9 @@ fn one_at_the_very_end_of_the_journal_tells_how_the_log_goes_on() {
     let end = journal.log.end();
     write(&disk, &journal, end, 10).expect("writes");
     let (recovered, collected) = recover_from(&disk).expect("recovers");
-    assert_eq!((recovered.next, recovered.records, collected.records.len()), (end, 0, 0));
-    assert_ne!(recovered.chain, Chain::START);
-    let mut again = Manual::start(&disk, &recovered, 1).expect("starts");
+    assert_eq!((recovered.journal.next, recovered.records, collected.records.len()), (end, 0, 0));
+    assert_ne!(recovered.journal.chain, Chain::START);
+    let mut again = Manual::start(&disk, &recovered.journal, 1).expect("starts");
     again.write(2).expect("writes");
     assert_eq!(recover_from(&disk).expect("recovers").1.records, again.written);
     // Without the checkpoint the whole log is one chain.
@@ -217,7 +217,7 @@ fn records_that_a_checkpoint_captured_must_be_there() {
     let last = journal.log.end().get() - 4096;
     write(&disk, &journal, from, 10).expect("writes");
     // The last group of the log: without the checkpoint it would pass for torn.
-    disk.tamper(&crate::journal::segment::segment_path(directory(), 0), |bytes| bytes[last as usize + 70] ^= 1);
+    disk.tamper(&tally_journal::segment::segment_path(directory(), 0), |bytes| bytes[last as usize + 70] ^= 1);
     let error = recover_from(&disk).expect_err("refuses");
-    assert!(matches!(error, RecoveryError::Lost { .. }), "{error}");
+    assert!(matches!(error, RecoveryError::Journal(tally_journal::RecoveryError::Lost { .. })), "{error}");
 }

@@ -3,14 +3,16 @@
 use std::ops::ControlFlow;
 
 use super::*;
-use crate::journal::reader::{ReadError, Reader};
-use crate::journal::segment::segment_path;
+use crate::journal::Records;
+use tally_journal::segment::segment_path;
+use tally_journal::{ReadError, Reader};
+use tally_ledger::journal::cursor::Geometry;
 use tally_ledger::journal::position::{DurableLsn, Positions};
 
-fn three_segments() -> (MemoryDisk, Vec<Record>, Reader, DurableLsn) {
+fn three_segments() -> (MemoryDisk, Vec<Record>, Records, DurableLsn) {
     let disk = MemoryDisk::default();
     let (recovered, _) = recover_from(&disk).expect("an empty disk");
-    let mut journal = Manual::start(&disk, &recovered, 1).expect("starts");
+    let mut journal = Manual::start(&disk, &recovered.journal, 1).expect("starts");
     let mut count = 1;
     while journal.log.end().get() < 2 * SEGMENT + 50_000 {
         journal.write(count).expect("writes");
@@ -19,10 +21,10 @@ fn three_segments() -> (MemoryDisk, Vec<Record>, Reader, DurableLsn) {
     let durable = Positions::recovered(journal.log.end()).durable();
     let geometry = Geometry::for_segments(SEGMENT).expect("in range");
     let reader = Reader::open(Arc::new(disk.clone()), directory().to_owned(), geometry).expect("opens");
-    (disk, journal.written, reader, durable)
+    (disk, journal.written, Records::new(Arc::new(reader)), durable)
 }
 
-fn scan(reader: &Reader, from: Lsn, durable: DurableLsn, most: usize) -> Result<(Vec<Record>, Lsn), ReadError> {
+fn scan(reader: &Records, from: Lsn, durable: DurableLsn, most: usize) -> Result<(Vec<Record>, Lsn), ReadError> {
     let mut records = Vec::new();
     let next = reader.scan(from, durable, &mut |record| {
         records.push(record.clone());
@@ -96,7 +98,7 @@ fn damage_is_told_and_not_skipped() {
 #[test]
 fn what_retention_removed_is_named() {
     let (_, written, reader, durable) = three_segments();
-    reader.forget_below(Lsn::new(SEGMENT));
+    reader.reader().forget_below(Lsn::new(SEGMENT));
     let error = reader.record(written[0].lsn, durable).expect_err("is gone");
     assert!(matches!(error, ReadError::Retired { oldest, .. } if oldest.get() == SEGMENT), "{error}");
     assert!(matches!(scan(&reader, Lsn::ZERO, durable, 1), Err(ReadError::Retired { .. })));

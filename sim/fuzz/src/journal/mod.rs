@@ -7,10 +7,10 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use tally_branch_server::journal::OpenMode;
+use tally_journal::OpenMode;
 use tally_branch_server::journal::checkpoint::{blocks_path, manifest_path};
-use tally_branch_server::journal::disk::Disk;
-use tally_branch_server::journal::segment::{segment_number, segment_path};
+use tally_journal::disk::Disk;
+use tally_journal::segment::{segment_number, segment_path};
 use tally_ledger::journal::record::Record;
 use tally_protocol::Lsn;
 use tally_sim::disk::SimDisk;

@@ -3,14 +3,13 @@
 
 use std::sync::Arc;
 
-use tally_branch_server::bell::Bell;
-use tally_branch_server::journal::blocking::BlockingWriter;
+use tally_journal::bell::Bell;
+use tally_journal::blocking::BlockingWriter;
 use tally_branch_server::journal::checkpoint;
-use tally_branch_server::journal::flusher::{Flusher, Step};
-use tally_branch_server::journal::segment::{SegmentOptions, Segments, segment_path};
-use tally_branch_server::journal::{
-    CheckpointMeta, Disk, JournalStats, Log, LogWriter, Recovered, RecoveryTarget, Unfit, recover,
-};
+use tally_journal::flusher::{Flusher, Step};
+use tally_journal::segment::{SegmentOptions, Segments, segment_path};
+use tally_branch_server::journal::{CheckpointMeta, Recovered, RecoveryTarget, Unfit, recover};
+use tally_journal::{Disk, JournalStats, Log, LogWriter};
 use tally_ledger::journal::cursor::Geometry;
 use tally_ledger::journal::record::{AccountChange, Record, RecordBody, TransferRecord};
 use tally_ledger::{Account, Actor, Hold, Reference, Transfer, cash_account, decide, expire_hold, expiry_record};
@@ -184,7 +183,7 @@ impl Branch {
             complete_at: durable,
             durable,
             chain: self.life.flusher.chain(),
-            epoch: self.life.recovered.epoch.next(),
+            epoch: self.life.recovered.journal.epoch.next(),
             last_timestamp: self.life.log.last_timestamp(),
             ids_covered: Lsn::ZERO,
             blocks: 0,
@@ -235,15 +234,16 @@ impl Life {
     fn start(disk: &SimDisk) -> Self {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let recovered = recover(&disk, directory(), SEGMENT_LEN_BYTES, &mut Nothing).expect("nothing is damaged yet");
+        let place = recovered.journal.clone();
         let geometry = Geometry::for_segments(SEGMENT_LEN_BYTES).expect("one that the journal allows");
         let stats = Arc::new(JournalStats::default());
         let options = SegmentOptions { ahead: 1, zero_bytes_per_second_max: u64::MAX, free_bytes_min: 0 };
-        let segments = Segments::open(disk, directory(), geometry, options, recovered.next, stats.clone());
+        let segments = Segments::open(disk, directory(), geometry, options, place.next, stats.clone());
         let segments = Arc::new(segments.expect("nothing is planned to go wrong"));
-        let log = Arc::new(Log::new(geometry, recovered.next, recovered.last_timestamp, 1, Bell::new(|| {})));
+        let log = Arc::new(Log::new(geometry, place.next, place.last_timestamp, 1, Bell::new(|| {})));
         let group_writer = BlockingWriter::new(segments.clone());
-        let epoch = recovered.epoch.next();
-        let mut flusher = Flusher::new(log.clone(), group_writer, stats, recovered.next, epoch, recovered.chain);
+        let epoch = place.epoch.next();
+        let mut flusher = Flusher::new(log.clone(), group_writer, stats, place.next, epoch, place.chain);
         flusher.mark().expect("there is room");
         let writer = LogWriter::new(log.clone(), 0);
         Self { recovered, segments, log, flusher, writer }

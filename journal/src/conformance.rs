@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use super::aligned::AlignedBuffer;
-use super::disk::{Disk, OpenMode};
+use crate::aligned::AlignedBuffer;
+use crate::disk::{Disk, OpenMode};
 
 /// Checks `disk`, using files in `directory`, which must be empty.
 ///
@@ -88,7 +88,7 @@ fn names_change(disk: &dyn Disk, directory: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::RealDisk;
+    use crate::RealDisk;
 
     #[test]
     fn the_real_disk_with_and_without_direct_io() {

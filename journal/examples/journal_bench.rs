@@ -1,36 +1,21 @@
 //! The journal alone, next to the raw disk: how long until one record is durable, how many records a second
 //! become durable at full speed, and what the flusher's thread costs.
 //!
-//! `cargo run --profile quick -p tally-branch-server --example journal_bench -- [DIRECTORY] [SECONDS]`
+//! `cargo run --profile quick -p tally-journal --example journal_bench -- [DIRECTORY] [SECONDS]`
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tally_branch_server::journal::{
-    Disk, Journal, JournalOptions, OpenMode, RealDisk, RecoveryTarget, Unfit, WriteVia, aligned::AlignedBuffer, recover,
-};
+use tally_journal::aligned::AlignedBuffer;
+use tally_journal::recovery::open_directory;
+use tally_journal::{Disk, Journal, JournalOptions, OpenMode, RealDisk, RecoveryError, WriteVia, recover_groups};
+use tally_ledger::Sums;
+use tally_ledger::journal::position::DurableLsn;
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
-use tally_ledger::{Account, Hold, Sums};
 use tally_protocol::message::TransferKind;
 use tally_protocol::{AccountId, Amount, CustomerId, Timestamp, TransferId};
-
-/// The state does not matter here; only how long it takes to read back.
-struct Count(u64);
-
-impl RecoveryTarget for Count {
-    fn restart(&mut self) {}
-    fn checkpoint(&mut self, _: &tally_branch_server::journal::CheckpointMeta) {}
-    fn account(&mut self, _: Account) -> Result<(), Unfit> {
-        Ok(())
-    }
-    fn hold(&mut self, _: Hold) {}
-    fn record(&mut self, record: &Record) -> Result<(), Unfit> {
-        self.0 += record.lsn.get() & 1;
-        Ok(())
-    }
-}
 
 fn record(id: u128) -> Record {
     let body = TransferRecord {
@@ -93,21 +78,33 @@ fn options(directory: &Path, via: WriteVia, writers: usize) -> JournalOptions {
 fn start(options: JournalOptions, notify: impl Fn(u64) + Send + Sync + 'static) -> Arc<Journal> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(true));
     let began = Instant::now();
-    let recovered = recover(&disk, &options.directory, options.segment_len_bytes, &mut Count(0)).expect("recovers");
-    if recovered.records > 0 {
+    let geometry = open_directory(&*disk, &options.directory, options.segment_len_bytes).expect("opens");
+    let mut records = 0;
+    let recovered = recover_groups(&*disk, &options.directory, geometry, None, &mut |_, count, mut bytes| {
+        while !bytes.is_empty() {
+            // The state does not matter here; only how long it takes to read back.
+            let record = std::hint::black_box(Record::decode(bytes).expect("a record"));
+            bytes = &bytes[record.body.len_bytes()..];
+        }
+        records += u64::from(count);
+        Ok::<_, RecoveryError>(())
+    });
+    let recovered = recovered.expect("recovers");
+    if records > 0 {
         let bytes = recovered.next.get() as f64;
         let took = began.elapsed().as_secs_f64();
         println!(
             "{:<34} {} records, {:.0} MB in {:.2} s: {:.0} MB/s, {:.1} M records/s",
             "  recovery of it",
-            recovered.records,
+            records,
             bytes / 1e6,
             took,
             bytes / 1e6 / took,
-            recovered.records as f64 / 1e6 / took
+            records as f64 / 1e6 / took
         );
     }
-    Journal::start(disk, options, &recovered, Box::new(move |durable| notify(durable.end().get()))).expect("starts")
+    let on_durable = Box::new(move |durable: DurableLsn| notify(durable.end().get()));
+    Arc::new(Journal::start(disk, options, &recovered, on_durable).expect("starts"))
 }
 
 fn raw(directory: &Path) {

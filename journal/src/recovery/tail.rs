@@ -8,9 +8,9 @@ use tally_protocol::Lsn;
 
 use super::scan::Scan;
 use super::{RecoveryError, TornTail};
-use crate::journal::aligned::AlignedBuffer;
-use crate::journal::disk::{DiskFile, OpenMode};
-use crate::journal::segment::segment_path;
+use crate::aligned::AlignedBuffer;
+use crate::disk::{DiskFile, OpenMode};
+use crate::segment::segment_path;
 
 const READ_LEN_BYTES: usize = 1 << 20;
 

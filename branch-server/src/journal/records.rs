@@ -3,98 +3,51 @@
 //! A position alone is enough to go on from: behind a record there is another record, or zeros up to the
 //! next block, where the next group begins, or the next segment. No index is kept.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::io;
+use std::collections::{HashSet, VecDeque};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
+use tally_journal::{ReadError, Reader};
 use tally_ledger::journal::cursor::Geometry;
 use tally_ledger::journal::group::{Chain, GROUP_HEADER_LEN_BYTES, GroupHeader};
 use tally_ledger::journal::position::DurableLsn;
 use tally_ledger::journal::record::{RECORD_LEN_BYTES_MAX, Record, RecordError};
 use tally_protocol::Lsn;
 
-use super::disk::{Disk, DiskFile, OpenMode};
-use super::segment::{list_segments, segment_path};
-
-/// Segments whose files are kept open for reading. Each costs a descriptor.
-const OPEN_FILES_MAX: usize = 512;
 /// What a scan reads at once.
 const SCAN_LEN_BYTES: usize = 256 << 10;
 /// Readers that go on where they stopped find their place at once; so many are remembered.
 const RETURNED_MAX: usize = 4096;
 
-/// Why a record could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The disk failed.
-    #[error("journal: {0}")]
-    Io(#[from] io::Error),
-    /// Nothing there is durable yet.
-    #[error("{0} is beyond the durable end of the journal")]
-    NotDurable(Lsn),
-    /// No record begins there.
-    #[error("no record begins at {0}")]
-    NoRecord(Lsn),
-    /// Removed by retention.
-    #[error("{at} was removed; the journal begins at {oldest}")]
-    Retired {
-        /// What was asked for.
-        at: Lsn,
-        /// What there is.
-        oldest: Lsn,
-    },
-    /// A durable part of the journal cannot be read back.
-    #[error("the journal is damaged at {0}")]
-    Damaged(Lsn),
-}
-
 /// See the module.
-pub struct Reader {
-    disk: Arc<dyn Disk>,
-    directory: PathBuf,
-    geometry: Geometry,
-    files: RwLock<HashMap<u64, Arc<dyn DiskFile>>>,
-    /// Where the oldest segment that is kept begins.
-    oldest: AtomicU64,
+#[derive(Debug)]
+pub struct Records {
+    reader: Arc<Reader>,
     returned: Mutex<Returned>,
 }
 
-impl Reader {
-    /// Reads the segments in `directory`.
-    pub fn open(disk: Arc<dyn Disk>, directory: PathBuf, geometry: Geometry) -> io::Result<Self> {
-        let oldest = list_segments(&*disk, &directory)?.first().map_or(0, |first| first * geometry.segment_len_bytes);
-        Ok(Self {
-            disk,
-            directory,
-            geometry,
-            files: RwLock::new(HashMap::new()),
-            oldest: AtomicU64::new(oldest),
-            returned: Mutex::default(),
-        })
+impl Records {
+    /// The records of the journal that `reader` reads.
+    pub fn new(reader: Arc<Reader>) -> Self {
+        Self { reader, returned: Mutex::default() }
     }
 
-    /// Where the oldest segment begins.
-    pub fn oldest(&self) -> Lsn {
-        Lsn::new(self.oldest.load(Ordering::Relaxed))
-    }
-
-    /// Forgets everything below `oldest`, the start of a segment, before it is removed.
-    pub fn forget_below(&self, oldest: Lsn) {
-        self.oldest.store(oldest.get(), Ordering::Relaxed);
-        self.files.write().retain(|&number, _| number >= self.geometry.segment_of(oldest.get()));
+    /// Reads the bytes they are made of.
+    pub const fn reader(&self) -> &Arc<Reader> {
+        &self.reader
     }
 
     /// The record at `lsn`.
+    ///
+    /// # Errors
+    /// When none begins there, or it is not durable yet, was removed or cannot be read.
     pub fn record(&self, lsn: Lsn, durable: DurableLsn) -> Result<Record, ReadError> {
         if !durable.covers(lsn) || lsn == Lsn::ZERO {
             return Err(ReadError::NotDurable(lsn));
         }
         let mut buffer = [0; RECORD_LEN_BYTES_MAX];
-        let len_bytes = self.read(lsn.get(), &mut buffer)?;
+        let len_bytes = self.reader.read(lsn.get(), &mut buffer)?;
         match Record::decode(&buffer[..len_bytes]) {
             Ok(record) if record.lsn == lsn => Ok(record),
             // No position that was handed out leads here, so it is not known whether one was meant.
@@ -123,7 +76,7 @@ impl Reader {
         };
         let mut window = Window { bytes: vec![0; SCAN_LEN_BYTES], start: place.at, len_bytes: 0 };
         while place.at < end {
-            match window.look(&self.geometry, place.at) {
+            match window.look(self.reader.geometry(), place.at) {
                 Found::Record(record) => {
                     place.at += record.body.len_bytes() as u64;
                     if visit(&record).is_break() {
@@ -135,12 +88,13 @@ impl Reader {
                     place.enter(&header, chain)?;
                     place.at += GROUP_HEADER_LEN_BYTES as u64;
                 }
-                Found::NoGroup => place.skip(&self.geometry, end)?,
+                Found::NoGroup => place.skip(self.reader.geometry(), end)?,
                 Found::Nothing => return Err(place.damaged()),
                 Found::MoreNeeded => {
-                    let len_bytes = window.bytes.len().min((self.geometry.next_segment(place.at) - place.at) as usize);
+                    let len_bytes =
+                        window.bytes.len().min((self.reader.geometry().next_segment(place.at) - place.at) as usize);
                     window.start = place.at;
-                    window.len_bytes = self.read(place.at, &mut window.bytes[..len_bytes])?;
+                    window.len_bytes = self.reader.read(place.at, &mut window.bytes[..len_bytes])?;
                     if window.len_bytes < len_bytes {
                         return Err(place.damaged());
                     }
@@ -155,10 +109,13 @@ impl Reader {
     /// The first record, or end of a group, at or behind `from`: walks over the headers of the segment's
     /// groups. A position from outside is not believed, for the bytes there may be what a client wrote.
     fn first_record_from(&self, from: u64, end: u64) -> Result<Place, ReadError> {
-        let mut place = Place { at: self.geometry.next_segment(from) - self.geometry.segment_len_bytes, chain: None };
+        let mut place = Place {
+            at: self.reader.geometry().next_segment(from) - self.reader.geometry().segment_len_bytes,
+            chain: None,
+        };
         while place.at < from {
             let mut bytes = [0; GROUP_HEADER_LEN_BYTES];
-            let len_bytes = self.read(place.at, &mut bytes)?;
+            let len_bytes = self.reader.read(place.at, &mut bytes)?;
             match GroupHeader::peek(&bytes[..len_bytes]) {
                 Ok((header, chain)) if header.start.get() == place.at => {
                     place.enter(&header, chain)?;
@@ -167,10 +124,10 @@ impl Reader {
                         place.at = self.record_in_group(place.at + GROUP_HEADER_LEN_BYTES as u64, group_end, from)?;
                         return Ok(place);
                     }
-                    place.at = self.geometry.block_end(group_end);
+                    place.at = self.reader.geometry().block_end(group_end);
                 }
                 Ok(_) | Err(_) => {
-                    place.skip(&self.geometry, end)?;
+                    place.skip(self.reader.geometry(), end)?;
                     return Ok(place);
                 }
             }
@@ -180,7 +137,7 @@ impl Reader {
 
     fn record_in_group(&self, first: u64, end: u64, from: u64) -> Result<u64, ReadError> {
         let mut bytes = vec![0; (end - first) as usize];
-        let len_bytes = self.read(first, &mut bytes)?;
+        let len_bytes = self.reader.read(first, &mut bytes)?;
         let mut at = first;
         while at < from && at < end {
             let record = bytes[..len_bytes]
@@ -190,32 +147,6 @@ impl Reader {
             at += record.body.len_bytes() as u64;
         }
         Ok(at)
-    }
-
-    /// Reads at a position, not beyond its segment's end.
-    fn read(&self, at: u64, buffer: &mut [u8]) -> Result<usize, ReadError> {
-        let oldest = self.oldest();
-        if at < oldest.get() {
-            return Err(ReadError::Retired { at: Lsn::new(at), oldest });
-        }
-        let offset = self.geometry.offset_of(at);
-        let len_bytes = buffer.len().min((self.geometry.segment_len_bytes - offset) as usize);
-        Ok(self.file(self.geometry.segment_of(at))?.read_at(&mut buffer[..len_bytes], offset)?)
-    }
-
-    fn file(&self, number: u64) -> io::Result<Arc<dyn DiskFile>> {
-        if let Some(file) = self.files.read().get(&number) {
-            return Ok(file.clone());
-        }
-        let file: Arc<dyn DiskFile> = self.disk.open(&segment_path(&self.directory, number), OpenMode::Read)?.into();
-        let mut files = self.files.write();
-        if files.len() >= OPEN_FILES_MAX {
-            // Any other: look-ups of old ids are spread evenly, so no choice is better for long.
-            let victim = files.keys().next().copied();
-            victim.map(|victim| files.remove(&victim));
-        }
-        files.insert(number, file.clone());
-        Ok(file)
     }
 }
 
@@ -253,7 +184,7 @@ impl Place {
 }
 
 /// Positions that scans returned: these are known to be a record's or a group's end, without a walk.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Returned {
     known: HashSet<Lsn>,
     in_order: VecDeque<Lsn>,

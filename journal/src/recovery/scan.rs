@@ -1,4 +1,4 @@
-//! Walks over the journal's groups, checks each, and hands its records on in order.
+//! Walks over the journal's groups, checks each, and hands them on in order.
 
 use std::io;
 use std::ops::Range;
@@ -7,14 +7,13 @@ use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 
 use tally_ledger::journal::cursor::{Geometry, RESERVATION_LEN_BYTES_MAX};
 use tally_ledger::journal::group::{Chain, Epoch, GROUP_HEADER_LEN_BYTES, GroupError, GroupHeader};
-use tally_ledger::journal::record::Record;
 use tally_ledger::journal::recovery::{Behind, Found, KnownDurable, Loss, Verdict, verdict};
 use tally_protocol::{Lsn, Timestamp};
 
-use super::{BURST_LEN, RecoveryError, RecoveryTarget};
-use crate::journal::aligned::AlignedBuffer;
-use crate::journal::disk::{Disk, DiskFile, OpenMode};
-use crate::journal::segment::segment_path;
+use super::RecoveryError;
+use crate::aligned::AlignedBuffer;
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::segment::segment_path;
 
 /// What is read at once; the largest group fits.
 const WINDOW_LEN_BYTES: usize = 8 << 20;
@@ -54,8 +53,11 @@ enum Stop {
 }
 
 impl Scan<'_> {
-    /// Replays everything up to the first place where no group follows, and tells what lies there.
-    pub(super) fn replay(&mut self, target: &mut dyn RecoveryTarget) -> Result<(u64, Found), RecoveryError> {
+    /// Hands on every group up to the first place where none follows, and tells what lies there.
+    pub(super) fn replay<E: From<RecoveryError>>(
+        &mut self,
+        apply: &mut dyn FnMut(Lsn, u32, &[u8]) -> Result<(), E>,
+    ) -> Result<Found, E> {
         std::thread::scope(|scope| {
             let (full_sender, full) = mpsc::sync_channel(READ_AHEAD);
             let (empty_sender, empty) = mpsc::channel();
@@ -64,11 +66,12 @@ impl Scan<'_> {
                 empty_sender.send(AlignedBuffer::zeroed(len_bytes)).expect("its receiver is right here");
             }
             let reader = scope.spawn(move || self.walk(&empty, &full_sender));
-            let replayed = apply(&full, &empty_sender, target);
+            let applied = apply_windows(&full, &empty_sender, apply);
             // Tells the reader, should it still be reading, or waiting for a buffer.
             drop((full, empty_sender));
             let found = reader.join().expect("the reading thread does not panic");
-            Ok((replayed?, found?))
+            applied?;
+            Ok(found?)
         })
     }
 
@@ -237,45 +240,17 @@ fn group_at(bytes: &[u8], at: u64) -> Result<(GroupHeader, Chain), Unread> {
     }
 }
 
-fn apply_burst(burst: &mut Vec<Record>, target: &mut dyn RecoveryTarget) -> Result<(), RecoveryError> {
-    target.prefetch_records(burst);
-    for record in burst.drain(..) {
-        target.record(&record).map_err(|why| RecoveryError::Unfit { at: record.lsn, why })?;
-    }
-    Ok(())
-}
-
-fn apply(
+fn apply_windows<E>(
     full: &Receiver<Window>,
     empty: &Sender<AlignedBuffer>,
-    target: &mut dyn RecoveryTarget,
-) -> Result<u64, RecoveryError> {
-    let mut records = 0;
-    let mut burst = Vec::with_capacity(BURST_LEN);
+    apply: &mut dyn FnMut(Lsn, u32, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     for window in full {
         for (first, count, range) in window.groups {
-            let (mut at, mut bytes) = (first.get(), &window.buffer[range]);
-            for _ in 0..count {
-                let record = Record::decode(bytes)
-                    .ok()
-                    .filter(|record| record.lsn.get() == at)
-                    .ok_or(RecoveryError::Record(Lsn::new(at)))?;
-                let len_bytes = record.body.len_bytes();
-                bytes = &bytes[len_bytes..];
-                at += len_bytes as u64;
-                burst.push(record);
-                if burst.len() == BURST_LEN {
-                    apply_burst(&mut burst, target)?;
-                }
-            }
-            apply_burst(&mut burst, target)?;
-            if !bytes.is_empty() {
-                return Err(RecoveryError::Record(Lsn::new(at)));
-            }
-            records += u64::from(count);
+            apply(first, count, &window.buffer[range])?;
         }
         // The reader may be through.
         let _ = empty.send(window.buffer);
     }
-    Ok(records)
+    Ok(())
 }

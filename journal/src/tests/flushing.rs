@@ -5,28 +5,25 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::journal::segment::list_segments;
-use crate::journal::{
-    CheckpointRequest, DiskFile, Journal, JournalOptions, OpenMode, ReadError, RealDisk, StartError, WriteVia,
-};
+use crate::segment::list_segments;
+use crate::{DiskFile, Journal, JournalOptions, OpenMode, ReadError, RealDisk, StartError, WriteVia};
 
 /// A journal in a fresh directory; `None`, said aloud, where the kernel does not permit `via`.
-fn start(directory: &Path, via: WriteVia, writers: usize, seen: Arc<AtomicU64>) -> Option<(Arc<Journal>, Collected)> {
+fn start(directory: &Path, via: WriteVia, writers: usize, seen: Arc<AtomicU64>) -> Option<(Arc<Journal>, Vec<Record>)> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(true));
-    let mut collected = Collected::default();
     let options = JournalOptions {
         segment_len_bytes: SEGMENT,
         write_via: via,
         free_bytes_min: 0,
         ..JournalOptions::new(directory.to_owned(), writers)
     };
-    let recovered = recover(&disk, directory, SEGMENT, &mut collected).expect("recovers");
+    let (recovered, collected) = recover(&*disk, directory, SEGMENT).expect("recovers");
     let on_durable = move |durable: tally_ledger::journal::position::DurableLsn| {
         let before = seen.swap(durable.end().get(), Ordering::SeqCst);
         assert!(before < durable.end().get(), "durable rises");
     };
     match Journal::start(disk, options, &recovered, Box::new(on_durable)) {
-        Ok(journal) => Some((journal, collected)),
+        Ok(journal) => Some((Arc::new(journal), collected)),
         Err(StartError::Uring(error)) => {
             println!("skipped: io_uring is not permitted here: {error}");
             None
@@ -43,7 +40,7 @@ fn what_threads_wrote_comes_back_in_order_and_is_durable_when_it_says_so() {
         for run in 0..2 {
             let seen = Arc::new(AtomicU64::new(0));
             let Some((journal, collected)) = start(place.path(), via, 3, seen.clone()) else { break };
-            assert_eq!(collected.records, expected, "{via:?}, run {run}");
+            assert_eq!(collected, expected, "{via:?}, run {run}");
             let threads: Vec<_> = (0..3)
                 .map(|index| {
                     let (journal, mut writer) = (journal.clone(), journal.writer(index));
@@ -59,7 +56,8 @@ fn what_threads_wrote_comes_back_in_order_and_is_durable_when_it_says_so() {
                             if round % 100 == 0 {
                                 let last = written.last().expect("just written").clone();
                                 assert!(journal.wait_durable(last.lsn));
-                                assert_eq!(journal.read_record(last.lsn).expect("is durable"), last);
+                                let bytes = journal.reader().bytes(last.lsn, last.body.len_bytes(), journal.durable());
+                                assert_eq!(Record::decode(&bytes.expect("is durable")).expect("a record"), last);
                             }
                         }
                         written
@@ -98,65 +96,40 @@ fn a_single_record_becomes_durable_without_company() {
     }
 }
 
-/// A checkpoint of the running journal, the journal behind it, and what retention then gives up.
+/// What lies wholly below is given up and recycled; what is above stays readable.
 #[test]
-fn a_checkpoint_while_running_bounds_replay_and_lets_old_segments_go() {
+fn segments_below_a_position_are_given_up() {
     let place = tempfile::tempdir().expect("a directory");
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(true));
-    let options = JournalOptions {
-        segment_len_bytes: SEGMENT,
-        free_bytes_min: 0,
-        retention_bytes: Some(SEGMENT),
-        ..JournalOptions::new(place.path().to_owned(), 1)
-    };
-    let recovered = recover(&disk, place.path(), SEGMENT, &mut Collected::default()).expect("an empty directory");
-    let journal = Journal::start(disk.clone(), options, &recovered, Box::new(|_| {})).expect("starts");
+    let (journal, _) =
+        start(place.path(), WriteVia::Blocking, 1, Arc::default()).expect("blocking calls are permitted");
     let mut writer = journal.writer(0);
     let mut written = Vec::new();
-    let mut metas = Vec::new();
-    for round in 1..=4 {
-        let until = journal.end().get() + 3 * SEGMENT / 2;
-        while journal.end().get() < until {
-            while writer.secure(100 * 184).is_err() {
-                std::thread::yield_now();
-            }
-            written.extend(append(&mut writer, &vec![body(round, false); 100], 0));
+    while journal.end().get() < 3 * SEGMENT + SEGMENT / 2 {
+        while writer.secure(100 * 184).is_err() {
+            std::thread::yield_now();
         }
-        let replay_from = journal.durable();
-        let request = CheckpointRequest {
-            branch: tally_protocol::BranchId::new(1),
-            ids_covered: replay_from.end(),
-            counters: vec![round as u64],
-            bytes_per_second_max: None,
-        };
-        written.extend(append(&mut writer, &[body(round, false)], 0));
-        let meta = journal
-            .write_checkpoint(request, replay_from, &mut std::iter::empty(), &mut std::iter::empty())
-            .expect("is written");
-        assert!(meta.replay_from <= meta.complete_at && meta.complete_at <= journal.durable().end());
-        assert_eq!(journal.checkpoint_lsn(), meta.replay_from);
-        metas.push(meta);
+        written.extend(append(&mut writer, &vec![body(1, false); 100], 0));
     }
-    // The two newest checkpoints and one segment before them.
-    let first_kept = (metas[2].replay_from.get() - SEGMENT) / SEGMENT * SEGMENT;
-    assert_eq!(journal.oldest().get(), first_kept);
+    assert!(journal.wait_durable_end(journal.end()));
+    journal.retire_below(Lsn::new(2 * SEGMENT + SEGMENT / 2)).expect("lists");
+    assert_eq!(journal.reader().oldest(), Lsn::new(2 * SEGMENT));
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while list_segments(&*disk, place.path()).expect("lists")[0] * SEGMENT < first_kept {
+    while list_segments(&**journal.disk(), place.path()).expect("lists")[0] < 2 {
         assert!(std::time::Instant::now() < deadline, "old segments stay");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    assert!(matches!(journal.read_record(written[0].lsn), Err(ReadError::Retired { .. })));
-    let last = written.last().expect("some");
-    assert!(journal.wait_durable(last.lsn));
-    assert_eq!(&journal.read_record(last.lsn).expect("is there"), last);
-    journal.stop();
-    let mut collected = Collected::default();
-    let recovered = recover(&disk, place.path(), SEGMENT, &mut collected).expect("recovers");
-    assert_eq!(recovered.checkpoint.as_ref(), metas.last());
-    assert_eq!((recovered.oldest.get(), recovered.torn_tail), (first_kept, None));
-    let from = metas[3].replay_from;
-    let behind: Vec<_> = written.into_iter().filter(|record| record.lsn >= from).collect();
-    assert_eq!(collected.records, behind);
+    let read = |record: &Record| journal.reader().bytes(record.lsn, record.body.len_bytes(), journal.durable());
+    for record in &written {
+        match read(record) {
+            Ok(bytes) => assert_eq!(&Record::decode(&bytes).expect("a record"), record),
+            Err(ReadError::Retired { at, oldest }) => assert!(at == record.lsn && at < oldest),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(matches!(read(&written[0]), Err(ReadError::Retired { .. })));
+    assert!(read(written.last().expect("some")).is_ok());
+    let beyond = journal.reader().bytes(Lsn::new(journal.end().get() + SEGMENT), 8, journal.durable());
+    assert!(matches!(beyond, Err(ReadError::NotDurable(_))));
 }
 
 /// The real disk, until its group writes begin to fail.
@@ -226,7 +199,7 @@ fn a_failed_flush_stops_the_process() {
             free_bytes_min: 0,
             ..JournalOptions::new(directory.clone(), 1)
         };
-        let recovered = recover(&disk, &directory, SEGMENT, &mut Collected::default()).expect("an empty directory");
+        let (recovered, _) = recover(&*disk, &directory, SEGMENT).expect("an empty directory");
         let journal = Journal::start(disk, options, &recovered, Box::new(|_| {})).expect("starts");
         let mut writer = journal.writer(0);
         for id in 1..=2 {
@@ -238,7 +211,7 @@ fn a_failed_flush_stops_the_process() {
     }
     let place = tempfile::tempdir().expect("a directory");
     let child = std::process::Command::new(std::env::current_exe().expect("runs from a file"))
-        .args(["--exact", "--nocapture", "journal::tests::flushing::a_failed_flush_stops_the_process"])
+        .args(["--exact", "--nocapture", "tests::flushing::a_failed_flush_stops_the_process"])
         .env(CHILD, place.path())
         .output()
         .expect("runs");

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use tally_protocol::Lsn;
 use tokio_uring::buf::{BoundedBuf, IoBuf, Slice};
 
-use super::flusher::GroupWriter;
-use super::log::SealedBytes;
-use super::segment::Segments;
+use crate::flusher::GroupWriter;
+use crate::log::SealedBytes;
+use crate::segment::Segments;
 
 // SAFETY: the bytes lie in the ring, which the value keeps alive and never moves, and which nobody writes
 // to between seal and release.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tally_protocol::Lsn;
 
-use super::disk::DiskFile;
-use super::flusher::GroupWriter;
-use super::log::SealedBytes;
-use super::segment::Segments;
+use crate::disk::DiskFile;
+use crate::flusher::GroupWriter;
+use crate::log::SealedBytes;
+use crate::segment::Segments;
 
 /// See the module.
 pub struct BlockingWriter {

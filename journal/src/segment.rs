@@ -15,10 +15,10 @@ use parking_lot::{Condvar, Mutex};
 use tally_ledger::journal::cursor::Geometry;
 use tally_protocol::Lsn;
 
-use super::aligned::AlignedBuffer;
-use super::disk::{Disk, DiskFile, OpenMode};
-use super::log::Log;
-use super::stats::JournalStats;
+use crate::aligned::AlignedBuffer;
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::log::Log;
+use crate::stats::JournalStats;
 use std::sync::atomic::Ordering;
 
 /// Zeros are written in pieces of this size: short enough that a flush need not wait long behind one.

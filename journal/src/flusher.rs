@@ -12,8 +12,8 @@ use tally_ledger::journal::group::{Chain, Epoch};
 use tally_ledger::journal::position::{DurableLsn, Positions};
 use tally_protocol::Lsn;
 
-use super::log::{Log, SealedBytes};
-use super::stats::JournalStats;
+use crate::log::{Log, SealedBytes};
+use crate::stats::JournalStats;
 use crate::sync::Arc;
 
 /// Puts a group where it belongs; it is durable when this returns.
@@ -27,7 +27,7 @@ pub trait GroupWriter {
 pub enum Step {
     /// There was no record.
     Idle,
-    /// The next group is closed, but some worker has not filled its part yet.
+    /// The next group is closed, but some writer has not filled its part yet.
     Filling,
     /// A group was written.
     Flushed {

@@ -17,7 +17,7 @@ const NICE: i32 = 10;
 const SLICE_NS: u64 = 300_000;
 
 /// Asks for short time slices for the calling thread.
-pub(crate) fn prompt() {
+pub fn prompt() {
     let nice = rustix::process::getpriority_process(None).unwrap_or(0);
     let attributes = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
@@ -41,7 +41,7 @@ pub(crate) fn prompt() {
 ///
 /// # Errors
 /// When the system has no thread left.
-pub(crate) fn spawn_background(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+pub fn spawn_background(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         // On Linux this means the calling thread alone. A refusal costs a little speed, nothing else.
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {

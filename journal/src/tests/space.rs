@@ -1,7 +1,7 @@
 //! Space is promised before it is needed, and never twice.
 
 use super::*;
-use crate::journal::log::LogFull;
+use crate::log::LogFull;
 use crate::sync::Ordering;
 
 #[test]
@@ -31,7 +31,7 @@ fn a_full_ring_is_told_before_and_never_at_the_reservation() {
         assert!(taken * 232 > u128::from(SEGMENT) / 3, "most of the ring is used: {taken} records");
         journal.flush().expect("writes");
     }
-    assert_eq!(recover_from(&disk).expect("recovers").1.records, written);
+    assert_eq!(recover_from(&disk).expect("recovers").1, written);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn the_largest_reservation_fits_from_any_place() {
         written.extend(append(&mut journal.writers[0], &vec![body(round, false); 1 + round as usize * 13], 0));
         journal.flush().expect("writes");
     }
-    assert_eq!(recover_from(&disk).expect("recovers").1.records, written);
+    assert_eq!(recover_from(&disk).expect("recovers").1, written);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_full_disk_stops_promises_but_not_what_was_promised() {
     journal.log.set_writable(true);
     assert_eq!(writer.secure(184), Ok(()));
     journal.flush().expect("writes");
-    assert_eq!(recover_from(&disk).expect("recovers").1.records, [record]);
+    assert_eq!(recover_from(&disk).expect("recovers").1, [record]);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_group_waits_for_the_slowest_writer() {
     slow.fill(place, |bytes| record.encode_into(bytes));
     assert!(journal.flusher.is_ready());
     assert!(matches!(journal.flusher.step().expect("writes"), Step::Flushed { .. }));
-    assert_eq!(recover_from(&disk).expect("recovers").1.records, [&[record][..], &quick].concat());
+    assert_eq!(recover_from(&disk).expect("recovers").1, [&[record][..], &quick].concat());
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn segments_are_prepared_ahead_and_a_stop_leaves_no_half_made_file() {
     let mut journal = Manual::start(&disk, &recovered, 1).expect("starts");
     std::thread::scope(|scope| {
         let preparer = scope.spawn(|| journal.segments.prepare_until_stopped(&journal.log));
-        let second = crate::journal::segment::segment_path(directory(), 1);
+        let second = crate::segment::segment_path(directory(), 1);
         while disk.bytes(&second).is_none() {
             std::thread::yield_now();
         }
@@ -117,6 +117,6 @@ fn segments_are_prepared_ahead_and_a_stop_leaves_no_half_made_file() {
     while journal.log.end().get() < SEGMENT {
         journal.write(100).expect("writes");
     }
-    assert_eq!(recover_from(&disk).expect("recovers").1.records, journal.written);
+    assert_eq!(recover_from(&disk).expect("recovers").1, journal.written);
     assert!(disk.list(directory()).expect("lists").iter().all(|path| !path.ends_with(".tmp")));
 }

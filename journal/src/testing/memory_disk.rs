@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::journal::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{Disk, DiskFile, OpenMode};
 
 /// A file's bytes: as written, and as a crash leaves them.
 #[derive(Clone, Default)]
@@ -29,30 +29,32 @@ struct State {
 
 /// See the module.
 #[derive(Clone, Default)]
-pub(super) struct MemoryDisk {
+pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
 }
 
 /// What a crash does to what was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unsynced {
+pub enum Unsynced {
+    /// As if all of it had been synced.
     Kept,
+    /// As if none of it had been written.
     Lost,
 }
 
 impl MemoryDisk {
     /// Every change after the next `steps` fails, as if the machine had stopped.
-    pub(super) fn stop_after(&self, steps: Option<usize>) {
+    pub fn stop_after(&self, steps: Option<usize>) {
         self.state.lock().steps_left = steps;
     }
 
     /// Changes so far.
-    pub(super) fn steps(&self) -> usize {
+    pub fn steps(&self) -> usize {
         self.state.lock().steps
     }
 
     /// What is there after a crash: an independent copy.
-    pub(super) fn after_crash(&self, unsynced: Unsynced) -> Self {
+    pub fn after_crash(&self, unsynced: Unsynced) -> Self {
         let state = self.state.lock();
         let names = match unsynced {
             Unsynced::Kept => &state.names,
@@ -72,14 +74,18 @@ impl MemoryDisk {
     }
 
     /// Changes the bytes of a file behind everyone's back.
-    pub(super) fn tamper(&self, path: &Path, change: impl FnOnce(&mut [u8])) {
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn tamper(&self, path: &Path, change: impl FnOnce(&mut [u8])) {
         let node = self.state.lock().names[path].clone();
         let mut node = node.lock();
         change(&mut node.current);
         node.durable = node.current.clone();
     }
 
-    pub(super) fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
+    /// The content of a file, if there is one.
+    pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         Some(self.state.lock().names.get(path)?.lock().current.clone())
     }
 

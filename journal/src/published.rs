@@ -37,6 +37,7 @@ impl Published {
     }
 
     /// What is durable.
+    #[inline]
     pub fn durable(&self) -> DurableLsn {
         DurableLsn::from_published(self.word.load(Ordering::Acquire))
     }

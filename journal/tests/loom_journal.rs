@@ -6,10 +6,10 @@ use std::io;
 
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
-use tally_branch_server::bell::Bell;
-use tally_branch_server::journal::flusher::{Flusher, GroupWriter, Step};
-use tally_branch_server::journal::log::{Log, LogWriter, SealedBytes};
-use tally_branch_server::journal::stats::JournalStats;
+use tally_journal::bell::Bell;
+use tally_journal::flusher::{Flusher, GroupWriter, Step};
+use tally_journal::log::{Log, LogWriter, SealedBytes};
+use tally_journal::stats::JournalStats;
 use tally_ledger::journal::cursor::Geometry;
 use tally_ledger::journal::group::{Chain, Epoch, GROUP_HEADER_LEN_BYTES, GroupHeader};
 use tally_protocol::{Lsn, Timestamp};

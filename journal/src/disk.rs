@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use super::real_disk::RealDisk;
+pub use crate::real_disk::RealDisk;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// An open file. Buffers, lengths and offsets of the direct modes are multiples of 4096 (see
-/// [`super::aligned::AlignedBuffer`]).
+/// [`crate::aligned::AlignedBuffer`]).
 pub trait DiskFile: Send + Sync {
     /// Reads at `offset` until `buffer` is full or the file ends; returns how much.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;

@@ -46,6 +46,7 @@ impl Bell {
     }
 
     /// Call after making work visible. One fence and one load when the other side is awake.
+    #[inline]
     pub fn ring(&self) {
         // Pairs with the fence in `announce_sleep`.
         fence(Ordering::SeqCst);
@@ -58,6 +59,7 @@ impl Bell {
 
     /// The sleeper says that it is about to sleep. It must look for work once more after this, and sleep
     /// only if there is none.
+    #[inline]
     pub fn announce_sleep(&self) {
         // A swap, so that it lies behind the swap of whoever rang last.
         self.inner.state.swap(ASLEEP, Ordering::AcqRel);
@@ -66,6 +68,7 @@ impl Bell {
     }
 
     /// The sleeper is awake again, by a ring, a time-out or because it found work.
+    #[inline]
     pub fn awake(&self) {
         self.inner.state.swap(AWAKE, Ordering::AcqRel);
     }

@@ -1,5 +1,5 @@
 //! The memory of the log: one segment's length, so that a position lies at the same offset here and in its
-//! segment file, and a group goes to the disk from where the workers wrote it.
+//! segment file, and a group goes to the disk from where the writers wrote it.
 //!
 //! **Invariant:** the ring itself guards nothing. Who may touch which bytes follows from the log's rules: a
 //! writer owns its reservation until it says that it is filled, the flusher owns a closed group once all of
@@ -46,6 +46,7 @@ mod real {
             self.layout.size()
         }
 
+        #[inline]
         fn at(&self, offset: usize, len_bytes: usize) -> *mut u8 {
             assert!(
                 offset.checked_add(len_bytes).is_some_and(|end| end <= self.layout.size()),
@@ -77,7 +78,7 @@ mod real {
         }
 
         /// Where the bytes lie, for a system call that reads them.
-        pub(in crate::journal) fn address(&self, offset: usize, len_bytes: usize) -> *const u8 {
+        pub(crate) fn address(&self, offset: usize, len_bytes: usize) -> *const u8 {
             self.at(offset, len_bytes)
         }
     }

@@ -1,4 +1,4 @@
-//! The newest part of the log, in memory: workers reserve and fill, the flusher closes and writes.
+//! The newest part of the log, in memory: writers reserve and fill, the flusher closes and writes.
 //!
 //! ```text
 //!            released          closed groups           open group
@@ -18,8 +18,8 @@ use tally_ledger::journal::group::{Chain, Epoch, GROUP_HEADER_LEN_BYTES, GroupHe
 use tally_ledger::journal::position::DurableLsn;
 use tally_protocol::{Lsn, Timestamp};
 
-use super::ring::Ring;
 use crate::bell::Bell;
+use crate::ring::Ring;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// What a writer asks for at once, so that most calls of [`LogWriter::secure`] only compare.
@@ -73,7 +73,7 @@ struct State {
 }
 
 impl Log {
-    /// A log that goes on at `start` with stamps after `last_timestamp`, for `writers` workers. `bell` wakes
+    /// A log that goes on at `start` with stamps after `last_timestamp`, for `writers` threads. `bell` wakes
     /// the flusher.
     pub fn new(geometry: Geometry, start: Lsn, last_timestamp: Timestamp, writers: usize, bell: Bell) -> Self {
         let ring_len = usize::try_from(geometry.segment_len_bytes).expect("a segment's length fits in memory");
@@ -126,6 +126,7 @@ impl Log {
     }
 
     /// Whether writers are promised space at all.
+    #[inline]
     pub fn writable(&self) -> bool {
         self.writable.load(Ordering::Relaxed)
     }
@@ -255,16 +256,18 @@ pub struct Reservation {
 
 impl Reservation {
     /// Position of its first byte: of its first record.
+    #[inline]
     pub const fn lsn(&self) -> Lsn {
         self.lsn
     }
     /// The stamp of its first record; each further record's is one nanosecond later.
+    #[inline]
     pub const fn timestamp(&self) -> Timestamp {
         self.timestamp
     }
 }
 
-/// A worker's end of the log.
+/// A writing thread's end of the log.
 #[derive(Debug)]
 pub struct LogWriter {
     log: Arc<Log>,
@@ -273,7 +276,7 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// The end for worker `index`; there must be no other one for it.
+    /// The end for writer `index`; there must be no other one for it.
     pub fn new(log: Arc<Log>, index: usize) -> Self {
         assert!(index < log.fillings.len(), "writer {index} of {}", log.fillings.len());
         Self { log, index, secured_len_bytes: 0 }
@@ -281,6 +284,7 @@ impl LogWriter {
 
     /// Makes sure that `len_bytes` can be reserved; call before the first lock. What was secured and not
     /// reserved stays secured.
+    #[inline]
     pub fn secure(&mut self, len_bytes: u64) -> Result<(), LogFull> {
         if !self.log.writable() {
             self.log.refused.disk.fetch_add(1, Ordering::Relaxed);
@@ -302,6 +306,7 @@ impl LogWriter {
     ///
     /// # Panics
     /// When that much was not secured, or the last reservation was not filled.
+    #[inline]
     pub fn reserve(&mut self, len_bytes: u64, record_count: u32, now: Timestamp) -> Reservation {
         let secured = self.secured_len_bytes;
         assert!(len_bytes <= secured, "reservation of {len_bytes} bytes with {secured} secured");
@@ -328,6 +333,7 @@ impl LogWriter {
 
     /// Lets `write` put the records into the log, outside the account locks, and wakes the flusher if it
     /// sleeps. What the records say must have been published before: checkpoints rely on it.
+    #[inline]
     pub fn fill(&mut self, reservation: Reservation, write: impl FnOnce(&mut [u8])) {
         let offset = self.log.geometry.offset_of(reservation.lsn.get()) as usize;
         // SAFETY: the range was reserved by this writer, nobody else has it until the store below says

@@ -4,9 +4,10 @@
 use tally_ledger::journal::group::GroupHeader;
 use tally_ledger::journal::recovery::Loss;
 
-use super::memory_disk::Unsynced;
 use super::*;
-use crate::journal::segment::segment_path;
+use crate::OpenMode;
+use crate::segment::segment_path;
+use crate::testing::Unsynced;
 
 /// Groups of a few records each; returns the disk, the records, and where each group starts.
 fn some_groups() -> (MemoryDisk, Vec<Record>, Vec<u64>) {
@@ -26,7 +27,7 @@ fn some_groups() -> (MemoryDisk, Vec<Record>, Vec<u64>) {
 
 #[test]
 fn the_disk_in_memory_does_what_a_disk_must() {
-    crate::journal::conformance::disk_conformance(&MemoryDisk::default(), directory());
+    crate::conformance::disk_conformance(&MemoryDisk::default(), directory());
 }
 
 #[test]
@@ -35,10 +36,10 @@ fn an_untouched_log_comes_back_whole() {
     assert_eq!(starts.len(), 6, "a mark and five groups");
     for unsynced in [Unsynced::Kept, Unsynced::Lost] {
         let (recovered, collected) = recover_from(&disk.after_crash(unsynced)).expect("recovers");
-        assert_eq!(collected.records, written);
+        assert_eq!(collected, written);
         assert_eq!(recovered.torn_tail, None);
         assert_eq!(recovered.last_timestamp, written.last().expect("some").timestamp);
-        assert_eq!((recovered.epoch.get(), recovered.records), (1, written.len() as u64));
+        assert_eq!(recovered.epoch.get(), 1);
     }
 }
 
@@ -61,7 +62,7 @@ fn a_tail_torn_at_any_sector_is_cut() {
             let disk = disk.after_crash(Unsynced::Lost);
             disk.tamper(&path, change);
             let (recovered, collected) = recover_from(&disk).expect("recovers");
-            assert_eq!(collected.records, before, "sector {sector}, change {kind}");
+            assert_eq!(collected, before, "sector {sector}, change {kind}");
             assert_eq!(recovered.next.get(), last as u64);
             let nothing_left = kind == 0 && sector == last;
             assert_eq!(recovered.torn_tail.is_some(), !nothing_left, "sector {sector}, change {kind}");
@@ -70,7 +71,7 @@ fn a_tail_torn_at_any_sector_is_cut() {
             let mut journal = Manual::start(&disk, &recovered, 1).expect("starts again");
             journal.write(2).expect("writes");
             let (again, collected) = recover_from(&disk).expect("recovers again");
-            assert_eq!(collected.records, [&before[..], &journal.written].concat());
+            assert_eq!(collected, [&before[..], &journal.written].concat());
             assert_eq!((again.epoch.get(), again.torn_tail), (2, None));
         }
     }
@@ -134,11 +135,11 @@ fn what_a_recycled_segment_still_holds_is_neither_read_nor_reported() {
     let used = journal.log.end().get().next_multiple_of(4096) - SEGMENT;
     disk.tamper(&path, |bytes| bytes[used as usize..].copy_from_slice(&old_bytes[used as usize..]));
     let (recovered, collected) = recover_from(&disk).expect("recovers");
-    assert_eq!(collected.records, journal.written);
+    assert_eq!(collected, journal.written);
     assert_eq!(recovered.torn_tail, None);
     let mut again = Manual::start(&disk, &recovered, 1).expect("starts");
     again.write(5).expect("writes");
-    assert_eq!(recover_from(&disk).expect("recovers").1.records, [journal.written, again.written].concat());
+    assert_eq!(recover_from(&disk).expect("recovers").1, [journal.written, again.written].concat());
 }
 
 /// The machine stops after each single change to the disk, from an empty directory through two segments.
@@ -146,7 +147,7 @@ fn what_a_recycled_segment_still_holds_is_neither_read_nor_reported() {
 fn a_crash_at_any_step_keeps_what_was_durable() {
     let run = |disk: &MemoryDisk, durable: &mut Vec<Record>| -> Result<(), RecoveryError> {
         let (recovered, collected) = recover_from(disk)?;
-        *durable = collected.records;
+        *durable = collected;
         let mut journal = Manual::start(disk, &recovered, 2)?;
         for round in 0..12 {
             journal.write(if round % 3 == 0 { 900 } else { 7 })?;
@@ -164,12 +165,12 @@ fn a_crash_at_any_step_keeps_what_was_durable() {
         for unsynced in [Unsynced::Kept, Unsynced::Lost] {
             let disk = disk.after_crash(unsynced);
             let (recovered, collected) = recover_from(&disk).expect("recovers");
-            assert!(collected.records.starts_with(&durable), "step {steps}, {unsynced:?}");
+            assert!(collected.starts_with(&durable), "step {steps}, {unsynced:?}");
             // And the next run works, whatever half-made files there were.
             let mut again = Manual::start(&disk, &recovered, 1).expect("starts");
             again.write(3).expect("writes");
-            let all = [collected.records, again.written].concat();
-            assert_eq!(recover_from(&disk).expect("recovers").1.records, all);
+            let all = [collected, again.written].concat();
+            assert_eq!(recover_from(&disk).expect("recovers").1, all);
         }
     }
 }
@@ -189,6 +190,20 @@ fn a_missing_segment_is_refused() {
         assert!(error.contains(expected), "{error}");
     }
     let short = disk.after_crash(Unsynced::Lost);
-    let error = recover(&(Arc::new(short) as Arc<dyn Disk>), directory(), 2 * SEGMENT, &mut Collected::default());
+    let error = recover(&short, directory(), 2 * SEGMENT);
     assert!(matches!(error, Err(RecoveryError::SegmentLen { expected: 2_097_152, found: 1_048_576 })));
+}
+
+#[test]
+fn a_segment_that_no_log_reaches_is_named() {
+    for number in [u64::MAX, u64::MAX / SEGMENT, (1 << 62) / SEGMENT] {
+        let disk = MemoryDisk::default();
+        let (recovered, _) = recover_from(&disk).expect("an empty disk");
+        Manual::start(&disk, &recovered, 1).expect("starts").write(1).expect("writes");
+        let file = disk.open(&segment_path(directory(), number), OpenMode::Create).expect("made");
+        file.allocate(SEGMENT).expect("room");
+        drop(file);
+        let refused = recover_from(&disk).expect_err("no such segment");
+        assert!(matches!(refused, RecoveryError::SegmentNumber(found) if found == number), "{refused}");
+    }
 }

@@ -1,0 +1,411 @@
+//! A running journal: the log, its flusher and its files, behind one handle.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use tally_ledger::journal::cursor::Geometry;
+use tally_ledger::journal::group::{Chain, Epoch};
+use tally_ledger::journal::position::DurableLsn;
+use tally_protocol::{Lsn, Timestamp};
+
+use crate::bell::Bell;
+use crate::blocking::BlockingWriter;
+use crate::disk::Disk;
+use crate::flusher::{Flusher, GroupWriter, Step};
+use crate::log::{Log, LogWriter, Refused};
+use crate::published::Published;
+use crate::reader::Reader;
+use crate::recovery::Recovered;
+use crate::scheduling;
+use crate::segment::{SegmentOptions, Segments, list_segments};
+use crate::stats::JournalStats;
+use crate::uring::UringWriter;
+
+/// Which system calls write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteVia {
+    /// io_uring where it is permitted, else blocking calls with one warning.
+    Auto,
+    /// io_uring, or do not start.
+    Uring,
+    /// Blocking calls.
+    Blocking,
+}
+
+/// How a journal is kept.
+#[derive(Clone, Debug)]
+pub struct JournalOptions {
+    /// Where its files lie.
+    pub directory: PathBuf,
+    /// A power of two, 1 MiB to 4 GiB; must stay what it was.
+    pub segment_len_bytes: u64,
+    /// Which system calls write.
+    pub write_via: WriteVia,
+    /// Free space below which writes are refused.
+    pub free_bytes_min: u64,
+    /// Threads that will write.
+    pub writers: usize,
+    /// Segments that are created and filled with zeros ahead of time.
+    pub segments_ahead: usize,
+    /// How fast they are filled with zeros.
+    pub zero_bytes_per_second_max: u64,
+    /// Looks for work before the flusher sleeps; 0 where the cores are shared.
+    pub spins: u32,
+}
+
+impl JournalOptions {
+    /// The defaults, for `writers` threads.
+    pub fn new(directory: PathBuf, writers: usize) -> Self {
+        Self {
+            directory,
+            segment_len_bytes: 64 << 20,
+            write_via: WriteVia::Auto,
+            free_bytes_min: 512 << 20,
+            writers,
+            segments_ahead: 2,
+            zero_bytes_per_second_max: 160 << 20,
+            spins: 0,
+        }
+    }
+}
+
+/// Why the journal did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The disk failed.
+    #[error("journal: {0}")]
+    Io(#[from] io::Error),
+    /// io_uring was demanded, and the kernel does not permit it.
+    #[error("io_uring is not permitted here: {0}")]
+    Uring(io::Error),
+    /// Not a power of two, or out of range.
+    #[error("a journal segment cannot have {0} bytes")]
+    SegmentLen(u64),
+}
+
+/// Called after each flush, on the flusher's thread.
+pub type OnDurable = Box<dyn Fn(DurableLsn) + Send + Sync>;
+
+/// A running journal.
+pub struct Journal {
+    disk: Arc<dyn Disk>,
+    options: JournalOptions,
+    log: Arc<Log>,
+    segments: Arc<Segments>,
+    published: Arc<Published>,
+    reader: Arc<Reader>,
+    stats: Arc<JournalStats>,
+    stopping: Arc<AtomicBool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    writers_given: Mutex<Vec<bool>>,
+    epoch: Epoch,
+}
+
+impl Journal {
+    /// Goes on where `recovered` ended: starts the flusher and the thread that prepares segments. Returns
+    /// once a first group, without records, is durable: from here on the disk is known to take writes.
+    pub fn start(
+        disk: Arc<dyn Disk>,
+        options: JournalOptions,
+        recovered: &Recovered,
+        on_durable: OnDurable,
+    ) -> Result<Self, StartError> {
+        let geometry = Geometry::for_segments(options.segment_len_bytes)
+            .ok_or(StartError::SegmentLen(options.segment_len_bytes))?;
+        disk.create_directory(&options.directory)?;
+        let stats = Arc::new(JournalStats::default());
+        let segments = Arc::new(Segments::open(
+            disk.clone(),
+            &options.directory,
+            geometry,
+            SegmentOptions {
+                ahead: options.segments_ahead,
+                zero_bytes_per_second_max: options.zero_bytes_per_second_max,
+                free_bytes_min: options.free_bytes_min,
+            },
+            recovered.next,
+            stats.clone(),
+        )?);
+        let published = Arc::new(Published::new(recovered.next, recovered.chain));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let epoch = recovered.epoch.next();
+        let start = Start {
+            geometry,
+            next: recovered.next,
+            last_timestamp: recovered.last_timestamp,
+            writers: options.writers,
+            via: options.write_via,
+            spins: options.spins,
+            epoch,
+            chain: recovered.chain,
+            segments: segments.clone(),
+            stats: stats.clone(),
+            published: published.clone(),
+            stopping: stopping.clone(),
+            on_durable,
+        };
+        let (started, told) = mpsc::channel();
+        let flusher = std::thread::Builder::new().name("journal-flusher".into()).spawn(move || start.run(&started))?;
+        let log = match told.recv() {
+            Ok(Ok(log)) => log,
+            Ok(Err(error)) => return Err(error),
+            Err(mpsc::RecvError) => return Err(io::Error::other("the flusher did not start").into()),
+        };
+        let preparer = {
+            let (segments, log) = (segments.clone(), log.clone());
+            let work = move || segments.prepare_until_stopped(&log);
+            scheduling::spawn_background("journal-segments", work)?
+        };
+        let reader = Arc::new(Reader::open(disk.clone(), options.directory.clone(), geometry)?);
+        Ok(Self {
+            disk,
+            log,
+            segments,
+            published,
+            reader,
+            stats,
+            stopping,
+            threads: Mutex::new(vec![flusher, preparer]),
+            writers_given: Mutex::new(vec![false; options.writers]),
+            options,
+            epoch,
+        })
+    }
+
+    /// The end of the log for writer `index`.
+    ///
+    /// # Panics
+    /// When there is no such writer, or it has been given its end before.
+    pub fn writer(&self, index: usize) -> LogWriter {
+        let given = std::mem::replace(&mut self.writers_given.lock()[index], true);
+        assert!(!given, "writer {index} was given out before");
+        LogWriter::new(self.log.clone(), index)
+    }
+
+    /// What survives a crash.
+    #[inline]
+    pub fn durable(&self) -> DurableLsn {
+        self.published.durable()
+    }
+
+    /// Every record so far begins below this.
+    #[inline]
+    pub fn end(&self) -> Lsn {
+        self.log.end()
+    }
+
+    /// The highest position without an unfilled record below it.
+    pub fn accepted(&self) -> Lsn {
+        self.log.accepted()
+    }
+
+    /// The highest stamp handed out.
+    pub fn last_timestamp(&self) -> Timestamp {
+        self.log.last_timestamp()
+    }
+
+    /// Waits until the record at `lsn` is durable. For helper threads; false when the journal stopped.
+    pub fn wait_durable(&self, lsn: Lsn) -> bool {
+        self.published.wait(|durable| durable.covers(lsn))
+    }
+
+    /// Waits until everything below `end` is durable; false when the journal stopped.
+    pub fn wait_durable_end(&self, end: Lsn) -> bool {
+        self.published.wait(|durable| durable.reaches(end))
+    }
+
+    /// The oldest position that is still on disk.
+    pub fn oldest(&self) -> Lsn {
+        self.reader.oldest()
+    }
+
+    /// Reads durable bytes back.
+    pub const fn reader(&self) -> &Arc<Reader> {
+        &self.reader
+    }
+
+    /// What is durable, and the checksum of the group before its end: what a checkpoint has to know.
+    pub fn anchor(&self) -> (DurableLsn, Chain) {
+        self.published.anchor()
+    }
+
+    /// Which run this is.
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// How it is kept.
+    pub const fn options(&self) -> &JournalOptions {
+        &self.options
+    }
+
+    /// Where its files lie.
+    pub const fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Gives up the segments that lie wholly below `keep_from`: their blocks become new segments. What says that they
+    /// are not needed must be durable.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn retire_below(&self, keep_from: Lsn) -> io::Result<()> {
+        let geometry = self.reader.geometry();
+        let first_kept = geometry.segment_of(keep_from.get());
+        let segments = list_segments(&*self.disk, &self.options.directory)?;
+        let retired: Vec<_> = segments.into_iter().filter(|&number| number < first_kept).collect();
+        if !retired.is_empty() {
+            self.reader.forget_below(Lsn::new(first_kept * geometry.segment_len_bytes));
+            self.segments.retire(&retired);
+        }
+        Ok(())
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &JournalStats {
+        &self.stats
+    }
+
+    /// How often there was no room for a record.
+    pub fn refused(&self) -> &Refused {
+        self.log.refused()
+    }
+
+    /// Whether there is disk space for writes.
+    #[inline]
+    pub fn writable(&self) -> bool {
+        self.log.writable()
+    }
+
+    /// Flushes what was accepted, says in the log that it is durable, and ends the threads. All writers
+    /// must be idle.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.log.bell().ring();
+        self.segments.stop();
+        for thread in self.threads.lock().drain(..) {
+            // A panic there has been reported, and has stopped the process in a release build.
+            let _ = thread.join();
+        }
+        self.published.stop();
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").field("options", &self.options).field("durable", &self.durable()).finish()
+    }
+}
+
+/// What the flusher's thread begins with.
+struct Start {
+    geometry: Geometry,
+    next: Lsn,
+    last_timestamp: Timestamp,
+    writers: usize,
+    via: WriteVia,
+    spins: u32,
+    epoch: Epoch,
+    chain: Chain,
+    segments: Arc<Segments>,
+    stats: Arc<JournalStats>,
+    published: Arc<Published>,
+    stopping: Arc<AtomicBool>,
+    on_durable: OnDurable,
+}
+
+type Started = mpsc::Sender<Result<Arc<Log>, StartError>>;
+
+impl Start {
+    fn run(self, started: &Started) {
+        scheduling::prompt();
+        let segments = self.segments.clone();
+        let uring = match self.via {
+            WriteVia::Blocking => None,
+            WriteVia::Uring | WriteVia::Auto => Some(UringWriter::new(segments.clone())),
+        };
+        match uring {
+            Some(Ok(writer)) => self.run_with(writer, started),
+            Some(Err(error)) if self.via == WriteVia::Uring => {
+                // The receiver waits for exactly this.
+                let _ = started.send(Err(StartError::Uring(error)));
+            }
+            Some(Err(error)) => {
+                tracing::warn!(stage = "journal", %error, "io_uring is not permitted here: the journal writes with blocking calls");
+                self.run_with(BlockingWriter::new(segments), started);
+            }
+            None => self.run_with(BlockingWriter::new(segments), started),
+        }
+    }
+
+    fn run_with<W: GroupWriter>(self, writer: W, started: &Started) {
+        let thread = std::thread::current();
+        let bell = Bell::new(move || thread.unpark());
+        let log = Arc::new(Log::new(self.geometry, self.next, self.last_timestamp, self.writers, bell.clone()));
+        let mut flusher = Flusher::new(log.clone(), writer, self.stats.clone(), self.next, self.epoch, self.chain);
+        match flusher.mark() {
+            Ok(step) => self.publish(step),
+            Err(error) => {
+                let _ = started.send(Err(error.into()));
+                return;
+            }
+        }
+        let _ = started.send(Ok(log));
+        let result = self.flush_until_stopped(&mut flusher, &bell);
+        if let Err(error) = result {
+            // What the disk has kept of the group is unknown, and trying again can hide the loss: whoever
+            // starts next reads what there is.
+            tracing::error!(stage = "journal", %error, "a journal flush failed: stopping at once");
+            std::process::abort();
+        }
+    }
+
+    fn flush_until_stopped<W: GroupWriter>(&self, flusher: &mut Flusher<W>, bell: &Bell) -> io::Result<()> {
+        let mut idle_looks = 0;
+        loop {
+            match flusher.step()? {
+                step @ Step::Flushed { .. } => {
+                    idle_looks = 0;
+                    self.publish(step);
+                }
+                Step::Idle if self.stopping.load(Ordering::SeqCst) => {
+                    let step = flusher.mark()?;
+                    self.publish(step);
+                    return Ok(());
+                }
+                Step::Idle | Step::Filling if idle_looks < self.spins => {
+                    idle_looks += 1;
+                    std::hint::spin_loop();
+                }
+                Step::Idle | Step::Filling => {
+                    bell.announce_sleep();
+                    if !flusher.is_ready() && !self.stopping.load(Ordering::SeqCst) {
+                        self.stats.sleeps.fetch_add(1, Ordering::Relaxed);
+                        std::thread::park();
+                    }
+                    bell.awake();
+                }
+            }
+        }
+    }
+
+    fn publish(&self, step: Step) {
+        match step {
+            Step::Flushed { durable, chain } => {
+                self.published.publish(durable, chain);
+                (self.on_durable)(durable);
+            }
+            Step::Idle | Step::Filling => {}
+        }
+    }
+}
