@@ -70,6 +70,7 @@ fn record(user_data_64: u64) -> Record {
         flags: 0,
         refusal: None,
         kind: TransferKind::Transfer,
+        leg: tally_ledger::Leg::Whole,
         given: GIVEN_DEBIT | GIVEN_CREDIT,
         reference: TransferId::NONE,
         user_data_128: 0,

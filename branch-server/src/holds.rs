@@ -126,6 +126,8 @@ mod tests {
             currency: Currency::EUR,
             code: 1,
             expires_at: Timestamp::from_nanos(expires_at),
+            leg: tally_ledger::Leg::Whole,
+            far_account_id: AccountId::NONE,
             lsn: Lsn::new(64),
             timestamp: Timestamp::from_nanos(1),
         }

@@ -8,6 +8,8 @@
 
 use bytes::Bytes;
 use tally_ledger::Actor;
+use tally_ledger::two_phase::Decision;
+use tally_protocol::link::CrossTransfer;
 use tally_protocol::message;
 use tally_protocol::{AccountId, TransferId};
 
@@ -84,6 +86,15 @@ pub enum Op {
     ReadFeed(message::FeedRead),
 }
 
+/// What the registry wants done.
+#[derive(Clone, Copy, Debug)]
+pub enum Instruction {
+    /// Hold the destination's part.
+    Prepare(CrossTransfer),
+    /// End what is held.
+    Decide(TransferId, Decision),
+}
+
 /// Who goes first when a worker has more than one kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -138,6 +149,8 @@ impl Op {
 pub struct IntakeConfig {
     /// Operations on accounts.
     pub control_depth: usize,
+    /// Prepares and decisions.
+    pub two_phase_depth: usize,
     /// Single payments and reads.
     pub interactive_depth: usize,
     /// Batches and pages; each may be a megabyte.
@@ -146,7 +159,7 @@ pub struct IntakeConfig {
 
 impl Default for IntakeConfig {
     fn default() -> Self {
-        Self { control_depth: 1_024, interactive_depth: 16_384, bulk_depth: 64 }
+        Self { control_depth: 1_024, two_phase_depth: 16_384, interactive_depth: 16_384, bulk_depth: 64 }
     }
 }
 
@@ -162,6 +175,8 @@ pub struct IntakeFull {
 pub struct Lane {
     /// Popped first.
     pub control: ArrayQueue<Request>,
+    /// What the registry wants done: popped before what clients want, for it ends what others wait for.
+    pub two_phase: ArrayQueue<Instruction>,
     /// Popped second.
     pub interactive: ArrayQueue<Request>,
     /// Popped last, in slices.
@@ -175,6 +190,7 @@ impl Lane {
     pub fn new(config: &IntakeConfig, bell: Bell) -> Self {
         Self {
             control: ArrayQueue::new(config.control_depth),
+            two_phase: ArrayQueue::new(config.two_phase_depth),
             interactive: ArrayQueue::new(config.interactive_depth),
             bulk: ArrayQueue::new(config.bulk_depth),
             bell,
@@ -183,7 +199,7 @@ impl Lane {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.interactive.is_empty() && self.control.is_empty() && self.bulk.is_empty()
+        self.interactive.is_empty() && self.two_phase.is_empty() && self.control.is_empty() && self.bulk.is_empty()
     }
 }
 

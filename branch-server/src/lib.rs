@@ -49,6 +49,8 @@ pub mod journal;
 #[cfg(not(feature = "loom"))]
 pub mod limits;
 #[cfg(not(feature = "loom"))]
+pub mod link;
+#[cfg(not(feature = "loom"))]
 pub mod logging;
 #[cfg(not(feature = "loom"))]
 pub mod lookup;
@@ -64,6 +66,8 @@ pub mod session;
 pub mod tls;
 #[cfg(not(feature = "loom"))]
 pub mod tokens;
+#[cfg(not(feature = "loom"))]
+pub mod two_phase;
 #[cfg(not(feature = "loom"))]
 pub mod users;
 #[cfg(not(feature = "loom"))]

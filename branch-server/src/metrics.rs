@@ -47,6 +47,30 @@ const fn histogram(name: &'static str, help: &'static str) -> Metric {
 pub const METRICS: &[Metric] = &[
     gauge("tally_ready", "1 while the branch serves, 0 while it recovers or drains"),
     gauge("tally_start_time_seconds", "When the process began to serve, in seconds since 1970"),
+    gauge(
+        "tally_two_phase_linked",
+        "1 while the registry's leader is reached; without it transfers between branches are refused",
+    ),
+    counter(
+        "tally_two_phase_prepared_total",
+        "Parts of transfers between branches that were held, by `leg`: source or destination",
+    ),
+    counter("tally_two_phase_refused_total", "Parts that this branch voted against as the destination"),
+    counter(
+        "tally_two_phase_decided_total",
+        "Parts that the registry decided, by `outcome`: committed, or why aborted",
+    ),
+    counter("tally_two_phase_asked_total", "Questions to the registry about parts that nobody decided"),
+    counter(
+        "tally_two_phase_contradictions_total",
+        "Decisions that contradict this branch's journal: not carried out, somebody has to look",
+    ),
+    counter(
+        "tally_two_phase_dropped_total",
+        "Messages between registry and branch that were dropped and have to be said again",
+    ),
+    gauge("tally_two_phase_in_doubt", "Parts that are held and not decided"),
+    gauge("tally_two_phase_in_doubt_age_seconds", "Age of the oldest of them"),
     gauge("tally_accounts", "Accounts, closed ones included"),
     gauge("tally_holds_open", "Holds that are neither settled, voided nor expired"),
     counter("tally_transfers_total", "Transfers recorded, by result: posted or refused"),

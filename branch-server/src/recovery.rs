@@ -70,7 +70,7 @@ impl Rebuilding {
 /// The accounts that replaying `record` touches.
 fn accounts_of(record: &Record) -> [AccountId; 2] {
     match &record.body {
-        RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) => {
+        RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => {
             [transfer.debit_account_id, transfer.credit_account_id]
         }
         RecordBody::Account(_, account) => [account.id; 2],
@@ -119,7 +119,7 @@ impl RecoveryTarget for Rebuilding {
                 self.redo_transfer(record, transfer)?;
                 self.ids.record(named(transfer.id)?, record.lsn);
             }
-            RecordBody::Expired(transfer) => self.redo_transfer(record, transfer)?,
+            RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => self.redo_transfer(record, transfer)?,
             RecordBody::Account(_, account) => {
                 let existing = self.accounts.find(account.id).map(|slot| slot.read());
                 if let Some(account) = redo_account(existing.as_ref(), record) {
@@ -130,7 +130,7 @@ impl RecoveryTarget for Rebuilding {
         }
         match RecordEffect::of(&record.body, record.lsn, record.timestamp) {
             RecordEffect::HoldOpened(hold) => self.holds.insert_recovered(hold),
-            RecordEffect::HoldEnded(id, _) => {
+            RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => {
                 self.holds.remove(id);
                 self.ids.ended(named(id)?, record.lsn);
             }

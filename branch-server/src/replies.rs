@@ -4,8 +4,8 @@
 //! A worker hands over what it gathered in one duty cycle at once; the session thread takes what the
 //! durable position has passed.
 //!
-//! **Invariant:** no reply leaves before its record is durable: [`ReplyReceiver::poll_ready`] is the only
-//! way out, and it compares each gate with a [`DurableLsn`], which only the journal can make.
+//! **Invariant:** no reply leaves before its record is durable: [`GatedReceiver::poll_ready`] is the only
+//! way out (of what is said to the registry, too), and it compares each gate with a [`DurableLsn`], which only the journal can make.
 
 use std::collections::VecDeque;
 
@@ -82,42 +82,47 @@ impl ReplyBody {
     }
 }
 
-/// A reply behind its gate.
+/// What is said behind its gate.
 #[derive(Debug)]
-struct Gated {
+struct Gated<T> {
     gate: Lsn,
-    reply: Reply,
+    said: T,
 }
 
-type Queue = Arc<Mutex<VecDeque<Gated>>>;
+type Queue<T> = Arc<Mutex<VecDeque<Gated<T>>>>;
 
-/// A worker's end, with one queue per session thread.
+/// A worker's end, with one queue per receiver.
 #[derive(Debug)]
-pub struct ReplySender {
-    queues: Vec<Queue>,
-    gathered: Vec<Vec<Gated>>,
+pub struct GatedSender<T> {
+    queues: Vec<Queue<T>>,
+    gathered: Vec<Vec<Gated<T>>>,
     bells: Vec<Bell>,
     gate_last: Lsn,
 }
 
-/// A session thread's end, with one queue per worker.
+/// A receiver's end, with one queue per worker.
 #[derive(Debug)]
-pub struct ReplyReceiver {
-    queues: Vec<Queue>,
-    ready: Vec<Reply>,
+pub struct GatedReceiver<T> {
+    queues: Vec<Queue<T>>,
+    ready: Vec<T>,
 }
 
-/// All ends, for `senders` workers and one session thread per bell.
-pub fn channels(senders: usize, bells: &[Bell]) -> (Vec<ReplySender>, Vec<ReplyReceiver>) {
+/// A worker's end, with one queue per session thread.
+pub type ReplySender = GatedSender<Reply>;
+/// A session thread's end, with one queue per worker.
+pub type ReplyReceiver = GatedReceiver<Reply>;
+
+/// All ends, for `senders` workers and one receiver per bell.
+pub fn channels<T>(senders: usize, bells: &[Bell]) -> (Vec<GatedSender<T>>, Vec<GatedReceiver<T>>) {
     let mut receivers: Vec<_> =
-        bells.iter().map(|_| ReplyReceiver { queues: Vec::with_capacity(senders), ready: Vec::new() }).collect();
+        bells.iter().map(|_| GatedReceiver { queues: Vec::with_capacity(senders), ready: Vec::new() }).collect();
     let senders = (0..senders)
         .map(|_| {
-            let queues: Vec<Queue> = bells.iter().map(|_| Arc::new(Mutex::new(VecDeque::new()))).collect();
+            let queues: Vec<Queue<T>> = bells.iter().map(|_| Arc::new(Mutex::new(VecDeque::new()))).collect();
             for (receiver, queue) in receivers.iter_mut().zip(&queues) {
                 receiver.queues.push(queue.clone());
             }
-            ReplySender {
+            GatedSender {
                 gathered: queues.iter().map(|_| Vec::new()).collect(),
                 queues,
                 bells: bells.to_vec(),
@@ -129,12 +134,18 @@ pub fn channels(senders: usize, bells: &[Bell]) -> (Vec<ReplySender>, Vec<ReplyR
 }
 
 impl ReplySender {
-    /// Gathers a reply that may leave once everything up to and including the record at `gate` is
-    /// durable. A reply waits at least as long as the ones before it, so that the queue stays in order.
+    /// Gathers a reply that may leave once everything up to and including the record at `gate` is durable.
     pub fn push(&mut self, gate: Lsn, reply: Reply) {
+        self.push_to(reply.session.thread as usize, gate, reply);
+    }
+}
+
+impl<T> GatedSender<T> {
+    /// Gathers something for `receiver` that may leave once everything up to and including the record at `gate` is
+    /// durable. It waits at least as long as what came before it, so that the queue stays in order.
+    pub fn push_to(&mut self, receiver: usize, gate: Lsn, said: T) {
         self.gate_last = self.gate_last.max(gate);
-        let gated = Gated { gate: self.gate_last, reply };
-        self.gathered[gated.reply.session.thread as usize].push(gated);
+        self.gathered[receiver].push(Gated { gate: self.gate_last, said });
     }
 
     /// Hands over what was gathered. Rings a session thread only if something of it can already leave;
@@ -155,18 +166,18 @@ impl ReplySender {
     }
 }
 
-impl ReplyReceiver {
+impl<T> GatedReceiver<T> {
     /// Passes every reply that may leave to `take`, in order per worker. Returns whether there were any.
     ///
     /// After a `false` the thread may sleep: `durable` was read before the queues were looked at, and a
     /// flush or a hand-over that came later rings.
-    pub fn poll_ready(&mut self, durable: DurableLsn, mut take: impl FnMut(Reply)) -> bool {
+    pub fn poll_ready(&mut self, durable: DurableLsn, mut take: impl FnMut(T)) -> bool {
         let mut any = false;
         for queue in &self.queues {
             {
                 let mut queue = queue.lock();
                 while queue.front().is_some_and(|first| durable.covers(first.gate)) {
-                    self.ready.push(queue.pop_front().expect("its front was just seen").reply);
+                    self.ready.push(queue.pop_front().expect("its front was just seen").said);
                 }
             }
             any |= !self.ready.is_empty();

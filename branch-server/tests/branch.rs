@@ -34,6 +34,7 @@ fn options(dir: &std::path::Path) -> BranchOptions {
     journal.free_bytes_min = 1 << 20;
     journal.segments_ahead = 1;
     BranchOptions {
+        between: false,
         branch: BRANCH,
         workers: 2,
         cores: Vec::new(),

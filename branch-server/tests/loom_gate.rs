@@ -72,7 +72,7 @@ fn request(number: u64) -> Request {
 fn nothing_taken_by_the_intake_is_left_lying() {
     model(2, || {
         let (bell, sleep) = own_bell();
-        let depths = IntakeConfig { control_depth: 1, interactive_depth: 1, bulk_depth: 1 };
+        let depths = IntakeConfig { control_depth: 1, two_phase_depth: 1, interactive_depth: 1, bulk_depth: 1 };
         let lane = std::sync::Arc::new(Lane::new(&depths, bell));
         let (feed, _feed_receiver) = crossbeam::channel::bounded(1);
         let intake = std::sync::Arc::new(Intake::new(vec![lane.clone()], feed));

@@ -156,7 +156,7 @@ impl Client {
                 | TransferState::Reversed,
             ) => Ok(Resolution::Done(found)),
             Some(TransferState::Refused) => Ok(Resolution::Refused(found)),
-            Some(TransferState::InFlight) => Ok(Resolution::InFlight),
+            Some(TransferState::InFlight | TransferState::Prepared) => Ok(Resolution::InFlight),
             Some(TransferState::Cancelled) => Ok(Resolution::Cancelled),
             None => Err(RequestError::Unexpected(format!("transfer state {}", found.state))),
         }

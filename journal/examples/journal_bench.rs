@@ -33,6 +33,7 @@ fn record(id: u128) -> Record {
         flags: 0,
         refusal: None,
         kind: TransferKind::Transfer,
+        leg: tally_ledger::Leg::Whole,
         given: 15,
         reference: TransferId::NONE,
         user_data_128: 0,

@@ -204,7 +204,8 @@ fn reference_inside(
         None => match ended {
             Some(Ended::Hold(end)) => Reference::Ended(end),
             Some(Ended::Reversed) => Reference::ReversedBefore,
-            None => *reference,
+            // No step decides what another branch has a part in.
+            Some(Ended::Decided(_)) | None => *reference,
         },
     }
 }

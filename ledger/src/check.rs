@@ -194,6 +194,8 @@ mod tests {
             currency: Currency::EUR,
             code: 1,
             expires_at: Timestamp::MAX,
+            leg: crate::Leg::Whole,
+            far_account_id: AccountId::NONE,
             lsn: Lsn::ZERO,
             timestamp: Timestamp::default(),
         }

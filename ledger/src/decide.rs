@@ -21,6 +21,7 @@ use tally_protocol::{AccountStatus, Amount, Refusal, Timestamp};
 use crate::account::{Account, Sums};
 use crate::actor::Actor;
 use crate::hold::Hold;
+use crate::leg::Leg;
 use crate::outcome::Outcome;
 use crate::permissions::owns;
 use crate::reference::{Posted, Reference};
@@ -75,7 +76,7 @@ fn check(
     let act = check_reference(transfer, reference, now)?;
     let debit = debit.ok_or(Refusal::DebitAccountNotFound)?;
     let credit = credit.ok_or(Refusal::CreditAccountNotFound)?;
-    check_owner(transfer.kind, debit, credit, actor)?;
+    check_owner(transfer, debit, credit, actor)?;
     check_currency(transfer, debit, credit)?;
     match act {
         Act::Move => check_move(transfer, debit, credit, now),
@@ -99,8 +100,13 @@ fn check_reference<'a>(transfer: &Transfer, reference: &'a Reference, now: Times
 /// favour only: the payer can neither take a hold back nor settle it for less than was promised. Into the bank's own
 /// accounts they pay nothing: cash goes in and out over the counter, also where a deposit is reversed.
 #[inline]
-fn check_owner(kind: TransferKind, debit: &Account, credit: &Account, actor: &Actor) -> Result<(), Refusal> {
-    let owner = match kind {
+fn check_owner(transfer: &Transfer, debit: &Account, credit: &Account, actor: &Actor) -> Result<(), Refusal> {
+    let payee = match transfer.leg {
+        // Whom the payer named, not the settlement account that stands for them here.
+        Leg::Source => transfer.credit_account_id,
+        Leg::Whole | Leg::Destination => credit.id,
+    };
+    let owner = match transfer.kind {
         TransferKind::Settle | TransferKind::Void => credit.owner,
         TransferKind::Transfer
         | TransferKind::Deposit
@@ -110,7 +116,7 @@ fn check_owner(kind: TransferKind, debit: &Account, credit: &Account, actor: &Ac
     };
     let permitted = match actor.role {
         Role::Teller | Role::Admin => true,
-        Role::Customer => owns(actor, owner) && !credit.id.is_house(),
+        Role::Customer => owns(actor, owner) && !payee.is_house(),
         Role::Auditor => false,
     };
     if permitted { Ok(()) } else { Err(Refusal::NotOwner) }
@@ -158,7 +164,7 @@ fn check_move(transfer: &Transfer, debit: &Account, credit: &Account, now: Times
     check_open(debit, credit)?;
     check_not_frozen(debit, credit)?;
     let amount = balanced(transfer, debit, credit, now);
-    let is_hold = transfer.kind == TransferKind::Hold;
+    let is_hold = transfer.kind == TransferKind::Hold || transfer.leg.is_part();
     check_sums(amount, is_hold, &debit.sums, &credit.sums)?;
     if is_hold && transfer.timeout_s != 0 && now.checked_add_seconds(transfer.timeout_s).is_none() {
         return Err(Refusal::OverflowsTimeout);
@@ -319,7 +325,7 @@ fn moved(amount: Amount, is_hold: bool, debit: &Account, credit: &Account) -> (S
 
 /// Both accounts after `posted` of `hold` was posted and the rest given back; `amount` is what the outcome
 /// reports. The rest goes back to the day's limit as long as the account still counts the hold's day.
-fn end_hold(hold: &Hold, posted: Amount, amount: Amount, debit: &Account, credit: &Account) -> Outcome {
+pub(crate) fn end_hold(hold: &Hold, posted: Amount, amount: Amount, debit: &Account, credit: &Account) -> Outcome {
     let rest = minus(hold.amount, posted);
     let (mut debit_sums, mut credit_sums) = (debit.sums, credit.sums);
     debit_sums.debits_held = minus(debit_sums.debits_held, hold.amount);

@@ -2,6 +2,8 @@
 
 use tally_protocol::{AccountId, Amount, Currency, Lsn, Timestamp, TransferId};
 
+use crate::leg::Leg;
+
 /// An open hold, as a plain value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
@@ -21,6 +23,10 @@ pub struct Hold {
     pub expires_at: Timestamp,
     /// The record that made it.
     pub lsn: Lsn,
+    /// Which part of a transfer between branches it is; [`Leg::Whole`] for a client's own hold.
+    pub leg: Leg,
+    /// The account at the other branch; [`AccountId::NONE`] where there is none.
+    pub far_account_id: AccountId,
     /// The time stamp of that record: its day is the one that an unspent day limit goes back to.
     pub timestamp: Timestamp,
 }

@@ -6,6 +6,7 @@ use tally_protocol::{AccountId, Amount, BranchId, Currency, Lsn, Refusal, Timest
 use crate::account::{Account, Sums};
 use crate::hold::Hold;
 use crate::journal::record::{GIVEN_CODE, GIVEN_CREDIT, GIVEN_CURRENCY, GIVEN_DEBIT, TransferRecord};
+use crate::leg::Leg;
 use crate::reference::{Reference, effective_accounts};
 use crate::transfer::Transfer;
 
@@ -104,11 +105,16 @@ pub fn transfer_record(
         flags: transfer.flags,
         refusal: outcome.refusal,
         kind: transfer.kind,
+        leg: transfer.leg,
         given: given(GIVEN_DEBIT, !transfer.debit_account_id.is_none())
             | given(GIVEN_CREDIT, !transfer.credit_account_id.is_none())
             | given(GIVEN_CURRENCY, transfer.currency.is_some())
             | given(GIVEN_CODE, transfer.code != 0),
-        reference: transfer.reference,
+        reference: match transfer.leg {
+            Leg::Whole => transfer.reference,
+            Leg::Source => TransferId::new(transfer.credit_account_id.get()),
+            Leg::Destination => TransferId::new(transfer.debit_account_id.get()),
+        },
         user_data_128: transfer.user_data_128,
         user_data_64: transfer.user_data_64,
         user_data_32: transfer.user_data_32,
@@ -133,6 +139,7 @@ pub fn expiry_record(hold: &Hold, outcome: &Outcome) -> TransferRecord {
         flags: 0,
         refusal: None,
         kind: TransferKind::Hold,
+        leg: Leg::Whole,
         given: GIVEN_DEBIT | GIVEN_CREDIT | GIVEN_CURRENCY | GIVEN_CODE,
         reference: TransferId::NONE,
         user_data_128: 0,
@@ -149,6 +156,7 @@ pub(crate) fn as_written<T>(record: &TransferRecord, bit: u8, value: T, left_out
 
 /// The transfer of a record, as the client asked for it.
 pub fn transfer_of_record(record: &TransferRecord) -> Transfer {
+    let record = &record.as_asked();
     Transfer {
         id: record.id,
         debit_account_id: as_written(record, GIVEN_DEBIT, record.debit_account_id, AccountId::NONE),
@@ -163,5 +171,6 @@ pub fn transfer_of_record(record: &TransferRecord) -> Transfer {
         code: as_written(record, GIVEN_CODE, record.code, 0),
         flags: record.flags,
         kind: record.kind,
+        leg: record.leg,
     }
 }

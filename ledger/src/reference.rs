@@ -8,6 +8,7 @@ use tally_protocol::{AccountId, Amount, BranchId, Currency, Lsn, Refusal, Timest
 
 use crate::hold::{Hold, HoldEnd};
 use crate::journal::record::{RecordBody, TransferRecord};
+use crate::leg::{Leg, settlement_account_id};
 use crate::replay::opened_hold;
 use crate::transfer::{Transfer, cash_account_id};
 
@@ -33,6 +34,8 @@ pub enum Ended {
     Hold(HoldEnd),
     /// It was posted, and reversed.
     Reversed,
+    /// It was a leg, and the registry decided: posted, or given back for this reason.
+    Decided(Option<Refusal>),
 }
 
 /// What was found out about the id in a transfer's `reference`.
@@ -52,7 +55,8 @@ pub enum Reference {
     Posted(Posted),
     /// A posted transfer that was reversed.
     ReversedBefore,
-    /// A void or a reversal: neither a hold, nor anything that can be reversed.
+    /// A void, a reversal, or a part of a transfer between branches: neither a hold, nor anything that can be
+    /// reversed.
     Neither,
 }
 
@@ -61,6 +65,7 @@ impl Ended {
     pub fn of_record(body: &RecordBody) -> Option<Self> {
         match body {
             RecordBody::Expired(_) => Some(Self::Hold(HoldEnd::Expired)),
+            RecordBody::Decided(refusal, _) => Some(Self::Decided(*refusal)),
             RecordBody::Transfer(record) if record.refusal.is_none() => match record.kind {
                 TransferKind::Settle => Some(Self::Hold(HoldEnd::Settled)),
                 TransferKind::Void => Some(Self::Hold(HoldEnd::Voided)),
@@ -79,6 +84,7 @@ impl Reference {
         match body {
             RecordBody::Transfer(record) => Self::of_transfer(record, lsn, timestamp, ended),
             RecordBody::Expired(_) => Self::Ended(HoldEnd::Expired),
+            RecordBody::Decided(..) => Self::Neither,
             RecordBody::Account(..) | RecordBody::Cancelled(_) => Self::Absent,
         }
     }
@@ -88,7 +94,10 @@ impl Reference {
             (Some(_), _) => return Self::Refused,
             (None, Some(Ended::Hold(end))) => return Self::Ended(end),
             (None, Some(Ended::Reversed)) => return Self::ReversedBefore,
-            (None, None) => {}
+            (None, Some(Ended::Decided(Some(_)))) => return Self::Refused,
+            // What another branch has a part in is not undone here alone.
+            (None, _) if record.leg.is_part() => return Self::Neither,
+            (None, _) => {}
         }
         match record.kind {
             TransferKind::Hold => Self::Open(opened_hold(record, lsn, timestamp)),
@@ -103,6 +112,11 @@ impl Reference {
             }
             TransferKind::Void | TransferKind::Reverse => Self::Neither,
         }
+    }
+
+    /// What an open hold is to a transfer that names it: a leg is the registry's, nobody else ends it.
+    pub const fn of_open(hold: Hold) -> Self {
+        if hold.leg.is_part() { Self::Neither } else { Self::Open(hold) }
     }
 
     /// The open hold that a settle or void needs.
@@ -162,8 +176,14 @@ pub fn effective_accounts(
     branch: BranchId,
 ) -> Result<(AccountId, AccountId), Refusal> {
     let cash = || cash_account_id(branch, transfer.currency.unwrap_or_default());
+    let settlement =
+        |far: AccountId| settlement_account_id(branch, far.branch(), transfer.currency.unwrap_or_default());
     match transfer.kind {
-        TransferKind::Transfer | TransferKind::Hold => Ok((transfer.debit_account_id, transfer.credit_account_id)),
+        TransferKind::Transfer | TransferKind::Hold => Ok(match transfer.leg {
+            Leg::Whole => (transfer.debit_account_id, transfer.credit_account_id),
+            Leg::Source => (transfer.debit_account_id, settlement(transfer.credit_account_id)),
+            Leg::Destination => (settlement(transfer.debit_account_id), transfer.credit_account_id),
+        }),
         TransferKind::Deposit => Ok((cash(), transfer.credit_account_id)),
         TransferKind::Withdraw => Ok((transfer.debit_account_id, cash())),
         TransferKind::Settle | TransferKind::Void => {

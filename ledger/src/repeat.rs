@@ -22,7 +22,7 @@ pub fn repeat<'a>(transfer: &Transfer, known: &'a RecordBody) -> Result<&'a Tran
         RecordBody::Transfer(record) => same_content(transfer, record).map(|()| record),
         RecordBody::Cancelled(_) => Err(Refusal::IdCancelled),
         // No transfer's own record; an index that leads here is answered, not trusted.
-        RecordBody::Expired(_) | RecordBody::Account(..) => Err(Refusal::IdAlreadyUsed),
+        RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) => Err(Refusal::IdAlreadyUsed),
     }
 }
 
@@ -35,7 +35,9 @@ pub fn cancel_id(known: Option<&RecordBody>) -> Result<bool, Refusal> {
     match known {
         None => Ok(true),
         Some(RecordBody::Cancelled(_)) => Ok(false),
-        Some(RecordBody::Transfer(_) | RecordBody::Expired(_) | RecordBody::Account(..)) => Err(Refusal::IdAlreadyUsed),
+        Some(RecordBody::Transfer(_) | RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..)) => {
+            Err(Refusal::IdAlreadyUsed)
+        }
     }
 }
 
@@ -50,6 +52,7 @@ pub fn cancel_id(known: Option<&RecordBody>) -> Result<bool, Refusal> {
 /// credit account, amount, user data (128, 64, 32 bits), currency, code.
 pub fn same_content(transfer: &Transfer, record: &TransferRecord) -> Result<(), Refusal> {
     let compare = |same: bool, refusal: Refusal| if same { Ok(()) } else { Err(refusal) };
+    let record = &record.as_asked();
     compare((transfer.flags ^ record.flags) & !NOT_CONTENT == 0, Refusal::ExistsWithDifferentFlags)?;
     compare(transfer.kind == record.kind, Refusal::ExistsWithDifferentKind)?;
     compare(transfer.reference == record.reference, Refusal::ExistsWithDifferentReference)?;

@@ -23,6 +23,8 @@ pub enum RecordEffect {
     HoldEnded(TransferId, HoldEnd),
     /// The transfer with this id was reversed.
     Reversed(TransferId),
+    /// The prepared leg with this id was decided.
+    Decided(TransferId),
 }
 
 impl RecordEffect {
@@ -31,6 +33,7 @@ impl RecordEffect {
         match body {
             RecordBody::Transfer(record) => Self::of_transfer(record, lsn, timestamp),
             RecordBody::Expired(record) => Self::HoldEnded(record.id, HoldEnd::Expired),
+            RecordBody::Decided(_, record) => Self::Decided(record.id),
             RecordBody::Account(..) | RecordBody::Cancelled(_) => Self::None,
         }
     }
@@ -42,6 +45,7 @@ impl RecordEffect {
             return Self::None;
         }
         match record.kind {
+            TransferKind::Transfer if record.leg.is_part() => Self::HoldOpened(opened_hold(record, lsn, timestamp)),
             TransferKind::Transfer | TransferKind::Deposit | TransferKind::Withdraw => Self::None,
             TransferKind::Hold => Self::HoldOpened(opened_hold(record, lsn, timestamp)),
             TransferKind::Settle => Self::HoldEnded(record.reference, HoldEnd::Settled),
@@ -67,6 +71,8 @@ pub(crate) fn opened_hold(record: &TransferRecord, lsn: Lsn, timestamp: Timestam
         code: record.code,
         expires_at,
         lsn,
+        leg: record.leg,
+        far_account_id: record.far_account_id().unwrap_or_default(),
         timestamp,
     }
 }
@@ -110,7 +116,11 @@ pub fn redo_account(existing: Option<&Account>, record: &Record) -> Option<Accou
         RecordBody::Account(_, after) if existing.is_none_or(|account| record.lsn > account.lsn) => {
             Some(Account { lsn: record.lsn, timestamp: record.timestamp, ..after.clone() })
         }
-        RecordBody::Account(..) | RecordBody::Transfer(_) | RecordBody::Expired(_) | RecordBody::Cancelled(_) => None,
+        RecordBody::Account(..)
+        | RecordBody::Transfer(_)
+        | RecordBody::Expired(_)
+        | RecordBody::Decided(..)
+        | RecordBody::Cancelled(_) => None,
     }
 }
 
@@ -143,6 +153,7 @@ mod tests {
             code: 1,
             flags: 0,
             kind: TransferKind::Hold,
+            leg: crate::Leg::Whole,
         };
         let actor = Actor { role: Role::Teller, customer: CustomerId::BANK };
         let now = Timestamp::from_nanos(9);

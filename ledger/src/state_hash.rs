@@ -65,12 +65,13 @@ impl StateHash {
         bytes.put(hold.id.get());
         bytes.put(hold.debit_account_id.get());
         bytes.put(hold.credit_account_id.get());
+        bytes.put(hold.far_account_id.get());
         for field in [
             hold.amount.get(),
             hold.expires_at.as_nanos(),
             hold.lsn.get(),
             hold.timestamp.as_nanos(),
-            (hold.currency.get() as u64) << 16 | hold.code as u64,
+            (hold.leg as u64) << 32 | (hold.currency.get() as u64) << 16 | hold.code as u64,
         ] {
             bytes.put(field as u128);
         }
@@ -138,6 +139,8 @@ mod tests {
             currency: Currency::EUR,
             code: 1,
             expires_at: Timestamp::MAX,
+            leg: crate::Leg::Whole,
+            far_account_id: AccountId::NONE,
             lsn: Lsn::new(9),
             timestamp: Timestamp::from_nanos(9),
         }

@@ -8,6 +8,8 @@
 use tally_protocol::message::{self, TransferKind, transfer_flags};
 use tally_protocol::{AccountId, AccountKind, Amount, BranchId, Currency, Refusal, TransferId};
 
+use crate::leg::Leg;
+
 /// A well-formed transfer. What the client may leave out, and did, is `NONE`, `None` or 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
@@ -37,6 +39,8 @@ pub struct Transfer {
     pub flags: u16,
     /// What it does.
     pub kind: TransferKind,
+    /// Which part of it is this branch's.
+    pub leg: Leg,
 }
 
 /// Whether this kind acts on an earlier transfer, from which it takes what the client leaves out.
@@ -69,8 +73,18 @@ impl Transfer {
     ///
     /// # Errors
     /// The first that applies, in this order: `FieldInvalid` (the reserved byte), then those of
-    /// [`Refusal`]'s "malformed" group from `IdMustNotBeZero` to `CashSideMustBeZero` as listed there.
+    /// [`Refusal`]'s "malformed" group from `IdMustNotBeZero` to `CashSideMustBeZero` as listed there, and
+    /// `AccountIdReserved` for a settlement account.
     pub fn from_wire(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
+        let transfer = Self::read(wire, branch)?;
+        let accounts = [transfer.debit_account_id, transfer.credit_account_id];
+        // The other branch keeps the mirror: only a transfer between the two may change it.
+        let names_settlement = accounts.iter().any(|id| id.settlement_peer().is_some());
+        ensure(!names_settlement, Refusal::AccountIdReserved)?;
+        Ok(transfer)
+    }
+
+    fn read(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
         ensure(wire.reserved == 0, Refusal::FieldInvalid)?;
         let id = wire.id.get();
         ensure(id != 0, Refusal::IdMustNotBeZero)?;
@@ -93,6 +107,7 @@ impl Transfer {
             code: wire.code.get(),
             flags,
             kind,
+            leg: Leg::Whole,
         };
         transfer.check_accounts(branch)?;
         transfer.check_reference()?;
@@ -106,9 +121,44 @@ impl Transfer {
         Ok(transfer)
     }
 
-    /// Whether its record needs no extension: it refers to nothing, has no time-out and no user data.
+    /// The same for a branch that takes part in transfers between branches: the credit account of a plain transfer may
+    /// be another branch's.
+    ///
+    /// # Errors
+    /// As [`Transfer::from_wire`]; `WrongBranch` also for a linked or balancing transfer to another branch.
+    pub fn from_wire_between(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
+        let far = AccountId::new(wire.credit_account_id.get());
+        if wire.kind != TransferKind::Transfer as u8 || far.is_none() || far.branch() == branch {
+            return Self::from_wire(wire, branch);
+        }
+        ensure(far.get() != u128::MAX, Refusal::CreditAccountMustNotBeMax)?;
+        let near = AccountId::of_settlement(branch, far.branch(), Currency::default());
+        let near = message::Transfer { credit_account_id: near.get().into(), ..*wire };
+        let transfer = Self { credit_account_id: far, leg: Leg::Source, ..Self::read(&near, branch)? };
+        let local_only = transfer_flags::LINKED | transfer_flags::BALANCING_DEBIT | transfer_flags::BALANCING_CREDIT;
+        ensure(transfer.flags & local_only == 0, Refusal::WrongBranch)?;
+        Ok(transfer)
+    }
+
+    /// Reads the destination's part of a transfer that the branch of its debit account has prepared.
+    ///
+    /// # Errors
+    /// As [`Transfer::from_wire`]; `WrongBranch` if it is not a plain transfer from another branch to `branch`, and
+    /// `FlagsConflict` for a flag that the source should have worked off.
+    pub fn from_source(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
+        let far = AccountId::new(wire.debit_account_id.get());
+        let is_plain = wire.kind == TransferKind::Transfer as u8 && !far.is_none() && far.get() != u128::MAX;
+        ensure(is_plain && far.branch() != branch, Refusal::WrongBranch)?;
+        ensure(wire.flags.get() == 0, Refusal::FlagsConflict)?;
+        let near = AccountId::of_settlement(branch, far.branch(), Currency::default());
+        let near = message::Transfer { debit_account_id: near.get().into(), ..*wire };
+        Ok(Self { debit_account_id: far, leg: Leg::Destination, ..Self::read(&near, branch)? })
+    }
+
+    /// Whether its record needs no extension: it is no leg, refers to nothing, has no time-out and no user data.
     pub const fn is_plain(&self) -> bool {
-        self.reference.is_none()
+        !self.leg.is_part()
+            && self.reference.is_none()
             && self.user_data_128 == 0
             && self.user_data_64 == 0
             && self.user_data_32 == 0

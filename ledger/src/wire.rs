@@ -138,7 +138,9 @@ pub fn item_result(refusal: Option<Refusal>, timestamp: Timestamp, repeated: boo
 pub fn transfer_state(record: &TransferRecord, ended: Option<Ended>) -> TransferState {
     match (record.refusal, ended) {
         (Some(_), _) => TransferState::Refused,
-        (None, None) => TransferState::Done,
+        (None, None) if record.leg.is_part() => TransferState::Prepared,
+        (None, None | Some(Ended::Decided(None))) => TransferState::Done,
+        (None, Some(Ended::Decided(Some(_)))) => TransferState::Refused,
         (None, Some(Ended::Hold(HoldEnd::Settled))) => TransferState::Settled,
         (None, Some(Ended::Hold(HoldEnd::Voided))) => TransferState::Voided,
         (None, Some(Ended::Hold(HoldEnd::Expired))) => TransferState::Expired,
@@ -212,8 +214,14 @@ pub fn feed_entry(record: &Record) -> message::FeedEntry {
         ..plain(kind, transfer_of_record(of).to_wire())
     };
     match &record.body {
+        RecordBody::Transfer(of) if of.is_prepared() => moved(FeedKind::Prepared, of),
         RecordBody::Transfer(of) => moved(FeedKind::Transfer, of),
         RecordBody::Expired(of) => moved(FeedKind::Expired, of),
+        RecordBody::Decided(refusal, of) => {
+            let entry = moved(FeedKind::Decided, of);
+            let reply = message::TransferReply { refusal: refusal_code(*refusal).into(), ..entry.reply };
+            message::FeedEntry { reply, ..entry }
+        }
         RecordBody::Cancelled(id) => plain(FeedKind::Cancelled, only_id(*id)),
         RecordBody::Account(change, account) => {
             let named = message::Transfer { debit_account_id: account.id.get().into(), ..only_id(TransferId::NONE) };

@@ -63,6 +63,22 @@ impl AccountId {
         let local = (1u128 << 111) | ((kind as u128) << 16) | currency.get() as u128;
         Self::of_branch(branch, local)
     }
+    /// The account of `branch` for what it owes `peer` and is owed by it, in `currency`: a house account with the peer
+    /// in bits 32 to 47.
+    pub const fn of_settlement(branch: BranchId, peer: BranchId, currency: Currency) -> Self {
+        let house = Self::of_house(branch, AccountKind::Settlement, currency);
+        Self(house.0 | ((peer.get() as u128) << 32))
+    }
+    /// The peer of a settlement account; `None` for every other account.
+    pub const fn settlement_peer(self) -> Option<BranchId> {
+        let local = self.0 & ((1u128 << Self::LOCAL_BITS) - 1);
+        let peer = BranchId((local >> 32) as u16);
+        let is_settlement = self.is_house()
+            && (local & !(1u128 << 111)) >> 48 == 0
+            && (local >> 16) as u16 == AccountKind::Settlement as u16
+            && peer.0 != 0;
+        if is_settlement { Some(peer) } else { None }
+    }
     /// Whether the id lies in the range that is set aside for the branch's own accounts.
     pub const fn is_house(self) -> bool {
         (self.0 >> 111) & 1 == 1

@@ -76,6 +76,8 @@ refusals! {
     PositionOutOfRange = 19 "position_out_of_range";
     /// A limit of this branch is reached (accounts, open holds); nothing was changed.
     CapacityReached = 20 "capacity_reached";
+    /// The registry cannot be reached just now: nothing was begun between branches.
+    RegistryUnreachable = 21 "registry_unreachable";
 
     // 50..=99: malformed. Depends on the request alone; the id stays free.
     /// The id is zero.
@@ -161,6 +163,10 @@ refusals! {
     /// A cancel came too late: a transfer with this id was already posted or refused.
     IdAlreadyUsed = 115 "id_already_used";
 
+    // 190..=199: between branches. Nothing was recorded; the id stays free.
+    /// No branch of the bank has the number that the account's id begins with.
+    BranchUnknown = 190 "branch_unknown";
+
     // 200..=299: the state of the ledger. Recorded; the id is used up.
     /// Another transfer of the chain was refused.
     ChainBroken = 200 "chain_broken";
@@ -226,6 +232,12 @@ refusals! {
     ExceedsDebits = 230 "exceeds_debits";
     /// The debit account's limit for the day is used up.
     DayLimitExceeded = 231 "day_limit_exceeded";
+    /// The other branch could not take part, or the registry lost the transfer before it was decided: nothing moved.
+    TransferAborted = 250 "transfer_aborted";
+    /// The other branch did not answer in time: nothing moved.
+    BranchTimedOut = 251 "branch_timed_out";
+    /// An operator ended the transfer before it was decided: nothing moved.
+    TransferResolved = 252 "transfer_resolved";
 
     // 300..=349: operations on accounts.
     /// No account with this id.

@@ -25,11 +25,13 @@ use crate::holds::Holds;
 use crate::ids::{IdError, IdIndex, IdStats, LogPositions};
 use crate::intake::{Intake, Lane};
 use crate::journal::{Journal, Recovered, RecoveryError, recover};
+use crate::link::LinkBell;
 use crate::lookup::{LookupQueues, LookupThreads};
 use crate::recovery::Rebuilding;
-use crate::replies::{self, ReplyReceiver};
+use crate::replies::{self, GatedReceiver, ReplyReceiver};
 use crate::session::Backend;
-use crate::worker::{Worker, WorkerStats};
+use crate::two_phase::{Said, TwoPhase};
+use crate::worker::{Between, Worker, WorkerStats};
 use crate::{affinity, clock, feed, lookup, scheduling};
 
 pub use options::BranchOptions;
@@ -79,6 +81,23 @@ pub struct Branch {
     /// Workers first: they may still ask the look-up threads.
     stop_workers: Arc<AtomicBool>,
     stop_helpers: Arc<AtomicBool>,
+    two_phase: Option<Arc<TwoPhase>>,
+    link: parking_lot::Mutex<Option<LinkParts>>,
+}
+
+/// What the link to the registry is made of.
+#[derive(Debug)]
+pub struct LinkParts {
+    /// What is in doubt, routes, clock.
+    pub shared: Arc<TwoPhase>,
+    /// Transfers that begin.
+    pub begins: GatedReceiver<Said>,
+    /// Votes, acknowledgements, questions.
+    pub says: GatedReceiver<Said>,
+    /// Rung when there may be something to say.
+    pub bell: LinkBell,
+    /// Where instructions go.
+    pub lanes: Vec<Arc<Lane>>,
 }
 
 impl std::fmt::Debug for Branch {
@@ -135,7 +154,11 @@ impl Branch {
         let (rebuilt, recovered) = rebuild(&options, &disk)?;
         let lanes = lanes(&options);
         let starving: Vec<_> = lanes.iter().map(|_| Arc::new(AtomicBool::new(false))).collect();
-        let on_durable = on_durable(sessions, &lanes, &starving);
+        let shared = options.between.then(|| Arc::new(TwoPhase::new(options.branch)));
+        let link_bell = LinkBell::default();
+        let mut bells = sessions.to_vec();
+        bells.extend(shared.is_some().then(|| link_bell.bell.clone()));
+        let on_durable = on_durable(&bells, &lanes, &starving);
         let journal = Journal::start(disk, options.journal.clone(), &recovered, on_durable)?;
         let Rebuilding { accounts, holds, ids, .. } = rebuilt;
         let ids: IdIndex = ids.finish(Arc::new(Positions(journal.clone())));
@@ -143,6 +166,26 @@ impl Branch {
 
         let helpers = options.lookup.threads + 1;
         let (mut senders, receivers) = replies::channels(options.workers + helpers, sessions);
+        let mut between = Vec::new();
+        let link = shared.as_ref().map(|shared| {
+            engine
+                .holds
+                .iter()
+                .filter(|hold| hold.leg.is_part())
+                .for_each(|hold| shared.doubts.insert_recovered(&hold));
+            let channels = || replies::channels::<Said>(options.workers, std::slice::from_ref(&link_bell.bell));
+            let ((begin_senders, mut begins), (say_senders, mut says)) = (channels(), channels());
+            let ends = begin_senders.into_iter().zip(say_senders);
+            between.extend(ends.map(|(begins, says)| Between::new(shared.clone(), begins, says)));
+            LinkParts {
+                shared: shared.clone(),
+                begins: begins.remove(0),
+                says: says.remove(0),
+                bell: link_bell,
+                lanes: lanes.iter().map(|(lane, _)| lane.clone()).collect(),
+            }
+        });
+        let mut between = between.into_iter();
         let stop_workers = Arc::new(AtomicBool::new(false));
         let stop_helpers = Arc::new(AtomicBool::new(false));
         let lookup_queues = Arc::new(LookupQueues::new(options.workers, &options.lookup));
@@ -161,6 +204,7 @@ impl Branch {
                 stop: stop_workers.clone(),
                 starving: starving[number].clone(),
                 stats: worker_stats[number].clone(),
+                between: between.next(),
             };
             let core = options.cores.get(number % options.cores.len().max(1)).copied();
             let cell = bell_cell.clone();
@@ -197,6 +241,8 @@ impl Branch {
             started_at: clock::wall().as_nanos(),
             stop_workers,
             stop_helpers,
+            two_phase: shared,
+            link: parking_lot::Mutex::new(link),
         };
         Ok((branch, receivers))
     }
@@ -204,6 +250,16 @@ impl Branch {
     /// The journal, for its counters.
     pub fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// What is shared about transfers between branches, where the branch has a registry.
+    pub fn two_phase(&self) -> Option<&Arc<TwoPhase>> {
+        self.two_phase.as_ref()
+    }
+
+    /// What the link to the registry needs, once; and the journal, whose durable position lets things be said.
+    pub fn take_link(&self) -> Option<(LinkParts, Arc<Journal>)> {
+        self.link.lock().take().map(|parts| (parts, self.journal.clone()))
     }
 
     /// What recovery found.

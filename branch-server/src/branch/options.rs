@@ -21,6 +21,8 @@ const ZERO_BYTES_PER_SECOND_MAX: u64 = 48 << 20;
 /// Sizes, places and habits of a branch.
 #[derive(Clone, Debug)]
 pub struct BranchOptions {
+    /// Whether it takes part in transfers between branches.
+    pub between: bool,
     /// Which branch.
     pub branch: BranchId,
     /// Worker threads.
@@ -70,11 +72,13 @@ impl BranchOptions {
         getrandom::fill(&mut seed).expect("the system has random numbers");
         Self {
             branch: config.branch.id,
+            between: config.registry.is_some(),
             workers: config.workers.count,
             cores: if config.workers.pin { affinity::cores_for(config.workers.count, cores) } else { Vec::new() },
             idle,
             intake: IntakeConfig {
                 control_depth: config.workers.control_depth,
+                two_phase_depth: config.workers.interactive_depth,
                 interactive_depth: config.workers.interactive_depth,
                 bulk_depth: config.workers.bulk_depth,
             },

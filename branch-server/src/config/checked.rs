@@ -30,6 +30,8 @@ pub struct Config {
     pub accounts_max: usize,
     /// Most open holds.
     pub holds_max: usize,
+    /// The registry; `None` for a branch that stands alone.
+    pub registry: Option<RegistryConfig>,
     /// Where the admin HTTP server listens; `None` for nowhere.
     pub metrics_address: Option<SocketAddr>,
     /// Certificates.
@@ -141,6 +143,21 @@ pub struct TlsConfig {
     pub ca_file: PathBuf,
 }
 
+/// Section `[registry]`.
+#[derive(Clone, Debug)]
+pub struct RegistryConfig {
+    /// Its nodes, `host:port`; at least one.
+    pub endpoints: Vec<String>,
+    /// The name that the certificate of every node bears.
+    pub server_name: String,
+    /// The authority of the bank's services (PEM).
+    pub ca_file: PathBuf,
+    /// This branch's certificate for the registry (PEM).
+    pub cert_file: PathBuf,
+    /// Its private key (PEM).
+    pub key_file: PathBuf,
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -201,6 +218,7 @@ impl Config {
             },
             accounts_max: get.integer("accounts.max", 1..=1 << 32)? as usize,
             holds_max: get.integer("holds.max", 1..=1 << 32)? as usize,
+            registry: get.registry(&dir)?,
             metrics_address: get.address("metrics.address")?,
             tls: TlsConfig {
                 cert_file: get.tls_file("tls.cert_file", &dir)?,
@@ -312,6 +330,29 @@ impl Getter<'_> {
         })
     }
 
+    fn registry(&self, dir: &Path) -> Result<Option<RegistryConfig>, ConfigError> {
+        let endpoints: Vec<_> = self
+            .text("registry.endpoints")
+            .split(',')
+            .map(|endpoint| endpoint.trim().to_owned())
+            .filter(|endpoint| !endpoint.is_empty())
+            .collect();
+        let has_port = |endpoint: &String| {
+            endpoint.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        if let Some(bad) = endpoints.iter().find(|endpoint| !has_port(endpoint)) {
+            return Err(self.bad("registry.endpoints", format!("`{bad}` is not a host with a port")));
+        }
+        let config = RegistryConfig {
+            endpoints,
+            server_name: self.text("registry.server_name").to_owned(),
+            ca_file: self.tls_file("registry.ca_file", dir)?,
+            cert_file: self.tls_file("registry.cert_file", dir)?,
+            key_file: self.tls_file("registry.key_file", dir)?,
+        };
+        Ok(Some(config).filter(|config| !config.endpoints.is_empty()))
+    }
+
     fn limits(&self) -> Result<SessionLimits, ConfigError> {
         Ok(SessionLimits {
             connections_max: self.integer("limits.connections_max", 1..=1 << 20)? as usize,
@@ -358,6 +399,7 @@ mod tests {
             ("listen.address", "", "must not be empty"),
             ("workers.idle", "sleep", "`sleep` is not one of spin, yield, park"),
             ("journal.segment_len_bytes", "5000000", "is not a power of two"),
+            ("registry.endpoints", "127.0.0.1:7421,registry", "`registry` is not a host with a port"),
             ("journal.io", "aio", "is not one of auto, uring, blocking"),
             ("limits.in_flight_max", "0", "0 is not in"),
             ("limits.frame_stall_ms", "0", "0 is not in"),

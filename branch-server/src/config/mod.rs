@@ -14,7 +14,7 @@ mod layers;
 
 pub use checked::{
     BranchConfig, CheckpointConfig, Config, Idle, IdsConfig, JournalConfig, JournalIo, ListenConfig, LogConfig,
-    LogFormat, TlsConfig, WorkersConfig,
+    LogFormat, RegistryConfig, TlsConfig, WorkersConfig,
 };
 pub use keys::{Default, KEYS, Key};
 pub use layers::{ConfigError, Layers, Source};

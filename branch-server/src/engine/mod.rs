@@ -13,6 +13,7 @@ mod account_ops;
 mod chain;
 mod expiry;
 mod house;
+mod legs;
 mod reads;
 mod stages;
 
@@ -30,6 +31,7 @@ use crate::lookup::{Asker, Looked};
 
 pub use account_ops::{AccountOp, AccountOutcome, Cancel};
 pub use chain::ChainStep;
+pub use legs::{Decided, LegStep};
 pub use reads::Read;
 pub use stages::{Locked, Prepare, Prepared, Published, Reserved};
 

@@ -10,7 +10,8 @@
 use tally_journal::Reservation;
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::{
-    Account, Outcome, RecordEffect, Reference, Transfer, decide, effective_accounts, permit_transfer, transfer_record,
+    Account, Leg, Outcome, RecordEffect, Reference, Transfer, decide, effective_accounts, permit_transfer,
+    transfer_record,
 };
 use tally_protocol::message::{self, TransferKind};
 use tally_protocol::{AccountId, Refusal, Timestamp, TransferId};
@@ -90,6 +91,19 @@ impl Engine {
             Ok(transfer) => transfer,
             Err(refusal) => return Prepare::NotRecorded(refusal),
         };
+        self.prepare_formed(writer, transfer, asker, looked, now)
+    }
+
+    /// The same for a transfer whose form is checked.
+    #[inline]
+    pub(super) fn prepare_formed(
+        &self,
+        writer: &mut Writer,
+        transfer: Transfer,
+        asker: &Asker,
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) -> Prepare<'_> {
         if let Err(refusal) = permit_transfer(asker.actor.role, &transfer) {
             return Prepare::NotRecorded(refusal);
         }
@@ -117,7 +131,7 @@ impl Engine {
                 Reserve::Full => return Prepare::NotRecorded(Refusal::Busy),
             }
         }
-        if transfer.kind == TransferKind::Hold && !self.holds.secure_room() {
+        if opens_hold(transfer.kind, transfer.leg) && !self.holds.secure_room() {
             // A hold has no reference that would have to be given back.
             self.ids.release(transfer.id);
             return Prepare::NotRecorded(Refusal::CapacityReached);
@@ -165,7 +179,7 @@ impl Engine {
             return Some((Reference::NotGiven, None));
         }
         if let Some(hold) = self.holds.get(transfer.reference) {
-            return Some((Reference::Open(hold), None));
+            return Some((Reference::of_open(hold), None));
         }
         let (reference, looked_up) = looked?.reference(transfer.reference)?;
         // A hold that was open then and is not now has ended since.
@@ -230,7 +244,7 @@ impl<'e> Prepared<'e> {
     fn give_back(&self) {
         self.engine.ids.release(self.transfer.id);
         self.release_reference();
-        if self.transfer.kind == TransferKind::Hold {
+        if opens_hold(self.transfer.kind, self.transfer.leg) {
             self.engine.holds.give_room_back();
         }
     }
@@ -288,6 +302,11 @@ impl<'e> Locked<'e> {
     }
 }
 
+/// Whether it needs room among the open holds.
+const fn opens_hold(kind: TransferKind, leg: Leg) -> bool {
+    matches!(kind, TransferKind::Hold) || leg.is_part()
+}
+
 /// Whether the reference's id has to be reserved: it must not come while we refuse because of its absence. An
 /// id that a cancel burnt is absent for good, and cannot be reserved.
 pub(super) fn must_stay_absent(reference: &Reference, looked_up: Option<&LookedUp>) -> bool {
@@ -343,12 +362,12 @@ impl Engine {
     pub(super) fn note_effects(&self, record: &TransferRecord, lsn: tally_protocol::Lsn, timestamp: Timestamp) {
         match RecordEffect::of_transfer(record, lsn, timestamp) {
             RecordEffect::HoldOpened(hold) => self.holds.insert(hold),
-            RecordEffect::HoldEnded(id, _) => {
+            RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => {
                 self.holds.remove(id).expect("it was open under these locks");
                 self.ids.note_ended(id, lsn);
             }
             RecordEffect::Reversed(id) => self.ids.note_ended(id, lsn),
-            RecordEffect::None if record.kind == TransferKind::Hold => self.holds.give_room_back(),
+            RecordEffect::None if opens_hold(record.kind, record.leg) => self.holds.give_room_back(),
             RecordEffect::None => {}
         }
         self.ids.finish(record.id, lsn);
@@ -356,6 +375,11 @@ impl Engine {
 }
 
 impl Published {
+    /// Whether what was recorded is a leg that waits for the registry's decision.
+    pub(super) fn is_prepared(&self) -> bool {
+        matches!(&self.record.body, RecordBody::Transfer(transfer) if transfer.is_prepared())
+    }
+
     /// Writes the record to its place in the log. Its reply may be gated from here on.
     #[inline]
     pub fn fill(self, writer: &mut Writer) -> Done {

@@ -1,38 +1,75 @@
 //! From what is known of an id to the reply that says so.
 
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
-use tally_ledger::wire::{id_found, item_result, transfer_found, transfer_reply, unrecorded_reply};
-use tally_ledger::{Actor, Transfer, repeat};
+use tally_ledger::wire::{id_found, item_result, recorded_reply, transfer_found, transfer_reply, unrecorded_reply};
+use tally_ledger::{Actor, Ended, Leg, Transfer, repeat};
 use tally_protocol::message::{self, Role, Sums, TransferState, transfer_flags};
-use tally_protocol::{BranchId, CustomerId, Lsn, Refusal, Timestamp, TransferId};
+use tally_protocol::{CustomerId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::Asker;
-use super::resolve::Known;
+use super::resolve::{Known, Recorded};
 use crate::engine::Engine;
 use crate::replies::ReplyBody;
 
 /// A known transfer id that comes again: the first answer once more, or why the content is another.
-pub(super) fn repeated(engine: &Engine, asker: &Asker, wire: &message::Transfer, record: &Record) -> ReplyBody {
-    let (reply, first) = repeated_parts(wire, record, engine.branch);
+/// `None` while that answer waits for the registry's decision.
+pub(super) fn repeated(
+    engine: &Engine,
+    asker: &Asker,
+    wire: &message::Transfer,
+    known: &Recorded,
+) -> Option<ReplyBody> {
+    let (reply, first) = match repeated_parts(engine, wire, known) {
+        Again::Answer(reply, first) => (reply, first),
+        Again::InDoubt => return None,
+    };
     let wanted = wire.flags.get() & transfer_flags::WANT_BALANCES != 0;
-    ReplyBody::Transfer { reply, balances: first.filter(|_| wanted).map(|first| sums_for(engine, asker, first)) }
+    let balances = first.filter(|_| wanted).map(|first| sums_for(engine, asker, first));
+    Some(ReplyBody::Transfer { reply, balances })
 }
 
 /// The same as one item of a batch or chain.
-pub(super) fn repeated_item(wire: &message::Transfer, record: &Record, branch: BranchId) -> message::ItemResult {
-    let (reply, _) = repeated_parts(wire, record, branch);
-    message::ItemResult { timestamp: reply.timestamp, refusal: reply.refusal, flags: reply.flags, reserved: 0.into() }
+pub(super) fn repeated_item(engine: &Engine, wire: &message::Transfer, known: &Recorded) -> message::ItemResult {
+    match repeated_parts(engine, wire, known) {
+        Again::Answer(reply, _) => message::ItemResult {
+            timestamp: reply.timestamp,
+            refusal: reply.refusal,
+            flags: reply.flags,
+            reserved: 0.into(),
+        },
+        // No batch or chain holds such a transfer, and its answer is not there yet.
+        Again::InDoubt => refused_item(Refusal::IdAlreadyUsed),
+    }
 }
 
-fn repeated_parts<'r>(
-    wire: &message::Transfer,
-    record: &'r Record,
-    branch: BranchId,
-) -> (message::TransferReply, Option<&'r TransferRecord>) {
-    let again = Transfer::from_wire(wire, branch).and_then(|transfer| repeat(&transfer, &record.body));
-    match again {
-        Ok(first) => (transfer_reply(first, record.lsn, record.timestamp, true), Some(first)),
-        Err(refusal) => (unrecorded_reply(refusal), None),
+/// What a known id answers.
+enum Again<'r> {
+    /// This, and the record with both accounts' sums after it.
+    Answer(message::TransferReply, Option<&'r TransferRecord>),
+    /// The registry has not decided.
+    InDoubt,
+}
+
+fn repeated_parts<'r>(engine: &Engine, wire: &message::Transfer, known: &'r Recorded) -> Again<'r> {
+    let Recorded { record, ended } = known;
+    let transfer = match &record.body {
+        RecordBody::Transfer(first) if first.leg == Leg::Destination => Err(Refusal::IdAlreadyUsed),
+        RecordBody::Transfer(first) if first.leg == Leg::Source => Transfer::from_wire_between(wire, engine.branch),
+        _ => Transfer::from_wire(wire, engine.branch),
+    };
+    let first = match transfer.and_then(|transfer| repeat(&transfer, &record.body)) {
+        Ok(first) => first,
+        Err(refusal) => return Again::Answer(unrecorded_reply(refusal), None),
+    };
+    match ended {
+        _ if !first.is_prepared() => {
+            Again::Answer(transfer_reply(first, record.lsn, record.timestamp, true), Some(first))
+        }
+        // The answer was the decision's, not the prepare's.
+        Some((Ended::Decided(refusal), Record { lsn, timestamp, body: RecordBody::Decided(_, last), .. })) => {
+            Again::Answer(recorded_reply(last.amount, *refusal, (*lsn, *timestamp), true), Some(last))
+        }
+        _ => Again::InDoubt,
     }
 }
 
@@ -51,11 +88,21 @@ pub(super) fn found(engine: &Engine, asker: &Asker, known: &Known) -> ReplyBody 
     ReplyBody::Found(Box::new(match &record.body {
         RecordBody::Transfer(transfer) => {
             let [debit, credit] = sums_for(engine, asker, transfer);
-            let found = transfer_found(transfer, record.lsn, record.timestamp, known.ended);
-            message::TransferFound { debit, credit, ..found }
+            let ended = known.ended.as_ref();
+            let found = transfer_found(transfer, record.lsn, record.timestamp, ended.map(|(ended, _)| *ended));
+            match ended {
+                Some((Ended::Decided(refusal), Record { lsn, timestamp, body: RecordBody::Decided(_, last), .. })) => {
+                    let [debit, credit] = sums_for(engine, asker, last);
+                    let reply = recorded_reply(last.amount, *refusal, (*lsn, *timestamp), false);
+                    message::TransferFound { debit, credit, reply, ..found }
+                }
+                _ => message::TransferFound { debit, credit, ..found },
+            }
         }
         RecordBody::Cancelled(id) => id_found(*id, TransferState::Cancelled, record.lsn, record.timestamp),
-        RecordBody::Expired(_) | RecordBody::Account(..) => unreachable!("`known` checked the kind"),
+        RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) => {
+            unreachable!("`known` checked the kind")
+        }
     }))
 }
 
@@ -77,7 +124,7 @@ fn may_read(engine: &Engine, asker: &Asker, record: &Record) -> bool {
         return true;
     }
     match &record.body {
-        RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) => {
+        RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => {
             [transfer.debit_account_id, transfer.credit_account_id]
                 .into_iter()
                 .any(|id| engine.may_read(&asker.actor, id))

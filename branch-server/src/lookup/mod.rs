@@ -10,6 +10,7 @@
 //! a worker makes sure of before it sends one, and the queue back holds as many.
 
 mod answer;
+mod legs;
 mod questions;
 mod resolve;
 mod threads;
@@ -18,9 +19,11 @@ use bytes::Bytes;
 use crossbeam::channel;
 use crossbeam::queue::ArrayQueue;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tally_ledger::two_phase::{Decision, ParticipantEffect};
 use tally_ledger::{Actor, Reference};
-use tally_protocol::TransferId;
+use tally_protocol::link::CrossTransfer;
 use tally_protocol::message;
+use tally_protocol::{CustomerId, TransferId};
 
 use crate::ids::LookedUp;
 use crate::intake::{Op, Passage, Request, SessionKey};
@@ -64,6 +67,13 @@ pub struct Asker {
 }
 
 impl Asker {
+    /// The bank itself, which waits for no reply.
+    pub fn bank() -> Self {
+        let session = SessionKey { thread: u16::MAX, slot: 0, generation: 0 };
+        let actor = Actor { role: message::Role::Admin, customer: CustomerId::BANK };
+        Self { session, request_id: 0, trace_id: 0, deadline: 0, passage: Passage::default(), actor }
+    }
+
     /// Parts a request from what it asks for.
     pub fn of(request: Request) -> (Self, Op) {
         let Request { session, request_id, trace_id, deadline, passage, actor, op } = request;
@@ -122,6 +132,10 @@ pub enum Question {
         /// Ids that a filter could not rule out.
         ids: Vec<TransferId>,
     },
+    /// Whether the destination's part of a transfer between branches is known.
+    Prepare(CrossTransfer),
+    /// What became of a leg that is not open and was decided.
+    Decide(TransferId, Decision),
     /// What became of a transfer.
     GetTransfer(Asker, TransferId),
     /// Whether the id may still be burnt.
@@ -167,6 +181,18 @@ pub enum Returned {
     BatchEntryKnown(u64, Vec<message::ItemResult>),
     /// What is known of these ids of the batch, sorted.
     BatchIds(u64, Vec<(TransferId, LookedUp)>),
+    /// The destination's part is new: go on.
+    Prepare(CrossTransfer, Looked),
+    /// The leg is open after all: go on.
+    Decide(TransferId, Decision),
+    /// The registry is told this about a leg. Everything in it was durable before it was read.
+    Leg(TransferId, ParticipantEffect),
+    /// The transfer is prepared: its answer comes with the decision.
+    InDoubt(Asker, message::Transfer),
+    /// A decision that cannot be; it is logged.
+    Contradiction,
+    /// Nothing is to be said.
+    Nothing,
     /// The id was never used: burn it.
     CancelId(Asker, TransferId, LookedUp),
 }

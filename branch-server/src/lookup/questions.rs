@@ -1,14 +1,14 @@
 //! One question, answered: the same function for the look-up threads and the simulator.
 
 use tally_ledger::cancel_id;
-use tally_ledger::journal::record::Record;
 use tally_ledger::wire::item_result;
 use tally_protocol::message::{self, MessageType};
 use tally_protocol::{Refusal, Timestamp, TransferId};
 use zerocopy::IntoBytes;
 
 use super::answer;
-use super::resolve::{RecordReader, ResolveError, Resolver};
+use super::legs;
+use super::resolve::{RecordReader, Recorded, ResolveError, Resolver};
 use super::{Asker, Looked, Question, Returned};
 use crate::engine::Engine;
 use crate::ids::{LookedUp, Recent};
@@ -36,8 +36,8 @@ struct Reading<'a, R> {
 enum Found {
     /// None of them is known.
     New(Looked),
-    /// The record of each that is.
-    Known(Vec<Option<Record>>),
+    /// What is known of each that is.
+    Known(Vec<Option<Recorded>>),
 }
 
 impl<R: RecordReader> Reading<'_, R> {
@@ -46,8 +46,11 @@ impl<R: RecordReader> Reading<'_, R> {
             Question::Transfer(asker, transfer) => match self.look_up(std::slice::from_ref(&transfer)) {
                 Ok(Found::New(looked)) => Answer::Return(Returned::Transfer(asker, transfer, looked)),
                 Ok(Found::Known(records)) => {
-                    let record = records.into_iter().flatten().next().expect("the one that was asked for is known");
-                    Answer::Reply(asker, answer::repeated(self.engine, &asker, &transfer, &record))
+                    let known = records.into_iter().flatten().next().expect("the one that was asked for is known");
+                    match answer::repeated(self.engine, &asker, &transfer, &known) {
+                        Some(body) => Answer::Reply(asker, body),
+                        None => Answer::Return(Returned::InDoubt(asker, transfer)),
+                    }
                 }
                 Err(error) => failed(asker, &error),
             },
@@ -78,6 +81,8 @@ impl<R: RecordReader> Reading<'_, R> {
                 let look_up = |id| self.engine.ids.lookup_on_disk(id).unwrap_or(LookedUp::NOTHING);
                 Answer::Return(Returned::BatchIds(batch, ids.into_iter().map(|id| (id, look_up(id))).collect()))
             }
+            Question::Prepare(cross) => Answer::Return(legs::prepare(self.engine, &self.resolver, cross)),
+            Question::Decide(id, decision) => Answer::Return(legs::decide(self.engine, &self.resolver, id, decision)),
             // Looked at first: what is done by the time of the second look is found by it.
             Question::GetTransfer(asker, id) if self.engine.ids.facts_recent(id) == Recent::InFlight => {
                 Answer::Reply(asker, answer::in_flight(id))
@@ -108,7 +113,11 @@ impl<R: RecordReader> Reading<'_, R> {
 
     /// Whether more of a chain is known by now than `records`, or about to be. Its ids become known one after the
     /// other: where only some are, the same chain may have been sent twice, and be applied at this moment.
-    fn is_under_way(&self, transfers: &[message::Transfer], records: &[Option<Record>]) -> Result<bool, ResolveError> {
+    fn is_under_way(
+        &self,
+        transfers: &[message::Transfer],
+        records: &[Option<Recorded>],
+    ) -> Result<bool, ResolveError> {
         let is_in_flight = |transfer: &message::Transfer| {
             self.engine.ids.facts_recent(TransferId::new(transfer.id.get())) == Recent::InFlight
         };
@@ -117,14 +126,14 @@ impl<R: RecordReader> Reading<'_, R> {
             || self.look_up_ids(transfers)?.1.iter().flatten().count() > records.iter().flatten().count())
     }
 
-    fn look_up_ids(&self, transfers: &[message::Transfer]) -> Result<(Looked, Vec<Option<Record>>), ResolveError> {
+    fn look_up_ids(&self, transfers: &[message::Transfer]) -> Result<(Looked, Vec<Option<Recorded>>), ResolveError> {
         let mut looked = Looked::default();
         let mut records = Vec::with_capacity(transfers.len());
         for transfer in transfers {
             let id = TransferId::new(transfer.id.get());
             let known = self.resolver.known(id)?;
             looked.ids.push((id, known.looked_up));
-            records.push(known.record);
+            records.push(known.record.map(|record| Recorded { record, ended: known.ended }));
         }
         looked.ids.sort_unstable_by_key(|(id, _)| *id);
         Ok((looked, records))
@@ -158,9 +167,9 @@ impl<R: RecordReader> Reading<'_, R> {
 
     /// A chain, some of which is known: the first answers again if all of it is, unchanged; else nothing
     /// is done and each says why.
-    fn chain_items(&self, transfers: &[message::Transfer], records: &[Option<Record>]) -> Vec<message::ItemResult> {
-        let item = |(transfer, record): (&message::Transfer, &Option<Record>)| match record {
-            Some(record) => answer::repeated_item(transfer, record, self.engine.branch),
+    fn chain_items(&self, transfers: &[message::Transfer], records: &[Option<Recorded>]) -> Vec<message::ItemResult> {
+        let item = |(transfer, known): (&message::Transfer, &Option<Recorded>)| match known {
+            Some(known) => answer::repeated_item(self.engine, transfer, known),
             None => answer::refused_item(Refusal::ChainBroken),
         };
         let mut items: Vec<_> = transfers.iter().zip(records).map(item).collect();
@@ -180,6 +189,6 @@ fn failed(asker: Asker, error: &ResolveError) -> Answer {
     Answer::Reply(asker, ReplyBody::Refused { refusal: Refusal::Busy, retry_after_ms: 1_000, text })
 }
 
-fn log(error: &ResolveError) {
+pub(super) fn log(error: &ResolveError) {
     tracing::error!(stage = "lookup", %error, "the past could not be read");
 }

@@ -33,10 +33,19 @@ pub enum ResolveError {
 pub(super) struct Known {
     /// The record that used it: a transfer, posted or refused, or a cancel. `None`: never used.
     pub(super) record: Option<Record>,
-    /// What a later record did to it.
-    pub(super) ended: Option<Ended>,
+    /// What a later record did to it, and that record.
+    pub(super) ended: Option<(Ended, Record)>,
     /// As of when.
     pub(super) looked_up: LookedUp,
+}
+
+/// A transfer id that was used.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    /// The record that used it.
+    pub(super) record: Record,
+    /// What a later record did to it, and that record.
+    pub(super) ended: Option<(Ended, Record)>,
 }
 
 /// Where records are read from: the journal, or the simulator's disk.
@@ -77,7 +86,12 @@ impl<R: RecordReader> Resolver<'_, R> {
     pub(super) fn reference(&self, reference: TransferId) -> Result<(Reference, LookedUp), ResolveError> {
         let known = self.known(reference)?;
         let found = match &known.record {
-            Some(record) => Reference::of_record(&record.body, record.lsn, record.timestamp, known.ended),
+            Some(record) => Reference::of_record(
+                &record.body,
+                record.lsn,
+                record.timestamp,
+                known.ended.as_ref().map(|(ended, _)| *ended),
+            ),
             None => Reference::Absent,
         };
         Ok((found, known.looked_up))
@@ -88,18 +102,19 @@ impl<R: RecordReader> Resolver<'_, R> {
         let is_it = match &record.body {
             RecordBody::Transfer(transfer) => transfer.id == id,
             RecordBody::Cancelled(cancelled) => *cancelled == id,
-            RecordBody::Expired(_) | RecordBody::Account(..) => false,
+            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) => false,
         };
         if is_it { Ok(record) } else { Err(ResolveError::Mismatch { id, lsn }) }
     }
 
-    fn ended(&self, id: TransferId, lsn: Lsn) -> Result<Ended, ResolveError> {
+    fn ended(&self, id: TransferId, lsn: Lsn) -> Result<(Ended, Record), ResolveError> {
         let record = self.reader.read_durable(lsn)?;
         let is_it = match &record.body {
             RecordBody::Transfer(transfer) => transfer.reference == id,
-            RecordBody::Expired(hold) => hold.id == id,
+            RecordBody::Expired(hold) | RecordBody::Decided(_, hold) => hold.id == id,
             RecordBody::Account(..) | RecordBody::Cancelled(_) => false,
         };
-        Ended::of_record(&record.body).filter(|_| is_it).ok_or(ResolveError::Mismatch { id, lsn })
+        let ended = Ended::of_record(&record.body).filter(|_| is_it).ok_or(ResolveError::Mismatch { id, lsn })?;
+        Ok((ended, record))
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use crate::branch::Branch;
+use crate::clock;
 use crate::metrics::Page;
 use crate::session::{Backend, CloseReason, SessionStats};
+use crate::two_phase::{ABORT_REASONS, TwoPhase};
 
 pub(super) fn branch(page: &mut Page, branch: &Branch) {
     let stats = branch.stats();
@@ -35,6 +37,29 @@ pub(super) fn branch(page: &mut Page, branch: &Branch) {
     page.put("tally_ids_written_bytes_total", &[], ids.written_len_bytes as f64);
     page.put("tally_ids_errors_total", &[], ids.errors as f64);
     journal(page, branch);
+    if let Some(shared) = branch.two_phase() {
+        two_phase(page, shared);
+    }
+}
+
+fn two_phase(page: &mut Page, two_phase: &TwoPhase) {
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed) as f64;
+    let stats = &two_phase.stats;
+    page.put("tally_two_phase_linked", &[], f64::from(u8::from(two_phase.is_linked())));
+    page.put("tally_two_phase_prepared_total", &[("leg", "source")], count(&stats.begun));
+    page.put("tally_two_phase_prepared_total", &[("leg", "destination")], count(&stats.prepared));
+    page.put("tally_two_phase_refused_total", &[], count(&stats.refused));
+    page.put("tally_two_phase_decided_total", &[("outcome", "committed")], count(&stats.committed));
+    for (reason, counter) in ABORT_REASONS.into_iter().zip(&stats.aborted) {
+        page.put("tally_two_phase_decided_total", &[("outcome", reason)], count(counter));
+    }
+    page.put("tally_two_phase_asked_total", &[], count(&stats.asked));
+    page.put("tally_two_phase_contradictions_total", &[], count(&stats.contradictions));
+    page.put("tally_two_phase_dropped_total", &[], count(&stats.dropped));
+    let (in_doubt, oldest) = two_phase.doubts.summary();
+    let age_ns = oldest.map_or(0, |oldest| clock::wall().as_nanos().saturating_sub(oldest.as_nanos()));
+    page.put("tally_two_phase_in_doubt", &[], in_doubt as f64);
+    page.put("tally_two_phase_in_doubt_age_seconds", &[], age_ns as f64 / 1e9);
 }
 
 fn journal(page: &mut Page, branch: &Branch) {

@@ -21,6 +21,7 @@ use crate::admin::Admin;
 use crate::auth::{Authenticator, UsersWatch};
 use crate::branch::{Branch, BranchOptions};
 use crate::config::Config;
+use crate::link::{Link, LinkOptions, LinkTls};
 use crate::session::{SessionBells, SessionStats, Sessions, SessionsStart};
 use crate::{acceptor, tls};
 
@@ -40,6 +41,7 @@ pub struct Server {
     admin: Option<Admin>,
     sessions: Sessions,
     branch: Arc<Branch>,
+    link: Option<Link>,
     // Dropped last, in this order.
     _users_watch: UsersWatch,
     run_file: RunFile,
@@ -83,6 +85,7 @@ impl Server {
             bells,
             receivers,
         })?;
+        let link = start_link(config, &branch, address)?;
         // Nobody else sets them.
         let _ = shown.branch.set(branch.clone());
         let _ = shown.sessions.set(sessions.stats());
@@ -98,7 +101,7 @@ impl Server {
             workers = config.workers.count,
             "serving"
         );
-        Ok(Self { address, admin, sessions, branch, _users_watch: users_watch, run_file, _lock: lock })
+        Ok(Self { address, admin, sessions, branch, link, _users_watch: users_watch, run_file, _lock: lock })
     }
 
     /// Where clients connect.
@@ -120,6 +123,9 @@ impl Server {
         }
         self.sessions.drain();
         self.sessions.join();
+        if let Some(link) = self.link {
+            link.stop();
+        }
         // The admin server's page holds on to the branch.
         drop(self.admin);
         match Arc::into_inner(self.branch) {
@@ -130,6 +136,15 @@ impl Server {
         self.run_file.remove();
         tracing::info!("stopped");
     }
+}
+
+fn start_link(config: &Config, branch: &Branch, advertised: SocketAddr) -> anyhow::Result<Option<Link>> {
+    let (Some(registry), Some((parts, journal))) = (&config.registry, branch.take_link()) else { return Ok(None) };
+    let tls = LinkTls::load(&registry.ca_file, &registry.cert_file, &registry.key_file, &registry.server_name)
+        .context("registry.ca_file, registry.cert_file and registry.key_file: the certificate cannot be used")?;
+    let options =
+        LinkOptions { endpoints: registry.endpoints.clone(), tls, dir: config.branch.dir.clone(), advertised };
+    Ok(Some(Link::start(options, parts, journal)?))
 }
 
 fn start_admin(config: &Config, shown: &Arc<Shown>) -> anyhow::Result<Option<Admin>> {

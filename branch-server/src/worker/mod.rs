@@ -9,6 +9,7 @@
 //! ```
 
 mod batch;
+mod between;
 mod bulk;
 mod idle;
 mod opening;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tally_protocol::Timestamp;
 use tally_protocol::{Lsn, Refusal};
 
+pub use between::Between;
 pub use idle::IdleConfig;
 
 use crate::clock;
@@ -74,6 +76,8 @@ pub struct Worker {
     pub starving: Arc<AtomicBool>,
     /// What it did, for the metrics.
     pub stats: Arc<WorkerStats>,
+    /// Its part in transfers between branches, where the branch has a registry.
+    pub between: Option<Between>,
 }
 
 /// What a worker did since it started.
@@ -141,16 +145,23 @@ impl Worker {
 impl Running {
     /// One duty cycle. Returns whether there was work.
     fn cycle(&mut self, now_ns: u64) -> bool {
-        let now = clock::wall();
+        let wall = clock::wall();
+        let now = self.worker.between.as_ref().map_or(wall, |between| between.shared.now(wall));
         let mut worked = self.take_control(now, now_ns);
+        worked |= self.take_instructions(now);
         worked |= self.take_returned(now, now_ns);
         worked |= self.retry_waiting(now, now_ns);
         worked |= self.take_interactive(now, now_ns);
         worked |= self.take_bulk(now_ns);
         worked |= self.work_bulk(now, now_ns);
         worked |= self.expire_holds(now, now_ns);
+        self.ask_about_legs(now, now_ns);
         let journal = &self.worker.journal;
         self.worker.replies.hand_over(|| journal.durable());
+        if let Some(between) = &mut self.worker.between {
+            between.begins.hand_over(|| journal.durable());
+            between.says.hand_over(|| journal.durable());
+        }
         worked
     }
 
@@ -307,6 +318,7 @@ impl Running {
         self.worker.stop.load(Ordering::Acquire)
             && self.worker.lane.is_empty()
             && self.waiting.is_empty()
+            && self.worker.between.as_ref().is_none_or(|between| between.waiting.is_empty())
             && self.bulk.is_empty()
             && self.worker.lookups.out() == 0
     }

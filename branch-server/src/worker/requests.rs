@@ -10,7 +10,7 @@ use super::bulk::Bulk;
 use super::{Running, WAITING_LEN_MAX};
 use crate::clock;
 use crate::engine::{AccountOp, AccountOutcome, Cancel, ChainStep, Done, Read, Step};
-use crate::intake::{Op, Request};
+use crate::intake::{Instruction, Op, Request};
 use crate::lookup::{Asker, Looked, Question, Returned};
 use crate::replies::ReplyBody;
 
@@ -57,6 +57,12 @@ impl Running {
                     Cancel::Refused(refusal) => self.refuse(asker, refusal, 5),
                 }
             }
+            Returned::Prepare(cross, looked) => self.instruct(Instruction::Prepare(cross), Some(&looked), now),
+            Returned::Decide(id, decision) => self.decide_leg(id, decision, now),
+            Returned::Leg(id, effect) => self.say_leg(id, effect, now),
+            Returned::InDoubt(asker, transfer) => self.attach(asker, transfer),
+            Returned::Contradiction => self.note_contradiction(),
+            Returned::Nothing => {}
             Returned::BatchEntryNew(number, looked) => self.batch(number, |batch| batch.entry_is_new(looked)),
             Returned::BatchEntryKnown(number, items) => self.batch(number, |batch| batch.entry_was_known(items)),
             Returned::BatchIds(number, ids) => self.batch(number, |batch| batch.ids_are_looked_up(ids)),
@@ -72,6 +78,9 @@ impl Running {
     }
 
     fn transfer(&mut self, asker: Asker, transfer: message::Transfer, looked: Option<&Looked>, now: Timestamp) {
+        if self.worker.between.is_some() && self.worker.engine.is_between(&transfer) {
+            return self.payment_between(asker, transfer, looked, now);
+        }
         let worker = &mut self.worker;
         match worker.engine.transfer(&mut worker.writer, &transfer, &asker, looked, now) {
             Step::Done(done) => {
@@ -115,7 +124,7 @@ impl Running {
     }
 
     /// Another worker has the id in hand: the request is tried again in the next cycle.
-    fn wait(&mut self, asker: Asker, op: Op) {
+    pub(super) fn wait(&mut self, asker: Asker, op: Op) {
         if self.waiting.len() >= WAITING_LEN_MAX {
             return self.refuse(asker, Refusal::Busy, 1);
         }
@@ -156,9 +165,10 @@ pub(crate) fn transfers_of(entries: &[u8]) -> Option<&[message::Transfer]> {
 }
 
 /// When it makes sense to try again, in milliseconds.
-fn retry_hint_ms(refusal: Refusal) -> u32 {
+pub(super) fn retry_hint_ms(refusal: Refusal) -> u32 {
     match refusal {
         Refusal::Busy => 5,
+        Refusal::RegistryUnreachable => 250,
         Refusal::DiskFull => 1_000,
         _ => 0,
     }

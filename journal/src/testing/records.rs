@@ -24,6 +24,7 @@ pub fn body(id: u128, large: bool) -> RecordBody {
         flags: 0,
         refusal: None,
         kind: TransferKind::Transfer,
+        leg: tally_ledger::Leg::Whole,
         given: 0,
         reference: TransferId::NONE,
         user_data_128: 0,

@@ -18,6 +18,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::account::{Account, Sums};
+use crate::leg::Leg;
 
 /// Size of the header in front of each record.
 pub const RECORD_HEADER_LEN_BYTES: usize = 32;
@@ -28,6 +29,7 @@ const KIND_TRANSFER: u8 = 1;
 const KIND_EXPIRED: u8 = 2;
 const KIND_ACCOUNT: u8 = 3;
 const KIND_CANCELLED: u8 = 4;
+const KIND_DECIDED: u8 = 5;
 
 const FLAG_EXTENSION: u8 = 1 << 0;
 
@@ -70,7 +72,8 @@ struct RawTransfer {
     refusal: U16,
     kind: u8,
     given: u8,
-    reserved: U16,
+    leg: u8,
+    reserved: u8,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -146,9 +149,11 @@ pub struct TransferRecord {
     pub refusal: Option<Refusal>,
     /// What was asked for.
     pub kind: TransferKind,
+    /// Which part of it this branch carried out, or refused to.
+    pub leg: Leg,
     /// Bits [`GIVEN_DEBIT`], [`GIVEN_CREDIT`], [`GIVEN_CURRENCY`], [`GIVEN_CODE`].
     pub given: u8,
-    /// The hold settled or voided, or the transfer reversed.
+    /// The hold settled or voided, or the transfer reversed. Of a leg: see [`TransferRecord::far_account_id`].
     pub reference: TransferId,
     /// The client's own.
     pub user_data_128: u128,
@@ -194,6 +199,9 @@ pub enum RecordBody {
     Expired(TransferRecord),
     /// An account after a change. Its `lsn` and `timestamp` are the record's.
     Account(AccountChange, Account),
+    /// What the registry decided about a prepared leg: posted (`None`, `amount` says how much), or given back, and why.
+    /// `id` is the transfer's.
+    Decided(Option<Refusal>, TransferRecord),
     /// A transfer id that no transfer will ever carry.
     Cancelled(TransferId),
 }
@@ -257,7 +265,8 @@ impl TransferRecord {
             refusal: U16::new(self.refusal.map_or(0, Refusal::code)),
             kind: self.kind as u8,
             given: self.given,
-            reserved: U16::new(0),
+            leg: self.leg as u8,
+            reserved: 0,
         }
     }
 
@@ -281,6 +290,7 @@ impl TransferRecord {
             flags: raw.flags.get(),
             refusal,
             kind: TransferKind::from_wire(raw.kind).ok_or(RecordError::Field("kind"))?,
+            leg: Leg::from_raw(raw.leg).ok_or(RecordError::Field("leg"))?,
             given: raw.given,
             reference: TransferId::new(extension.map_or(0, |e| e.reference.get())),
             user_data_128: extension.map_or(0, |e| e.user_data_128.get()),
@@ -313,7 +323,7 @@ impl RecordBody {
     /// Bytes that a record with this body takes in the log, header included; a multiple of 8.
     pub const fn len_bytes(&self) -> usize {
         let body = match self {
-            Self::Transfer(transfer) | Self::Expired(transfer) => {
+            Self::Transfer(transfer) | Self::Expired(transfer) | Self::Decided(_, transfer) => {
                 return TransferRecord::len_bytes_of(transfer.is_plain());
             }
             Self::Account(change, _) => return Self::account_len_bytes(*change),
@@ -339,9 +349,13 @@ impl Record {
         let (head, body) = out.split_at_mut(RECORD_HEADER_LEN_BYTES);
         let mut flags = 0;
         let kind = match &self.body {
-            RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) => {
+            RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => {
                 let (fixed, extension) = body.split_at_mut(size_of::<RawTransfer>());
-                fixed.copy_from_slice(transfer.raw().as_bytes());
+                let mut raw = transfer.raw();
+                if let RecordBody::Decided(refusal, _) = &self.body {
+                    raw.refusal = U16::new(refusal.map_or(0, Refusal::code));
+                }
+                fixed.copy_from_slice(raw.as_bytes());
                 if !extension.is_empty() {
                     flags |= FLAG_EXTENSION;
                     let raw = RawExtension {
@@ -353,7 +367,11 @@ impl Record {
                     };
                     extension.copy_from_slice(raw.as_bytes());
                 }
-                if matches!(self.body, RecordBody::Expired(_)) { KIND_EXPIRED } else { KIND_TRANSFER }
+                match &self.body {
+                    RecordBody::Expired(_) => KIND_EXPIRED,
+                    RecordBody::Decided(..) => KIND_DECIDED,
+                    RecordBody::Transfer(_) | RecordBody::Account(..) | RecordBody::Cancelled(_) => KIND_TRANSFER,
+                }
             }
             RecordBody::Account(change, account) => {
                 body.copy_from_slice(raw_account(*change, account).as_bytes());
@@ -398,7 +416,7 @@ impl Record {
 
 fn decode_body(header: &RawHeader, body: &[u8], lsn: Lsn, timestamp: Timestamp) -> Result<RecordBody, RecordError> {
     match header.kind {
-        KIND_TRANSFER | KIND_EXPIRED => {
+        KIND_TRANSFER | KIND_EXPIRED | KIND_DECIDED => {
             let (raw, rest) = RawTransfer::ref_from_prefix(body).map_err(|_| RecordError::Short)?;
             let extension = match header.flags & FLAG_EXTENSION {
                 0 if rest.is_empty() => None,
@@ -406,7 +424,14 @@ fn decode_body(header: &RawHeader, body: &[u8], lsn: Lsn, timestamp: Timestamp) 
                 _ => Some(RawExtension::ref_from_bytes(rest).map_err(|_| RecordError::Short)?),
             };
             let transfer = TransferRecord::from_raw(raw, extension)?;
-            Ok(if header.kind == KIND_EXPIRED { RecordBody::Expired(transfer) } else { RecordBody::Transfer(transfer) })
+            if transfer.leg.is_part() && transfer.kind != TransferKind::Transfer {
+                return Err(RecordError::Field("leg"));
+            }
+            Ok(match header.kind {
+                KIND_EXPIRED => RecordBody::Expired(transfer),
+                KIND_DECIDED => RecordBody::Decided(transfer.refusal, TransferRecord { refusal: None, ..transfer }),
+                _ => RecordBody::Transfer(transfer),
+            })
         }
         KIND_ACCOUNT => {
             let raw = RawAccount::ref_from_bytes(body).map_err(|_| RecordError::Short)?;

@@ -240,7 +240,9 @@ impl Bank {
         Some(match &self.log[known].body {
             RecordBody::Transfer(record) => transfer_state(record, self.ended_of(id)),
             RecordBody::Cancelled(_) => TransferState::Cancelled,
-            RecordBody::Expired(_) | RecordBody::Account(..) => panic!("{id} is indexed to a record of another kind"),
+            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) => {
+                panic!("{id} is indexed to a record of another kind")
+            }
         })
     }
 
@@ -248,7 +250,9 @@ impl Bank {
     pub(crate) fn record_of(&self, id: TransferId) -> Option<&TransferRecord> {
         match &self.log[*self.ids.get(&id)?].body {
             RecordBody::Transfer(record) => Some(record),
-            RecordBody::Expired(_) | RecordBody::Account(..) | RecordBody::Cancelled(_) => None,
+            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) | RecordBody::Cancelled(_) => {
+                None
+            }
         }
     }
 
@@ -268,7 +272,9 @@ impl Bank {
         for record in &self.log[from..] {
             let (lsn, at) = (record.lsn, record.timestamp);
             match &record.body {
-                RecordBody::Transfer(of) | RecordBody::Expired(of) if of.refusal.is_none() => {
+                RecordBody::Transfer(of) | RecordBody::Expired(of) | RecordBody::Decided(_, of)
+                    if of.refusal.is_none() =>
+                {
                     redo_debit(accounts.get_mut(&of.debit_account_id).expect("opened before"), of, lsn, at);
                     redo_credit(accounts.get_mut(&of.credit_account_id).expect("opened before"), of, lsn, at);
                 }
@@ -277,12 +283,15 @@ impl Bank {
                         accounts.insert(of.id, after);
                     }
                 }
-                RecordBody::Transfer(_) | RecordBody::Expired(_) | RecordBody::Cancelled(_) => {}
+                RecordBody::Transfer(_)
+                | RecordBody::Expired(_)
+                | RecordBody::Decided(..)
+                | RecordBody::Cancelled(_) => {}
             }
             match RecordEffect::of(&record.body, lsn, at) {
                 RecordEffect::None | RecordEffect::Reversed(_) => {}
                 RecordEffect::HoldOpened(hold) => drop(holds.insert(hold.id, hold)),
-                RecordEffect::HoldEnded(id, _) => drop(holds.remove(&id)),
+                RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => drop(holds.remove(&id)),
             }
         }
         StateHash::of(accounts.values(), holds.values())
@@ -343,7 +352,7 @@ impl Bank {
                     assert!(self.ended.insert(of.reference, index).is_none(), "{} ended twice", of.reference);
                 }
             }
-            RecordBody::Expired(of) => {
+            RecordBody::Expired(of) | RecordBody::Decided(_, of) => {
                 assert!(self.ended.insert(of.id, index).is_none(), "{} ended twice", of.id);
             }
             RecordBody::Cancelled(id) => {
@@ -365,7 +374,9 @@ impl Bank {
         match RecordEffect::of(&last.body, lsn, at) {
             RecordEffect::None | RecordEffect::Reversed(_) => {}
             RecordEffect::HoldOpened(hold) => drop(self.holds.insert(hold.id, hold)),
-            RecordEffect::HoldEnded(id, _) => assert!(self.holds.remove(&id).is_some(), "{id} was open"),
+            RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => {
+                assert!(self.holds.remove(&id).is_some(), "{id} was open")
+            }
         }
         let (debit_id, credit_id) = (record.debit_account_id, record.credit_account_id);
         let (mut debit, mut credit) = (self.accounts[&debit_id].clone(), self.accounts[&credit_id].clone());

@@ -52,6 +52,7 @@ fn state_name(bank: &Bank) -> &'static str {
         Some(TransferState::Expired) => "expired",
         Some(TransferState::Cancelled) => "cancelled",
         Some(TransferState::Reversed) => "reversed",
+        Some(TransferState::Prepared) => "prepared",
     }
 }
 

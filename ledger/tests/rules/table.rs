@@ -186,6 +186,7 @@ impl Runner {
                     Some(TransferState::Expired) => "expired",
                     Some(TransferState::Cancelled) => "cancelled",
                     Some(TransferState::Reversed) => "reversed",
+                    Some(TransferState::Prepared) => "prepared",
                 };
                 assert_eq!(state, rest[1], "{place}");
             }

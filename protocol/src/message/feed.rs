@@ -45,6 +45,10 @@ pub enum FeedKind {
     Cancelled = 3,
     /// An account was opened, closed, frozen, unfrozen or given other limits; `transfer.debit_account_id` names it.
     Account = 4,
+    /// This branch's part of a transfer between branches was held; what becomes of it is a [`FeedKind::Decided`].
+    Prepared = 5,
+    /// What was prepared was posted, or given back (`reply.refusal` says why); `transfer.id` names it.
+    Decided = 6,
 }
 
 impl FeedKind {
@@ -55,6 +59,8 @@ impl FeedKind {
             2 => Self::Expired,
             3 => Self::Cancelled,
             4 => Self::Account,
+            5 => Self::Prepared,
+            6 => Self::Decided,
             _ => return None,
         })
     }

@@ -153,6 +153,8 @@ pub enum TransferState {
     Cancelled = 7,
     /// Posted, then reversed.
     Reversed = 8,
+    /// Between two branches: held here, and not yet decided.
+    Prepared = 9,
 }
 
 impl TransferState {
@@ -167,6 +169,7 @@ impl TransferState {
             6 => Self::Expired,
             7 => Self::Cancelled,
             8 => Self::Reversed,
+            9 => Self::Prepared,
             _ => return None,
         })
     }

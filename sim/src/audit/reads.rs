@@ -140,7 +140,7 @@ impl Audit {
                     Some(TransferState::Voided) => ended.is_some_and(|(end, _)| end == ModelEnd::Voided),
                     Some(TransferState::Expired) => ended.is_some_and(|(end, _)| end == ModelEnd::Expired),
                     Some(TransferState::Reversed) => ended.is_some_and(|(end, _)| end == ModelEnd::Reversed),
-                    Some(TransferState::Cancelled | TransferState::InFlight) | None => false,
+                    Some(TransferState::Cancelled | TransferState::InFlight | TransferState::Prepared) | None => false,
                 };
                 ((*lsn, *timestamp), is_right)
             }

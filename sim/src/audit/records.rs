@@ -63,6 +63,9 @@ impl Audit {
                 self.expired_record(first, expired)?;
                 1
             }
+            RecordBody::Decided(_, decided) => {
+                violated!(OneEffect, "{} was decided by a registry that this branch does not have", decided.id)
+            }
             RecordBody::Account(change, account) => {
                 self.account_record(first, *change, account)?;
                 1

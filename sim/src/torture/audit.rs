@@ -254,6 +254,7 @@ impl Auditor {
                 anyhow::ensure!(given || book.is_burnt(id), Violation::Unexpected { id });
             }
             Some(FeedKind::Account) => {}
+            Some(FeedKind::Prepared | FeedKind::Decided) => anyhow::bail!(Violation::Unexpected { id }),
             None => anyhow::bail!("the feed has an entry of kind {}", entry.kind),
         }
         Ok(())
@@ -392,7 +393,7 @@ fn check_found(sent: &Transfer, found: &TransferFound) -> anyhow::Result<()> {
             | TransferState::Expired
             | TransferState::Reversed,
         ) => done,
-        Some(TransferState::InFlight | TransferState::Cancelled) | None => false,
+        Some(TransferState::InFlight | TransferState::Prepared | TransferState::Cancelled) | None => false,
     };
     anyhow::ensure!(fits, "transfer {id} has state {} with refusal {}", found.state, found.reply.refusal.get());
     Ok(())

@@ -78,6 +78,14 @@ impl Running<'_> {
                 *looked = Some(looked_up);
             }
             Answer::Return(Returned::BatchIds(..)) => unreachable!("nobody asks for many ids at a time"),
+            Answer::Return(
+                Returned::Prepare(..)
+                | Returned::Decide(..)
+                | Returned::Leg(..)
+                | Returned::InDoubt(..)
+                | Returned::Contradiction
+                | Returned::Nothing,
+            ) => unreachable!("this branch stands alone"),
         }
         if let Some(looked) = &task.looked {
             trace!(world.trace, "found {:?}", looked.references);

@@ -72,7 +72,8 @@ impl<'e> Running<'e> {
     pub(super) fn new(world: &World, engine: &'e Engine, journal: &'e mut Journal) -> Self {
         let setting = &world.setting;
         let depth = setting.intake_depth;
-        let config = IntakeConfig { control_depth: depth, interactive_depth: depth, bulk_depth: depth };
+        let config =
+            IntakeConfig { control_depth: depth, two_phase_depth: depth, interactive_depth: depth, bulk_depth: depth };
         let lanes: Vec<Arc<Lane>> =
             (0..setting.workers).map(|_| Arc::new(Lane::new(&config, Bell::new(|| {})))).collect();
         let bells: Vec<Bell> = (0..setting.session_threads).map(|_| Bell::new(|| {})).collect();

@@ -39,6 +39,8 @@ fn hold(id: u128) -> Hold {
         currency: Currency::EUR,
         code: 1,
         expires_at: Timestamp::MAX,
+        leg: tally_ledger::Leg::Whole,
+        far_account_id: AccountId::NONE,
         lsn: Lsn::new(64),
         timestamp: Timestamp::from_nanos(1),
     }

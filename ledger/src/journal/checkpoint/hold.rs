@@ -1,14 +1,15 @@
 //! An open hold in a checkpoint: a fixed layout, for there are few.
 
 use tally_protocol::{AccountId, Amount, Currency, Lsn, Timestamp, TransferId};
-use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
+use zerocopy::byteorder::little_endian::{U16, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::CheckpointDamage;
 use crate::hold::Hold;
+use crate::leg::Leg;
 
 /// Size of each.
-pub const HOLD_LEN_BYTES: usize = 88;
+pub const HOLD_LEN_BYTES: usize = 104;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -16,13 +17,15 @@ struct RawHold {
     id: U128,
     debit_account_id: U128,
     credit_account_id: U128,
+    far_account_id: U128,
     amount: U64,
     expires_at: U64,
     lsn: U64,
     timestamp: U64,
     currency: U16,
     code: U16,
-    reserved: U32,
+    leg: u8,
+    reserved: [u8; 3],
 }
 
 const _: () = assert!(size_of::<RawHold>() == HOLD_LEN_BYTES);
@@ -33,13 +36,15 @@ pub fn put(hold: &Hold, out: &mut Vec<u8>) {
         id: U128::new(hold.id.get()),
         debit_account_id: U128::new(hold.debit_account_id.get()),
         credit_account_id: U128::new(hold.credit_account_id.get()),
+        far_account_id: U128::new(hold.far_account_id.get()),
         amount: U64::new(hold.amount.get()),
         expires_at: U64::new(hold.expires_at.as_nanos()),
         lsn: U64::new(hold.lsn.get()),
         timestamp: U64::new(hold.timestamp.as_nanos()),
         currency: U16::new(hold.currency.get()),
         code: U16::new(hold.code),
-        reserved: U32::new(0),
+        leg: hold.leg as u8,
+        reserved: [0; 3],
     };
     out.extend_from_slice(raw.as_bytes());
 }
@@ -57,6 +62,8 @@ pub fn take(bytes: &mut &[u8]) -> Result<Hold, CheckpointDamage> {
         code: raw.code.get(),
         expires_at: Timestamp::from_nanos(raw.expires_at.get()),
         lsn: Lsn::new(raw.lsn.get()),
+        leg: Leg::from_raw(raw.leg).ok_or(CheckpointDamage::Field("leg"))?,
+        far_account_id: AccountId::new(raw.far_account_id.get()),
         timestamp: Timestamp::from_nanos(raw.timestamp.get()),
     })
 }
@@ -76,6 +83,8 @@ mod tests {
             code: 5,
             expires_at: Timestamp::MAX,
             lsn: Lsn::new(6),
+            leg: Leg::Source,
+            far_account_id: AccountId::new(8),
             timestamp: Timestamp::from_nanos(7),
         };
         let mut out = Vec::new();

@@ -25,7 +25,7 @@ impl Books {
     /// Does what the next record says.
     pub fn redo(&mut self, record: &Record) {
         match &record.body {
-            RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) => {
+            RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => {
                 if let Some(account) = self.accounts.get_mut(&transfer.debit_account_id) {
                     redo_debit(account, transfer, record.lsn, record.timestamp);
                 }
@@ -41,7 +41,7 @@ impl Books {
         }
         match RecordEffect::of(&record.body, record.lsn, record.timestamp) {
             RecordEffect::HoldOpened(hold) => drop(self.holds.insert(hold.id, hold)),
-            RecordEffect::HoldEnded(id, _) => drop(self.holds.remove(&id)),
+            RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => drop(self.holds.remove(&id)),
             RecordEffect::Reversed(_) | RecordEffect::None => {}
         }
     }

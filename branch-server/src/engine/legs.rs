@@ -1,0 +1,148 @@
+//! Legs: this branch's part of a transfer between branches. Prepared as a hold that only a decision ends.
+//!
+//! A leg goes through the stages of every transfer; what differs is which accounts follow from it (`effective_accounts`)
+//! and that it is held instead of posted. The decision is a record of its own, like the expiry of a hold.
+
+use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
+use tally_ledger::two_phase::Decision;
+use tally_ledger::{Hold, Transfer, decide_leg, decision_record, leg};
+use tally_protocol::message;
+use tally_protocol::{AccountId, CustomerId, Refusal, Timestamp, TransferId};
+
+use super::{Done, Engine, Prepare, Step, Writer};
+use crate::accounts;
+use crate::clock;
+use crate::lookup::{Asker, Looked};
+
+/// How far a leg came.
+#[derive(Clone, Copy, Debug)]
+pub enum LegStep {
+    /// Held and recorded; the registry decides.
+    Prepared(Done),
+    /// Refused and recorded.
+    Refused(Done),
+    /// It was held before.
+    Held(Hold),
+    /// Refused without a trace.
+    NotRecorded(Refusal),
+    /// Another worker has the id in hand.
+    InFlight,
+    /// The disk has to be asked first.
+    Lookup,
+}
+
+/// What became of a decision.
+#[derive(Clone, Copy, Debug)]
+pub enum Decided {
+    /// The leg was ended just now: the record, with the hold as it was.
+    Now(Done, Hold),
+    /// No such leg is open here: ended before, or never held.
+    NotOpen,
+    /// The log has no room just now.
+    NoRoom,
+}
+
+impl Engine {
+    /// Whether a payment goes to another branch.
+    #[inline]
+    pub fn is_between(&self, wire: &message::Transfer) -> bool {
+        let payee = AccountId::new(wire.credit_account_id.get());
+        wire.kind == message::TransferKind::Transfer as u8 && !payee.is_none() && payee.branch() != self.branch
+    }
+
+    /// Prepares the source's part: takes one transfer to another branch through all stages.
+    pub fn prepare_source(
+        &self,
+        writer: &mut Writer,
+        wire: &message::Transfer,
+        asker: &Asker,
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) -> LegStep {
+        let transfer = match Transfer::from_wire_between(wire, self.branch) {
+            Ok(transfer) => transfer,
+            Err(refusal) => return LegStep::NotRecorded(refusal),
+        };
+        self.leg(writer, transfer, asker, looked, now)
+    }
+
+    /// Prepares the destination's part of a transfer that `wire` tells as its source recorded it.
+    pub fn prepare_destination(
+        &self,
+        writer: &mut Writer,
+        wire: &message::Transfer,
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) -> LegStep {
+        let transfer = match Transfer::from_source(wire, self.branch) {
+            Ok(transfer) => transfer,
+            Err(refusal) => return LegStep::NotRecorded(refusal),
+        };
+        if let Some(hold) = self.holds.get(transfer.id) {
+            let is_same = hold.leg == transfer.leg && hold.far_account_id == transfer.debit_account_id;
+            return if is_same { LegStep::Held(hold) } else { LegStep::NotRecorded(Refusal::IdAlreadyUsed) };
+        }
+        self.leg(writer, transfer, &Asker::bank(), looked, now)
+    }
+
+    fn leg(
+        &self,
+        writer: &mut Writer,
+        transfer: Transfer,
+        asker: &Asker,
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) -> LegStep {
+        let prepared = match self.prepare_formed(writer, transfer, asker, looked, now) {
+            Prepare::Ready(prepared) => prepared,
+            Prepare::NotRecorded(refusal) => return LegStep::NotRecorded(refusal),
+            Prepare::InFlight => return LegStep::InFlight,
+            Prepare::Lookup => return LegStep::Lookup,
+        };
+        match prepared.lock().decide_and_reserve(writer, now, clock::monotonic_nanos) {
+            Ok(reserved) => {
+                let published = reserved.publish();
+                if published.is_prepared() {
+                    LegStep::Prepared(published.fill(writer))
+                } else {
+                    LegStep::Refused(published.fill(writer))
+                }
+            }
+            Err(Step::NotRecorded(refusal)) => LegStep::NotRecorded(refusal),
+            Err(Step::InFlight) => LegStep::InFlight,
+            Err(Step::Lookup) => LegStep::Lookup,
+            Err(Step::Done(_)) => unreachable!("nothing is recorded before the position is taken"),
+        }
+    }
+
+    /// Ends the prepared leg `id` as the registry decided.
+    pub fn decide(&self, writer: &mut Writer, id: TransferId, decision: Decision, now: Timestamp) -> Decided {
+        let len_bytes = TransferRecord::len_bytes_of(false);
+        if writer.secure(len_bytes as u64).is_err() {
+            return Decided::NoRoom;
+        }
+        let Some(hold) = self.holds.get(id).filter(|hold| hold.leg.is_part()) else { return Decided::NotOpen };
+        let find = |id| self.accounts.find(id).expect("a hold's accounts exist");
+        let (debit_slot, credit_slot) = (find(hold.debit_account_id), find(hold.credit_account_id));
+        let (debit_lock, credit_lock) = accounts::lock_both(debit_slot, credit_slot);
+        // Decided by another copy of the message before the locks were there.
+        if self.holds.get(id).is_none() {
+            return Decided::NotOpen;
+        }
+        let (mut debit, mut credit) = (debit_lock.load(), credit_lock.load());
+        let reservation = writer.reserve(len_bytes as u64, 1, now);
+        let (lsn, timestamp) = (reservation.lsn(), reservation.timestamp());
+        let outcome = decide_leg(&hold, decision, &debit, &credit);
+        outcome.apply(&mut debit, &mut credit, lsn, timestamp);
+        debit_lock.publish_sums(&debit);
+        credit_lock.publish_sums(&credit);
+        self.holds.remove(id).expect("it was open under these locks");
+        self.ids.note_ended(id, lsn);
+        drop((debit_lock, credit_lock));
+        let (refusal, transfer) = (leg::refusal_of(decision), decision_record(&hold, &outcome));
+        let done = Done { refusal, ..Done::of(lsn, timestamp, &transfer) };
+        let record = Record { lsn, timestamp, actor: CustomerId::BANK, body: RecordBody::Decided(refusal, transfer) };
+        writer.fill(reservation, |space| record.encode_into(space));
+        Decided::Now(done, hold)
+    }
+}

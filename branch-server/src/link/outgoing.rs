@@ -1,0 +1,120 @@
+//! What the branch tells the registry: gathered from the workers, as soon as its records are durable.
+
+use std::sync::Arc;
+
+use tally_protocol::Envelope;
+use tally_protocol::link::{
+    BranchStatus, CrossTransfer, LinkFrame, LinkHeartbeat, LinkType, MarkItem, VoteItem, append_items,
+};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use super::{HEARTBEAT_INTERVAL, LinkBell, LinkEnd};
+use crate::clock;
+use crate::journal::Journal;
+use crate::replies::GatedReceiver;
+use crate::two_phase::{Said, TwoPhase};
+
+/// See the top of the file.
+pub(super) struct Outgoing {
+    shared: Arc<TwoPhase>,
+    journal: Arc<Journal>,
+    begins: GatedReceiver<Said>,
+    says: GatedReceiver<Said>,
+    bell: LinkBell,
+    gathered: Gathered,
+    bytes: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Gathered {
+    begins: Vec<CrossTransfer>,
+    votes: Vec<VoteItem>,
+    acknowledgements: Vec<MarkItem>,
+    questions: Vec<MarkItem>,
+}
+
+impl Gathered {
+    fn take(&mut self, said: Said) {
+        match said {
+            Said::Begin(item) => self.begins.push(item),
+            Said::Vote(item) => self.votes.push(item),
+            Said::Acknowledge(item) => self.acknowledgements.push(item),
+            Said::Ask(item) => self.questions.push(item),
+        }
+    }
+
+    fn append_to(&mut self, bytes: &mut Vec<u8>) {
+        append_items(bytes, LinkType::LinkBegin, self.begins.drain(..));
+        append_items(bytes, LinkType::LinkVote, self.votes.drain(..));
+        append_items(bytes, LinkType::LinkAcknowledge, self.acknowledgements.drain(..));
+        append_items(bytes, LinkType::LinkAsk, self.questions.drain(..));
+    }
+}
+
+impl Outgoing {
+    pub(super) fn new(
+        shared: Arc<TwoPhase>,
+        journal: Arc<Journal>,
+        begins: GatedReceiver<Said>,
+        says: GatedReceiver<Said>,
+        bell: LinkBell,
+    ) -> Self {
+        Self { shared, journal, begins, says, bell, gathered: Gathered::default(), bytes: Vec::new() }
+    }
+
+    /// Writes until the link ends. What was gathered and not written is lost with it: it is told or asked again.
+    pub(super) async fn run(&mut self, mut writer: impl AsyncWrite + Unpin) -> LinkEnd {
+        let mut heartbeat_at = tokio::time::Instant::now();
+        self.bytes.clear();
+        loop {
+            self.bell.bell.awake();
+            if tokio::time::Instant::now() >= heartbeat_at {
+                self.append_heartbeat();
+                heartbeat_at = tokio::time::Instant::now() + HEARTBEAT_INTERVAL;
+            }
+            self.gather();
+            if self.bytes.is_empty() {
+                self.bell.bell.announce_sleep();
+                // Once more: a ring before the announcement found us awake and woke nobody.
+                self.gather();
+            }
+            if self.bytes.is_empty() {
+                tokio::select! {
+                    () = self.bell.notify.notified() => {}
+                    () = tokio::time::sleep_until(heartbeat_at) => {}
+                }
+                continue;
+            }
+            if let Err(error) = async {
+                writer.write_all(&self.bytes).await?;
+                writer.flush().await
+            }
+            .await
+            {
+                return error.into();
+            }
+            self.bytes.clear();
+        }
+    }
+
+    fn gather(&mut self) {
+        let durable = self.journal.durable();
+        let gathered = &mut self.gathered;
+        self.begins.poll_ready(durable, |said| gathered.take(said));
+        self.says.poll_ready(durable, |said| gathered.take(said));
+        self.gathered.append_to(&mut self.bytes);
+    }
+
+    fn append_heartbeat(&mut self) {
+        let (in_doubt, _) = self.shared.doubts.summary();
+        let heartbeat = LinkHeartbeat {
+            stamp: self.shared.now(clock::wall()).as_nanos().into(),
+            routes_version: self.shared.routes_version().into(),
+            durable: self.journal.durable().end().get().into(),
+            in_doubt: (in_doubt as u32).into(),
+            status: BranchStatus::Serving as u8,
+            reserved: [0; 3],
+        };
+        LinkFrame::Heartbeat(&heartbeat).append_to(&mut self.bytes, Envelope::request(0));
+    }
+}

@@ -1,0 +1,147 @@
+//! Legs that are prepared and not decided, with whoever waits for the decision.
+//!
+//! Each is an open hold as well; the hold is the truth and survives a restart, this is what serves it: when to ask the
+//! registry, and whom to answer.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use tally_ledger::Hold;
+use tally_ledger::two_phase::{Participant, ParticipantEffect, ParticipantEvent};
+use tally_protocol::{BranchId, Lsn, Timestamp, TransferId};
+
+use crate::lookup::Asker;
+
+const SHARD_COUNT: usize = 64;
+/// Copies of one request that may wait for its decision; more are told `busy`.
+const WAITING_MAX: usize = 8;
+
+/// A client that waits for the decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting {
+    /// Whom to answer.
+    pub asker: Asker,
+    /// Whether the answer carries balances.
+    pub wants_balances: bool,
+    /// Whether the request came again, after the one that began it.
+    pub is_repeat: bool,
+}
+
+/// One leg in doubt.
+#[derive(Clone, Debug)]
+pub struct Doubt {
+    /// Prepared, and when to ask.
+    pub state: Participant,
+    /// The record that prepared it: whatever is said of it waits for that.
+    pub lsn: Lsn,
+    /// When it was prepared.
+    pub since: Timestamp,
+    /// Who waits.
+    pub waiting: Vec<Waiting>,
+}
+
+/// See the top of the file.
+#[derive(Debug)]
+pub struct Doubts {
+    shards: Box<[Mutex<HashMap<TransferId, Doubt, RandomState>>]>,
+}
+
+impl Default for Doubts {
+    fn default() -> Self {
+        Self { shards: (0..SHARD_COUNT).map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl Doubts {
+    /// Adds a leg that was prepared just now.
+    pub fn insert(&self, id: TransferId, doubt: Doubt) {
+        self.shard(id).lock().insert(id, doubt);
+    }
+
+    /// Adds a leg that a restart found prepared: the registry is asked at once.
+    pub fn insert_recovered(&self, hold: &Hold) {
+        let state = Participant::Prepared { ask_at: Timestamp::default(), pause_s: 1 };
+        self.insert(hold.id, Doubt { state, lsn: hold.lsn, since: hold.timestamp, waiting: Vec::new() });
+    }
+
+    /// Removes a leg that was decided, and with it those who wait.
+    pub fn remove(&self, id: TransferId) -> Option<Doubt> {
+        self.shard(id).lock().remove(&id)
+    }
+
+    /// Lets another client wait for the decision. `Ok(false)` when too many do.
+    ///
+    /// # Errors
+    /// Gives it back when nothing is in doubt under this id.
+    pub fn attach(&self, id: TransferId, waiting: Waiting) -> Result<bool, Waiting> {
+        let mut shard = self.shard(id).lock();
+        let Some(doubt) = shard.get_mut(&id) else { return Err(waiting) };
+        let fits = doubt.waiting.len() < WAITING_MAX;
+        if fits {
+            doubt.waiting.push(waiting);
+        }
+        Ok(fits)
+    }
+
+    /// Tells every leg that time has passed; `ask` hears of those about which the registry is to be asked.
+    pub fn tick(&self, branch: BranchId, now: Timestamp, mut ask: impl FnMut(TransferId, Lsn)) {
+        let mut effects = Vec::new();
+        for shard in &self.shards {
+            for (&id, doubt) in shard.lock().iter_mut() {
+                // A tick contradicts nothing.
+                let Ok(next) = doubt.state.handle(branch, ParticipantEvent::Tick(now), &mut effects) else { continue };
+                doubt.state = next;
+                if effects.drain(..).any(|effect| effect == ParticipantEffect::Ask) {
+                    ask(id, doubt.lsn);
+                }
+            }
+        }
+    }
+
+    /// How many legs are in doubt, and since when the oldest.
+    pub fn summary(&self) -> (usize, Option<Timestamp>) {
+        let (mut count, mut oldest) = (0, None::<Timestamp>);
+        for shard in &self.shards {
+            for doubt in shard.lock().values() {
+                count += 1;
+                oldest = Some(oldest.map_or(doubt.since, |oldest| oldest.min(doubt.since)));
+            }
+        }
+        (count, oldest)
+    }
+
+    fn shard(&self, id: TransferId) -> &Mutex<HashMap<TransferId, Doubt, RandomState>> {
+        // The low half of a UUID is random, whatever its version; a counter spreads as well.
+        &self.shards[(id.get() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) as usize >> 58]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leg_is_asked_about_until_it_is_decided() {
+        let doubts = Doubts::default();
+        let id = TransferId::new(9);
+        let state = Participant::Prepared { ask_at: Timestamp::from_nanos(1_000_000_000), pause_s: 2 };
+        doubts.insert(id, Doubt { state, lsn: Lsn::new(64), since: Timestamp::from_nanos(5), waiting: Vec::new() });
+        let asked = |at_s: u64| {
+            let mut asked = Vec::new();
+            let now = Timestamp::from_nanos(at_s * 1_000_000_000);
+            doubts.tick(BranchId::new(1), now, |id, lsn| asked.push((id, lsn)));
+            asked.len()
+        };
+        assert_eq!([0, 1, 1, 2, 3, 6, 7].map(asked), [0, 1, 0, 0, 1, 0, 1]);
+        assert_eq!(doubts.summary(), (1, Some(Timestamp::from_nanos(5))));
+        let waiting = Waiting { asker: Asker::bank(), wants_balances: false, is_repeat: true };
+        for _ in 0..WAITING_MAX {
+            assert!(matches!(doubts.attach(id, waiting), Ok(true)));
+        }
+        assert!(matches!(doubts.attach(id, waiting), Ok(false)));
+        assert_eq!(doubts.remove(id).map(|doubt| doubt.waiting.len()), Some(WAITING_MAX));
+        assert!(doubts.attach(id, waiting).is_err());
+        assert_eq!(asked(100), 0);
+    }
+}

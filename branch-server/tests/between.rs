@@ -1,0 +1,515 @@
+//! Two branches on real disks, and between them the coordinator's own state machine: what a customer of one is answered
+//! who pays a customer of the other, and what both books say, also after restarts at the worst moments.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tally_branch_server::bell::Bell;
+use tally_branch_server::branch::{Branch, BranchOptions, LinkParts};
+use tally_branch_server::checkpointer::CheckpointConfig;
+use tally_branch_server::ids::IdConfig;
+use tally_branch_server::intake::{Instruction, IntakeConfig, Op, Passage, Request, SessionKey};
+use tally_branch_server::lookup::LookupConfig;
+use tally_branch_server::replies::{Reply, ReplyBody, ReplyReceiver};
+use tally_branch_server::session::Backend;
+use tally_branch_server::two_phase::{Peer, Routes, Said};
+use tally_branch_server::worker::IdleConfig;
+use tally_journal::JournalOptions;
+use tally_ledger::Actor;
+use tally_ledger::two_phase::{Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote};
+use tally_protocol::link::{BranchStatus, CrossTransfer};
+use tally_protocol::message::{self, AccountOpen, Role, Sums, TransferKind, TransferState, transfer_flags};
+use tally_protocol::{AccountId, BranchId, Currency, CustomerId, Refusal, Timestamp, TransferId};
+use zerocopy::{FromZeros, IntoBytes};
+
+const HERE: BranchId = BranchId::new(1);
+const THERE: BranchId = BranchId::new(2);
+const TELLER: Actor = Actor { role: Role::Teller, customer: CustomerId::BANK };
+const PATIENCE: Duration = Duration::from_secs(20);
+const LATER: Timestamp = Timestamp::from_nanos(u64::MAX / 2);
+
+const fn customer(branch: BranchId) -> AccountId {
+    AccountId::of_branch(branch, 7)
+}
+
+fn options(dir: &Path, branch: BranchId) -> BranchOptions {
+    let mut journal = JournalOptions::new(dir.join("journal"), 2);
+    journal.segment_len_bytes = 8 << 20;
+    journal.free_bytes_min = 1 << 20;
+    journal.segments_ahead = 1;
+    BranchOptions {
+        between: true,
+        branch,
+        workers: 2,
+        cores: Vec::new(),
+        idle: IdleConfig { spins: 0, yields: 0, sleep_max: Duration::from_millis(5) },
+        intake: IntakeConfig::default(),
+        lookup: LookupConfig::default(),
+        direct_io: true,
+        journal,
+        ids_dir: dir.join("ids"),
+        ids: IdConfig { generation_len_max: 256, shard_count: 4, ..IdConfig::default() },
+        checkpoint: CheckpointConfig { interval: Duration::from_millis(300), ..CheckpointConfig::default() },
+        accounts_max: 1_000,
+        holds_max: 100,
+        hash_seed: 42,
+    }
+}
+
+/// One branch, without sockets.
+struct Side {
+    branch: Branch,
+    receiver: ReplyReceiver,
+    link: LinkParts,
+    request_id: u64,
+    replies: HashMap<u64, Reply>,
+}
+
+impl Side {
+    fn start(dir: &Path, id: BranchId) -> Self {
+        let (branch, mut receivers) = Branch::start(options(dir, id), &[Bell::new(|| {})]).expect("the branch starts");
+        let (link, _) = branch.take_link().expect("the branch has a registry");
+        let peer = || Peer { endpoint: String::new(), status: BranchStatus::Serving };
+        link.shared.set_routes(Routes { version: 1, branches: [(HERE, peer()), (THERE, peer())].into() });
+        link.shared.set_linked(true);
+        Self { branch, receiver: receivers.remove(0), link, request_id: 0, replies: HashMap::new() }
+    }
+
+    fn send(&mut self, actor: Actor, op: Op) -> u64 {
+        self.request_id += 1;
+        let request = Request {
+            session: SessionKey { thread: 0, slot: 0, generation: 0 },
+            request_id: self.request_id,
+            trace_id: 0,
+            deadline: 0,
+            passage: Passage::default(),
+            actor,
+            op,
+        };
+        self.branch.intake().push(request).expect("the queues are empty");
+        self.branch.intake().ring();
+        self.request_id
+    }
+
+    fn poll(&mut self) {
+        let replies = &mut self.replies;
+        self.receiver.poll_ready(self.branch.durable(), |reply| drop(replies.insert(reply.request_id, reply)));
+    }
+
+    fn ask(&mut self, op: Op) -> ReplyBody {
+        let id = self.send(TELLER, op);
+        let began = Instant::now();
+        loop {
+            self.poll();
+            if let Some(reply) = self.replies.remove(&id) {
+                return reply.body;
+            }
+            assert!(began.elapsed() < PATIENCE, "no reply");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn sums(&mut self, id: AccountId) -> [u64; 4] {
+        match self.ask(Op::GetBalance(id)) {
+            ReplyBody::Balance(balance) => numbers(&balance.sums),
+            ReplyBody::Refused { refusal: Refusal::AccountNotFound, .. } => [0; 4],
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Held and posted debits, held and posted credits of "due to" and "due from" the other branch.
+    fn settlement(&mut self, branch: BranchId, peer: BranchId) -> [u64; 4] {
+        self.sums(AccountId::of_settlement(branch, peer, Currency::EUR))
+    }
+
+    fn instruct(&self, instruction: Instruction) {
+        let lane = &self.link.lanes[0];
+        lane.two_phase.push(instruction).expect("there is room");
+        lane.bell.ring();
+    }
+}
+
+fn numbers(sums: &Sums) -> [u64; 4] {
+    [sums.debits_held.get(), sums.debits_posted.get(), sums.credits_held.get(), sums.credits_posted.get()]
+}
+
+/// Both branches and the registry's memory. `decided` is its log.
+struct Bank {
+    folders: [tempfile::TempDir; 2],
+    sides: Vec<Side>,
+    coordinators: HashMap<u128, Coordinator>,
+    begun: HashMap<u128, CrossTransfer>,
+    decided: HashMap<u128, (Decision, Participants)>,
+    /// What the registry does not hear, by what is said.
+    deaf: fn(&Said) -> bool,
+    /// Whether it says everything twice.
+    stammers: bool,
+    /// Whether its log takes decisions.
+    decides: bool,
+}
+
+const BRANCHES: [BranchId; 2] = [HERE, THERE];
+
+impl Bank {
+    fn new() -> Self {
+        let folders = [(); 2].map(|()| tempfile::tempdir().expect("a temporary folder"));
+        let sides = (0..2).map(|at: usize| Side::start(folders[at].path(), BRANCHES[at])).collect();
+        let mut bank = Self {
+            folders,
+            sides,
+            coordinators: HashMap::new(),
+            begun: HashMap::new(),
+            decided: HashMap::new(),
+            deaf: |_| false,
+            stammers: false,
+            decides: true,
+        };
+        for at in [0, 1] {
+            let open = AccountOpen {
+                id: customer(BRANCHES[at]).get().into(),
+                owner: 5.into(),
+                currency: Currency::EUR.get().into(),
+                code: 1.into(),
+                kind: 1,
+                flags: message::account_flags::DEBITS_LIMITED.into(),
+                day_limit: u64::MAX.into(),
+                ..AccountOpen::new_zeroed()
+            };
+            let opened = bank.sides[at].ask(Op::OpenAccounts(Bytes::copy_from_slice(open.as_bytes())));
+            assert!(matches!(opened, ReplyBody::Items(..)), "{opened:?}");
+        }
+        let deposit = message::Transfer {
+            debit_account_id: 0.into(),
+            credit_account_id: customer(HERE).get().into(),
+            kind: TransferKind::Deposit as u8,
+            ..payment(1, 100)
+        };
+        assert_eq!(answer(bank.sides[0].ask(Op::Transfer(deposit))), (None, 100, false));
+        bank
+    }
+
+    fn restart(&mut self, at: usize) {
+        self.sides.remove(at).branch.stop();
+        self.sides.insert(at, Side::start(self.folders[at].path(), BRANCHES[at]));
+    }
+
+    /// The registry's leader is another one: it knows what the log says and nothing else.
+    fn change_leader(&mut self) {
+        self.coordinators.clear();
+        self.begun.clear();
+        for (&id, &(decision, participants)) in &self.decided.clone() {
+            self.coordinate(id, CoordinatorEvent::Replicated { decision, participants });
+        }
+    }
+
+    fn coordinate(&mut self, id: u128, event: CoordinatorEvent) {
+        let mut effects = Vec::new();
+        let state = self.coordinators.remove(&id).unwrap_or_default();
+        let next = state.handle(event, &mut effects).expect("no contradiction");
+        self.coordinators.insert(id, next);
+        for effect in effects {
+            let times = if self.stammers { 2 } else { 1 };
+            match effect {
+                CoordinatorEffect::Prepare(branch) => {
+                    (0..times).for_each(|_| self.side(branch).instruct(Instruction::Prepare(self.begun[&id])));
+                }
+                CoordinatorEffect::Tell(branch, decision) => {
+                    let id = TransferId::new(id);
+                    (0..times).for_each(|_| self.side(branch).instruct(Instruction::Decide(id, decision)));
+                }
+                CoordinatorEffect::Propose(decision, participants) if self.decides => {
+                    let (decision, participants) = *self.decided.entry(id).or_insert((decision, participants));
+                    self.coordinate(id, CoordinatorEvent::Replicated { decision, participants });
+                }
+                CoordinatorEffect::Propose(..) => {}
+            }
+        }
+    }
+
+    fn side(&self, branch: BranchId) -> &Side {
+        &self.sides[usize::from(branch == THERE)]
+    }
+
+    /// Carries what the branches say to the registry.
+    fn pump(&mut self) {
+        for at in [0, 1] {
+            let side = &mut self.sides[at];
+            side.poll();
+            let mut said = Vec::new();
+            let durable = side.branch.durable();
+            side.link.begins.poll_ready(durable, |item| said.push(item));
+            side.link.says.poll_ready(durable, |item| said.push(item));
+            for item in said {
+                if (self.deaf)(&item) {
+                    continue;
+                }
+                let branch = BRANCHES[at];
+                let (id, event) = match item {
+                    Said::Begin(cross) => {
+                        let id = cross.transfer.id.get();
+                        self.begun.insert(id, cross);
+                        let participants = Participants::of(BRANCHES).expect("two");
+                        (id, CoordinatorEvent::Begin { source: branch, participants, deadline: LATER })
+                    }
+                    Said::Vote(vote) => {
+                        let refusal = Refusal::from_code(vote.refusal.get());
+                        (vote.id.get(), CoordinatorEvent::Voted(branch, refusal.map_or(Vote::Yes, Vote::No)))
+                    }
+                    Said::Acknowledge(mark) => (mark.id.get(), CoordinatorEvent::Acknowledged(branch)),
+                    Said::Ask(mark) => (mark.id.get(), CoordinatorEvent::Asked(branch)),
+                };
+                self.coordinate(id, event);
+            }
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+
+    fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
+        let began = Instant::now();
+        while !holds(self) {
+            assert!(began.elapsed() < PATIENCE, "{what}");
+            self.pump();
+        }
+    }
+
+    /// Pays from here to there and waits for the answer.
+    fn pay(&mut self, wire: message::Transfer) -> (Option<Refusal>, u64, bool) {
+        let id = self.sides[0].send(TELLER, Op::Transfer(wire));
+        self.until("an answer", |bank| bank.sides[0].replies.contains_key(&id));
+        answer(self.sides[0].replies.remove(&id).expect("it is there").body)
+    }
+
+    fn settle_down(&mut self) {
+        self.until("every leg is decided and acknowledged", |bank| {
+            let open = bank.sides.iter().map(|side| side.link.shared.doubts.summary().0).sum::<usize>();
+            open == 0 && bank.coordinators.values().all(|state| matches!(state, Coordinator::Done(_)))
+        });
+    }
+
+    /// What is here and there, and that the settlement accounts mirror each other.
+    fn balances(&mut self) -> [i64; 2] {
+        let due_to = self.sides[0].settlement(HERE, THERE);
+        let due_from = self.sides[1].settlement(THERE, HERE);
+        assert_eq!([due_to[0], due_to[2]], [0, 0], "nothing is held");
+        assert_eq!((due_to[1], due_to[3]), (due_from[3], due_from[1]), "the branches agree");
+        [0, 1].map(|at: usize| {
+            let [held, debits, _, credits] = self.sides[at].sums(customer(BRANCHES[at]));
+            assert_eq!(held, 0);
+            credits as i64 - debits as i64
+        })
+    }
+}
+
+fn payment(id: u128, amount: u64) -> message::Transfer {
+    message::Transfer {
+        id: id.into(),
+        debit_account_id: customer(HERE).get().into(),
+        credit_account_id: customer(THERE).get().into(),
+        amount: amount.into(),
+        currency: Currency::EUR.get().into(),
+        code: 1.into(),
+        kind: TransferKind::Transfer as u8,
+        ..message::Transfer::new_zeroed()
+    }
+}
+
+/// Why not, how much, and whether it is a repeat.
+fn answer(body: ReplyBody) -> (Option<Refusal>, u64, bool) {
+    match body {
+        ReplyBody::Transfer { reply, .. } => {
+            (reply.known_refusal(), reply.amount.get(), reply.flags.get() & message::RESULT_REPEATED != 0)
+        }
+        ReplyBody::Refused { refusal, .. } => (Some(refusal), 0, false),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn in_doubt(bank: &Bank) -> [usize; 2] {
+    [0, 1].map(|at: usize| bank.sides[at].link.shared.doubts.summary().0)
+}
+
+fn state(bank: &mut Bank, at: usize, id: u128) -> Option<TransferState> {
+    match bank.sides[at].ask(Op::GetTransfer(TransferId::new(id))) {
+        ReplyBody::Found(found) => TransferState::from_wire(found.state),
+        ReplyBody::Refused { refusal: Refusal::TransferNotFound, .. } => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_payment_happens_on_both_sides_and_once() {
+    for stammers in [false, true] {
+        let mut bank = Bank::new();
+        bank.stammers = stammers;
+        assert_eq!(bank.pay(payment(2, 30)), (None, 30, false));
+        bank.settle_down();
+        assert_eq!(bank.balances(), [70, 30]);
+        assert_eq!(bank.pay(payment(2, 30)), (None, 30, true));
+        assert_eq!(bank.pay(payment(2, 31)).0, Some(Refusal::ExistsWithDifferentAmount));
+        for at in [0, 1] {
+            assert_eq!(state(&mut bank, at, 2), Some(TransferState::Done));
+            bank.restart(at);
+            assert_eq!(state(&mut bank, at, 2), Some(TransferState::Done), "after a restart");
+        }
+        assert_eq!(bank.pay(payment(2, 30)), (None, 30, true));
+        assert_eq!(bank.balances(), [70, 30]);
+        let wanted = message::Transfer { flags: transfer_flags::WANT_BALANCES.into(), ..payment(2, 30) };
+        let reply = bank.sides[0].ask(Op::Transfer(wanted));
+        let ReplyBody::Transfer { balances: Some([debit, _]), .. } = reply else { panic!("{reply:?}") };
+        assert_eq!(numbers(&debit), [0, 30, 0, 100]);
+    }
+}
+
+#[test]
+fn what_one_side_refuses_happens_on_neither() {
+    let mut bank = Bank::new();
+    let nobody = AccountId::of_branch(THERE, 99).get();
+    let table = [
+        (payment(2, 101), Refusal::InsufficientFunds),
+        (message::Transfer { credit_account_id: nobody.into(), ..payment(3, 10) }, Refusal::CreditAccountNotFound),
+        (
+            message::Transfer { currency: Currency::USD.get().into(), ..payment(4, 10) },
+            Refusal::AccountsCurrencyMismatch,
+        ),
+    ];
+    for round in [false, true] {
+        for (wire, refusal) in table {
+            assert_eq!(bank.pay(wire), (Some(refusal), 0, round), "id {}", wire.id.get());
+        }
+        bank.settle_down();
+        assert_eq!(bank.balances(), [100, 0]);
+        (0..2).for_each(|at| bank.restart(at));
+    }
+    for (wire, _) in table {
+        assert_eq!(state(&mut bank, 0, wire.id.get()), Some(TransferState::Refused));
+    }
+}
+
+#[test]
+fn a_branch_that_is_not_linked_says_so_and_keeps_nothing() {
+    let mut bank = Bank::new();
+    assert_eq!(bank.pay(payment(2, 30)), (None, 30, false));
+    bank.settle_down();
+    bank.sides[0].link.shared.set_linked(false);
+    assert_eq!(bank.pay(payment(3, 10)), (Some(Refusal::RegistryUnreachable), 0, false));
+    assert_eq!(state(&mut bank, 0, 3), None);
+    assert_eq!(bank.pay(payment(2, 30)), (None, 30, true), "what was done is answered without the registry");
+    bank.sides[0].link.shared.set_linked(true);
+    let elsewhere = AccountId::of_branch(BranchId::new(9), 1).get();
+    let unknown = message::Transfer { credit_account_id: elsewhere.into(), ..payment(3, 10) };
+    assert_eq!(bank.pay(unknown), (Some(Refusal::BranchUnknown), 0, false));
+    assert_eq!(bank.pay(payment(3, 10)), (None, 10, false), "the id was free");
+}
+
+#[test]
+fn what_is_prepared_waits_for_the_decision_alone() {
+    let mut bank = Bank::new();
+    bank.decides = false;
+    let first = bank.sides[0].send(TELLER, Op::Transfer(payment(2, 60)));
+    bank.until("both are prepared", |bank| in_doubt(bank) == [1, 1]);
+    assert_eq!(state(&mut bank, 0, 2), Some(TransferState::Prepared));
+    // The money is promised: it can neither be spent, nor settled, voided or cancelled by anybody here.
+    assert_eq!(answer(bank.sides[0].ask(Op::Transfer(payment(3, 41)))).0, Some(Refusal::InsufficientFunds));
+    for (id, kind) in [(4, TransferKind::Settle), (5, TransferKind::Void), (6, TransferKind::Reverse)] {
+        let end = message::Transfer {
+            debit_account_id: 0.into(),
+            credit_account_id: 0.into(),
+            reference: 2.into(),
+            kind: kind as u8,
+            ..payment(id, 0)
+        };
+        let refused = answer(bank.sides[0].ask(Op::Transfer(end))).0;
+        assert_eq!(refused, Some(Refusal::ReferenceKindMismatch), "{kind:?}");
+    }
+    // The same transfer again is answered with the first.
+    let again = bank.sides[0].send(TELLER, Op::Transfer(payment(2, 60)));
+    for at in [0, 1] {
+        assert!(matches!(bank.sides[at].ask(Op::FreezeAccount(customer(BRANCHES[at]))), ReplyBody::Item(..)));
+    }
+    bank.until("the repeat waits, too", |bank| bank.sides[0].replies.is_empty());
+    bank.decides = true;
+    bank.until("both are answered", |bank| bank.sides[0].replies.len() == 2);
+    let replies = &mut bank.sides[0].replies;
+    assert_eq!(answer(replies.remove(&first).expect("the first").body), (None, 60, false));
+    assert_eq!(answer(replies.remove(&again).expect("the repeat").body), (None, 60, true));
+    bank.settle_down();
+    assert_eq!(bank.balances(), [40, 60], "settled, although both accounts were frozen meanwhile");
+}
+
+#[test]
+fn restarts_between_prepare_and_decision_lose_nothing() {
+    for restarted in [&[0][..], &[1], &[0, 1]] {
+        for leader_lost in [false, true] {
+            let mut bank = Bank::new();
+            bank.decides = false;
+            bank.sides[0].send(TELLER, Op::Transfer(payment(2, 30)));
+            bank.until("both are prepared", |bank| in_doubt(bank) == [1, 1]);
+            restarted.iter().for_each(|&at| bank.restart(at));
+            assert_eq!(in_doubt(&bank), [1, 1], "a restart forgets no promise");
+            bank.decides = true;
+            if leader_lost {
+                bank.change_leader();
+            }
+            bank.settle_down();
+            let expected = if leader_lost { [100, 0] } else { [70, 30] };
+            assert_eq!(bank.balances(), expected, "{restarted:?}, leader lost: {leader_lost}");
+            let refusal = leader_lost.then_some(Refusal::TransferAborted);
+            assert_eq!(bank.pay(payment(2, 30)), (refusal, if leader_lost { 0 } else { 30 }, true));
+        }
+    }
+}
+
+#[test]
+fn lost_messages_are_said_again() {
+    let losses: [(fn(&Said) -> bool, [i64; 2]); 3] = [
+        // Nobody but the source knows of it: presumed aborted.
+        (|said| matches!(said, Said::Begin(_)), [100, 0]),
+        // Whoever asks has promised.
+        (|said| matches!(said, Said::Vote(_)), [70, 30]),
+        (|_| false, [70, 30]),
+    ];
+    for (deaf, expected) in losses {
+        let mut bank = Bank::new();
+        bank.deaf = deaf;
+        let refusal = (expected == [100, 0]).then_some(Refusal::TransferAborted);
+        assert_eq!(bank.pay(payment(2, 30)).0, refusal);
+        bank.settle_down();
+        assert_eq!(bank.balances(), expected);
+    }
+}
+
+#[test]
+fn many_payments_both_ways_leave_the_books_even() {
+    let mut bank = Bank::new();
+    bank.stammers = true;
+    let mut sent = [0u64; 2];
+    for id in 10..210u128 {
+        let (at, wire) = if id % 3 == 0 {
+            let back = message::Transfer {
+                debit_account_id: customer(THERE).get().into(),
+                credit_account_id: customer(HERE).get().into(),
+                ..payment(id, 1)
+            };
+            (1, back)
+        } else {
+            (0, payment(id, 1))
+        };
+        bank.sides[at].send(TELLER, Op::Transfer(wire));
+        sent[at] += 1;
+        bank.pump();
+    }
+    bank.until("all are answered", |bank| [0, 1].iter().all(|&at| bank.sides[at].replies.len() as u64 == sent[at]));
+    bank.settle_down();
+    let [here, there] = bank.balances();
+    assert_eq!(here + there, 100, "money was neither made nor lost");
+    let done = |bank: &Bank, at: usize| {
+        bank.sides[at]
+            .replies
+            .values()
+            .filter(|reply| matches!(&reply.body, ReplyBody::Transfer { reply, .. } if reply.refusal.get() == 0))
+            .count() as i64
+    };
+    assert_eq!(there, done(&bank, 0) - done(&bank, 1));
+}

@@ -1,0 +1,293 @@
+//! A branch's part of a transfer between two branches.
+//!
+//! ```text
+//!        source branch                                   destination branch
+//!   payer's account --> "due to the other branch"    "due from the other branch" --> payee's account
+//! ```
+//!
+//! Each side is a complete double entry by itself, against a settlement account that the branch keeps for the other
+//! one. It is prepared as a hold without a time-out and ended by the registry's decision alone.
+//!
+//! **Invariant:** what the source has posted to "due to B" and the destination from "due from A" is the same, in every
+//! currency, whenever no decision is on its way.
+
+use tally_protocol::message::TransferKind;
+use tally_protocol::{AccountId, Amount, BranchId, Currency, Refusal, TransferId};
+
+use crate::account::Account;
+use crate::hold::Hold;
+use crate::journal::record::{GIVEN_CODE, GIVEN_CREDIT, GIVEN_CURRENCY, GIVEN_DEBIT, TransferRecord};
+use crate::outcome::Outcome;
+use crate::two_phase::{AbortReason, Decision};
+
+/// Which part of a transfer a record or a hold is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Leg {
+    /// All of it: both accounts are of this branch.
+    #[default]
+    Whole = 0,
+    /// The payer's side; the payee's account is of another branch.
+    Source = 1,
+    /// The payee's side; the payer's account is of another branch.
+    Destination = 2,
+}
+
+impl Leg {
+    /// Reads the value of a record.
+    pub const fn from_raw(raw: u8) -> Option<Self> {
+        Some(match raw {
+            0 => Self::Whole,
+            1 => Self::Source,
+            2 => Self::Destination,
+            _ => return None,
+        })
+    }
+
+    /// Whether another branch has the other part.
+    pub const fn is_part(self) -> bool {
+        !matches!(self, Self::Whole)
+    }
+}
+
+/// What `branch` owes `peer`, and is owed: the other side of every transfer between the two.
+pub const fn settlement_account_id(branch: BranchId, peer: BranchId, currency: Currency) -> AccountId {
+    AccountId::of_settlement(branch, peer, currency)
+}
+
+/// The settlement account for `peer`, which the branch opens itself the first time that it is needed: no limits, owned
+/// by the bank.
+pub fn settlement_account(
+    branch: BranchId,
+    peer: BranchId,
+    currency: Currency,
+    now: tally_protocol::Timestamp,
+) -> Account {
+    Account {
+        id: settlement_account_id(branch, peer, currency),
+        kind: tally_protocol::AccountKind::Settlement,
+        ..crate::cash_account(branch, currency, now)
+    }
+}
+
+/// Ends a prepared leg. Never refused: whatever could refuse it was reserved when it was prepared.
+pub fn decide_leg(hold: &Hold, decision: Decision, debit: &Account, credit: &Account) -> Outcome {
+    let posted = match decision {
+        Decision::Commit => hold.amount,
+        Decision::Abort(_) => Amount::ZERO,
+    };
+    crate::decide::end_hold(hold, posted, posted, debit, credit)
+}
+
+/// The body of the record that says how `hold` was decided, from the outcome of [`decide_leg`].
+pub fn decision_record(hold: &Hold, outcome: &Outcome) -> TransferRecord {
+    TransferRecord {
+        id: hold.id,
+        debit_account_id: hold.debit_account_id,
+        credit_account_id: hold.credit_account_id,
+        amount_asked: hold.amount,
+        amount: outcome.amount,
+        day_spent: outcome.day_spent,
+        day: outcome.day,
+        debit: outcome.debit,
+        credit: outcome.credit,
+        code: hold.code,
+        currency: hold.currency.get(),
+        flags: 0,
+        refusal: None,
+        kind: TransferKind::Transfer,
+        leg: hold.leg,
+        given: GIVEN_DEBIT | GIVEN_CREDIT | GIVEN_CURRENCY | GIVEN_CODE,
+        reference: TransferId::new(hold.far_account_id.get()),
+        user_data_128: 0,
+        user_data_64: 0,
+        user_data_32: 0,
+        timeout_s: 0,
+    }
+}
+
+/// What the payer is told of an abort; `None` for a commit.
+pub fn refusal_of(decision: Decision) -> Option<Refusal> {
+    match decision {
+        Decision::Commit => None,
+        // The payer's id is used up whatever it was, so the answer must be one that stays.
+        Decision::Abort(AbortReason::Refused(_, refusal)) if refusal.consumes_id() => Some(refusal),
+        Decision::Abort(AbortReason::Refused(..) | AbortReason::Presumed) => Some(Refusal::TransferAborted),
+        Decision::Abort(AbortReason::TimedOut(_)) => Some(Refusal::BranchTimedOut),
+        Decision::Abort(AbortReason::Resolved) => Some(Refusal::TransferResolved),
+    }
+}
+
+impl TransferRecord {
+    /// The account at the other branch, where this is a leg.
+    pub const fn far_account_id(&self) -> Option<AccountId> {
+        if self.leg.is_part() { Some(AccountId::new(self.reference.get())) } else { None }
+    }
+
+    /// Whether this is a leg that was prepared: held until the registry decides.
+    pub const fn is_prepared(&self) -> bool {
+        self.leg.is_part() && self.refusal.is_none()
+    }
+
+    /// The record with the accounts that the client named instead of the settlement account.
+    #[must_use]
+    pub fn as_asked(&self) -> Self {
+        let Some(far) = self.far_account_id() else { return *self };
+        let mut asked = Self { reference: TransferId::NONE, ..*self };
+        match self.leg {
+            Leg::Whole => {}
+            Leg::Source => asked.credit_account_id = far,
+            Leg::Destination => asked.debit_account_id = far,
+        }
+        asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tally_protocol::message::{self, Role, transfer_flags};
+    use tally_protocol::{CustomerId, Lsn, Timestamp};
+    use zerocopy::FromZeros;
+
+    use super::*;
+    use crate::journal::record::{Record, RecordBody};
+    use crate::{Actor, RecordEffect, Reference, Transfer, decide, effective_accounts, repeat, transfer_record};
+
+    const HERE: BranchId = BranchId::new(1);
+    const THERE: BranchId = BranchId::new(2);
+    const NOW: Timestamp = Timestamp::from_nanos(5);
+    const ANN: AccountId = AccountId::of_branch(HERE, 7);
+    const BOB: AccountId = AccountId::of_branch(THERE, 8);
+    const STAFF: Actor = Actor { role: Role::Admin, customer: CustomerId::BANK };
+
+    fn wire() -> message::Transfer {
+        message::Transfer {
+            id: 99.into(),
+            debit_account_id: ANN.get().into(),
+            credit_account_id: BOB.get().into(),
+            amount: 30.into(),
+            user_data_32: 4.into(),
+            currency: Currency::EUR.get().into(),
+            code: 1.into(),
+            kind: TransferKind::Transfer as u8,
+            ..message::Transfer::new_zeroed()
+        }
+    }
+
+    fn customer(id: AccountId, balance: u64) -> Account {
+        let mut account = crate::cash_account(id.branch(), Currency::EUR, NOW);
+        (account.id, account.owner, account.kind) = (id, CustomerId::new(5), tally_protocol::AccountKind::Customer);
+        account.flags = message::account_flags::DEBITS_LIMITED;
+        account.sums.credits_posted = Amount::new(balance);
+        account
+    }
+
+    /// A leg carried out at `branch`: the record of its prepare, its hold, and both accounts with the hold on them.
+    fn prepared(transfer: &Transfer, branch: BranchId, own: Account) -> (TransferRecord, Hold, Account, Account) {
+        let peer = if branch == HERE { THERE } else { HERE };
+        let settlement = settlement_account(branch, peer, Currency::EUR, NOW);
+        let (debit_id, _) = effective_accounts(transfer, &Reference::NotGiven, branch).expect("no reference");
+        let (mut debit, mut credit) = if debit_id == own.id { (own, settlement) } else { (settlement, own) };
+        let outcome = decide(transfer, &Reference::NotGiven, Some(&debit), Some(&credit), &STAFF, NOW);
+        assert_eq!(outcome.refusal, None);
+        outcome.apply(&mut debit, &mut credit, Lsn::new(64), NOW);
+        let record = transfer_record(transfer, &Reference::NotGiven, branch, &outcome);
+        let RecordEffect::HoldOpened(hold) = RecordEffect::of_transfer(&record, Lsn::new(64), NOW) else {
+            panic!("a prepared leg is a hold")
+        };
+        (record, hold, debit, credit)
+    }
+
+    fn survives(body: RecordBody) {
+        let record = Record { lsn: Lsn::new(64), timestamp: NOW, actor: CustomerId::BANK, body };
+        let mut bytes = vec![0; record.body.len_bytes()];
+        record.encode_into(&mut bytes);
+        assert_eq!(Record::decode(&bytes), Ok(record));
+    }
+
+    #[test]
+    fn both_legs_hold_and_post_or_give_back_the_same() {
+        for decision in [Decision::Commit, Decision::Abort(AbortReason::Presumed)] {
+            let source = Transfer::from_wire_between(&wire(), HERE).expect("well formed");
+            let destination = Transfer::from_source(&wire(), THERE).expect("well formed");
+            for (transfer, branch, own) in [(source, HERE, customer(ANN, 50)), (destination, THERE, customer(BOB, 0))] {
+                let (record, hold, mut debit, mut credit) = prepared(&transfer, branch, own);
+                assert_eq!((hold.amount, hold.leg, hold.expires_at), (Amount::new(30), transfer.leg, Timestamp::MAX));
+                assert_eq!(debit.sums.debits_held, Amount::new(30));
+                assert_eq!(credit.sums.credits_held, Amount::new(30));
+                survives(RecordBody::Transfer(record));
+                let outcome = decide_leg(&hold, decision, &debit, &credit);
+                outcome.apply(&mut debit, &mut credit, Lsn::new(128), NOW);
+                let posted = Amount::new(if decision == Decision::Commit { 30 } else { 0 });
+                assert_eq!((debit.sums.debits_held, debit.sums.debits_posted), (Amount::ZERO, posted));
+                assert_eq!(credit.sums.credits_held, Amount::ZERO);
+                let decided = decision_record(&hold, &outcome);
+                assert_eq!((decided.amount, decided.far_account_id()), (posted, record.far_account_id()));
+                survives(RecordBody::Decided(refusal_of(decision), decided));
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_remembers_what_was_asked() {
+        let source = Transfer::from_wire_between(&wire(), HERE).expect("well formed");
+        let (record, ..) = prepared(&source, HERE, customer(ANN, 50));
+        assert_eq!(record.credit_account_id, settlement_account_id(HERE, THERE, Currency::EUR));
+        assert_eq!(crate::transfer_of_record(&record), source);
+        let body = RecordBody::Transfer(record);
+        assert!(repeat(&source, &body).is_ok());
+        let other = Transfer { credit_account_id: AccountId::of_branch(THERE, 9), ..source };
+        assert_eq!(repeat(&other, &body), Err(Refusal::ExistsWithDifferentCreditAccount));
+    }
+
+    #[test]
+    fn what_may_go_between_branches() {
+        let flags = |flags: u16| message::Transfer { flags: flags.into(), ..wire() };
+        let kind = |kind: TransferKind| message::Transfer { kind: kind as u8, ..wire() };
+        let table = [
+            (wire(), Ok(Leg::Source)),
+            (flags(transfer_flags::WANT_BALANCES), Ok(Leg::Source)),
+            (flags(transfer_flags::BALANCING_DEBIT), Err(Refusal::WrongBranch)),
+            (flags(transfer_flags::LINKED), Err(Refusal::WrongBranch)),
+            (flags(transfer_flags::BALANCING_CREDIT), Err(Refusal::WrongBranch)),
+            (kind(TransferKind::Hold), Err(Refusal::WrongBranch)),
+            (
+                message::Transfer { debit_account_id: (ANN.get() + (1 << 112)).into(), ..wire() },
+                Err(Refusal::WrongBranch),
+            ),
+            (message::Transfer { amount: 0.into(), ..wire() }, Err(Refusal::AmountMustNotBeZero)),
+            (
+                message::Transfer { credit_account_id: u128::MAX.into(), ..wire() },
+                Err(Refusal::CreditAccountMustNotBeMax),
+            ),
+        ];
+        for (wire, expected) in table {
+            assert_eq!(Transfer::from_wire_between(&wire, HERE).map(|transfer| transfer.leg), expected, "{wire:?}");
+        }
+        assert_eq!(Transfer::from_wire(&wire(), HERE), Err(Refusal::WrongBranch));
+        let inbound = [
+            (wire(), Ok(Leg::Destination)),
+            (flags(transfer_flags::WANT_BALANCES), Err(Refusal::FlagsConflict)),
+            (kind(TransferKind::Hold), Err(Refusal::WrongBranch)),
+            (message::Transfer { debit_account_id: BOB.get().into(), ..wire() }, Err(Refusal::WrongBranch)),
+            (message::Transfer { credit_account_id: ANN.get().into(), ..wire() }, Err(Refusal::WrongBranch)),
+        ];
+        for (wire, expected) in inbound {
+            assert_eq!(Transfer::from_source(&wire, THERE).map(|transfer| transfer.leg), expected, "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_payer_is_told_of_an_abort_is_final() {
+        for reason in [
+            AbortReason::Refused(THERE, Refusal::CreditAccountClosed),
+            AbortReason::Refused(THERE, Refusal::Busy),
+            AbortReason::TimedOut(THERE),
+            AbortReason::Presumed,
+            AbortReason::Resolved,
+        ] {
+            assert!(refusal_of(Decision::Abort(reason)).is_some_and(Refusal::consumes_id), "{reason:?}");
+        }
+        assert_eq!(refusal_of(Decision::Commit), None);
+    }
+}
