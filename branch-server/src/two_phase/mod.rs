@@ -11,6 +11,7 @@
 //! replies. Everything may be said twice, and anything may be lost: the registry tells again, and a branch asks.
 
 mod doubts;
+mod legs;
 mod stats;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use tally_protocol::link::{self, BranchStatus, CrossTransfer, DecisionItem, Mark
 use tally_protocol::{BranchId, Refusal, Timestamp};
 
 pub use doubts::{Doubt, Doubts, Waiting};
+pub use legs::{Begun, Led};
 pub use stats::{ABORT_REASONS, TwoPhaseStats};
 
 /// How long the registry gathers votes before it gives up, in nanoseconds.

@@ -1,0 +1,198 @@
+//! A branch's legs, from what is wanted to what is to be said: the same for a worker and for the simulator.
+//!
+//! What has to be recorded is done by `engine/legs.rs`; what has to be said follows from
+//! `tally_ledger::two_phase::Participant`.
+
+use std::sync::atomic::Ordering;
+
+use tally_ledger::Leg;
+use tally_ledger::two_phase::{Decision, Participant, ParticipantEffect, ParticipantEvent, Vote};
+use tally_protocol::link::{CrossTransfer, MarkItem, VoteItem};
+use tally_protocol::message::{self, transfer_flags};
+use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
+
+use super::{Doubt, Said, TwoPhase, VOTES_TIMEOUT_NS, Waiting};
+use crate::engine::{Decided, Done, Engine, LegStep, Writer};
+use crate::intake::Instruction;
+use crate::lookup::{Asker, Looked, Question};
+
+/// What it led to, in the order in which it has to happen.
+#[derive(Debug, Default)]
+pub struct Led {
+    /// To be told to the registry, each once everything up to its position is durable.
+    pub says: Vec<(Lsn, Said)>,
+    /// Clients that can be told how their transfer was decided, behind its record.
+    pub answers: Vec<(Waiting, Done)>,
+    /// For the disk.
+    pub question: Option<Question>,
+    /// Could not be carried out yet.
+    pub again: Option<Instruction>,
+    /// The source's part that was decided.
+    pub decided: Option<Done>,
+}
+
+/// How far a payment to another branch came.
+#[derive(Clone, Copy, Debug)]
+pub enum Begun {
+    /// Prepared, and begun with the registry. The client is answered when it is decided.
+    InDoubt,
+    /// Refused and recorded.
+    Refused(Done),
+    /// Refused without a trace.
+    NotRecorded(Refusal),
+    /// Another worker has the id in hand.
+    InFlight,
+    /// The disk has to be asked first.
+    Lookup,
+}
+
+impl Led {
+    fn say(&mut self, id: TransferId, gate: Lsn, effect: ParticipantEffect, now: Timestamp) {
+        let (id, stamp) = (id.get(), now.as_nanos());
+        let said = match effect {
+            ParticipantEffect::Vote(Vote::Yes) => Said::Vote(VoteItem::new(id, stamp, 0)),
+            ParticipantEffect::Vote(Vote::No(refusal)) => Said::Vote(VoteItem::new(id, stamp, refusal.code())),
+            ParticipantEffect::Acknowledge => Said::Acknowledge(MarkItem::new(id, stamp)),
+            ParticipantEffect::Ask => Said::Ask(MarkItem::new(id, stamp)),
+            // Records: made by the engine before anything is said.
+            ParticipantEffect::Hold
+            | ParticipantEffect::Refuse(_)
+            | ParticipantEffect::Settle
+            | ParticipantEffect::Void => return,
+        };
+        self.says.push((gate, said));
+    }
+}
+
+impl TwoPhase {
+    /// A client's payment to another branch. [`TwoPhase::admit`] comes before.
+    #[expect(clippy::too_many_arguments, reason = "the stages' own arguments, and where to write")]
+    pub fn begin(
+        &self,
+        engine: &Engine,
+        writer: &mut Writer,
+        transfer: &message::Transfer,
+        asker: &Asker,
+        looked: Option<&Looked>,
+        now: Timestamp,
+        led: &mut Led,
+    ) -> Begun {
+        let done = match engine.prepare_source(writer, transfer, asker, looked, now) {
+            LegStep::Prepared(done) => done,
+            LegStep::Refused(done) => return Begun::Refused(done),
+            LegStep::NotRecorded(refusal) => return Begun::NotRecorded(refusal),
+            LegStep::InFlight => return Begun::InFlight,
+            LegStep::Lookup => return Begun::Lookup,
+            LegStep::Held(_) => unreachable!("only a destination is told twice"),
+        };
+        let id = TransferId::new(transfer.id.get());
+        let peer = AccountId::new(transfer.credit_account_id.get()).branch();
+        let wants_balances = transfer.flags.get() & transfer_flags::WANT_BALANCES != 0;
+        let wire = message::Transfer { flags: 0.into(), ..*transfer };
+        let stamp = done.timestamp.as_nanos();
+        let deadline = stamp.saturating_add(VOTES_TIMEOUT_NS);
+        let cross = CrossTransfer::new(wire, stamp, deadline, asker.trace_id, self.branch, peer);
+        // It need not be durable here: the vote says when it is.
+        led.says.push((Lsn::ZERO, Said::Begin(cross)));
+        self.note_prepared(id, &done, vec![Waiting { asker: *asker, wants_balances, is_repeat: false }], led);
+        self.stats.begun.fetch_add(1, Ordering::Relaxed);
+        Begun::InDoubt
+    }
+
+    /// The registry wants the destination's part prepared.
+    pub fn prepare(
+        &self,
+        engine: &Engine,
+        writer: &mut Writer,
+        cross: &CrossTransfer,
+        looked: Option<&Looked>,
+        now: Timestamp,
+        led: &mut Led,
+    ) {
+        let id = TransferId::new(cross.transfer.id.get());
+        // Causes come before effects: this part is stamped behind the source's.
+        let now = now.max(Timestamp::from_nanos(cross.stamp.get()));
+        match engine.prepare_destination(writer, &cross.transfer, looked, now) {
+            LegStep::Prepared(done) => {
+                self.note_prepared(id, &done, Vec::new(), led);
+                self.stats.prepared.fetch_add(1, Ordering::Relaxed);
+            }
+            LegStep::Refused(done) => {
+                let ruling = Err(done.refusal.expect("it was refused"));
+                let event = ParticipantEvent::Prepare { ruling, now: done.timestamp };
+                self.handle(id, done.lsn, Participant::Absent, event, (done.timestamp, led));
+                self.stats.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            LegStep::Held(hold) => led.say(id, hold.lsn, ParticipantEffect::Vote(Vote::Yes), now),
+            LegStep::NotRecorded(refusal) => self.vote_no(id, refusal, now, led),
+            LegStep::InFlight => led.again = Some(Instruction::Prepare(*cross)),
+            LegStep::Lookup => led.question = Some(Question::Prepare(*cross)),
+        }
+    }
+
+    /// A vote that leaves no trace here: nothing was looked at, or there is no room.
+    pub fn vote_no(&self, id: TransferId, refusal: Refusal, now: Timestamp, led: &mut Led) {
+        led.say(id, Lsn::ZERO, ParticipantEffect::Vote(Vote::No(refusal)), now);
+        self.stats.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The registry has decided.
+    pub fn decide(
+        &self,
+        engine: &Engine,
+        writer: &mut Writer,
+        id: TransferId,
+        decision: Decision,
+        now: Timestamp,
+        led: &mut Led,
+    ) {
+        match engine.decide(writer, id, decision, now) {
+            Decided::Now(done, hold) => {
+                let doubt = self.doubts.remove(id);
+                let prepared = Participant::Prepared { ask_at: hold.timestamp, pause_s: 1 };
+                let state = doubt.as_ref().map_or(prepared, |doubt| doubt.state);
+                self.handle(id, done.lsn, state, ParticipantEvent::Told(decision), (done.timestamp, led));
+                self.stats.count(decision);
+                led.decided = (hold.leg == Leg::Source).then_some(done);
+                led.answers.extend(doubt.into_iter().flat_map(|doubt| doubt.waiting).map(|waiting| (waiting, done)));
+            }
+            Decided::NotOpen => led.question = Some(Question::Decide(id, decision)),
+            Decided::NoRoom => led.again = Some(Instruction::Decide(id, decision)),
+        }
+    }
+
+    /// What the disk says has to be said. Everything in it was durable before it was read.
+    pub fn say(&self, id: TransferId, effect: ParticipantEffect, now: Timestamp, led: &mut Led) {
+        led.say(id, Lsn::ZERO, effect, now);
+    }
+
+    /// Asks about legs that nobody decides.
+    pub fn ask(&self, now: Timestamp, led: &mut Led) {
+        self.doubts.tick(self.branch, now, |id, lsn| {
+            led.say(id, lsn, ParticipantEffect::Ask, now);
+            self.stats.asked.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+
+    /// A leg was prepared: it is in doubt from here on.
+    fn note_prepared(&self, id: TransferId, done: &Done, waiting: Vec<Waiting>, led: &mut Led) {
+        let event = ParticipantEvent::Prepare { ruling: Ok(()), now: done.timestamp };
+        let state = self.handle(id, done.lsn, Participant::Absent, event, (done.timestamp, led));
+        self.doubts.insert(id, Doubt { state, lsn: done.lsn, since: done.timestamp, waiting });
+    }
+
+    /// Says what `state` has to say of `event`, behind `gate`, and returns the state after it.
+    fn handle(
+        &self,
+        id: TransferId,
+        gate: Lsn,
+        state: Participant,
+        event: ParticipantEvent,
+        (now, led): (Timestamp, &mut Led),
+    ) -> Participant {
+        let mut effects = Vec::with_capacity(2);
+        let next = state.handle(self.branch, event, &mut effects);
+        effects.into_iter().for_each(|effect| led.say(id, gate, effect, now));
+        next.expect("an open leg, or a new one, contradicts nothing")
+    }
+}
