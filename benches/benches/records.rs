@@ -4,9 +4,9 @@ use std::hint::black_box;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use tally_ledger::Sums;
 use tally_ledger::journal::group::{Chain, Epoch, GROUP_HEADER_LEN_BYTES, GroupHeader};
 use tally_ledger::journal::record::{GIVEN_CREDIT, GIVEN_DEBIT, Record, RecordBody, TransferRecord};
+use tally_ledger::{StatusChange, Sums};
 use tally_protocol::message::TransferKind;
 use tally_protocol::{AccountId, Amount, CustomerId, Lsn, Timestamp, TransferId};
 
@@ -69,6 +69,7 @@ fn record(user_data_64: u64) -> Record {
         currency: 978,
         flags: 0,
         refusal: None,
+        status: StatusChange::NONE,
         kind: TransferKind::Transfer,
         leg: tally_ledger::Leg::Whole,
         given: GIVEN_DEBIT | GIVEN_CREDIT,

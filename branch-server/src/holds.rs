@@ -130,6 +130,7 @@ mod tests {
             far_account_id: AccountId::NONE,
             lsn: Lsn::new(64),
             timestamp: Timestamp::from_nanos(1),
+            closes: tally_ledger::Closes::NONE,
         }
     }
 

@@ -59,7 +59,7 @@ impl Rebuilding {
             Some(slot) => slot.lock().publish_all(account),
             None => {
                 let opening = self.accounts.opening();
-                opening.secure().map_err(|_| Unfit::TooManyAccounts(self.accounts.len()))?;
+                opening.secure(1).map_err(|_| Unfit::TooManyAccounts(self.accounts.len()))?;
                 opening.open(account);
             }
         }

@@ -533,3 +533,95 @@ fn openings_have_a_deadline_and_are_answered_in_order() {
     assert_eq!(late[0].known_refusal(), Some(Refusal::DeadlinePassed));
     bank.branch.stop();
 }
+
+/// Accounts from `locals`, linked to each other.
+fn chain(locals: std::ops::RangeInclusive<u128>, flags: u16, user_data_64: u64) -> Vec<AccountOpen> {
+    let last = *locals.end();
+    locals
+        .map(|local| AccountOpen {
+            id: account(local).get().into(),
+            user_data_64: user_data_64.into(),
+            currency: Currency::EUR.get().into(),
+            code: 1.into(),
+            flags: (flags | if local == last { 0 } else { message::account_flags::LINKED }).into(),
+            kind: 1,
+            day_limit: u64::MAX.into(),
+            ..AccountOpen::new_zeroed()
+        })
+        .collect()
+}
+
+fn refusals(items: &[ItemResult]) -> Vec<Option<Refusal>> {
+    items.iter().map(ItemResult::known_refusal).collect()
+}
+
+fn opening(opens: &[AccountOpen]) -> Op {
+    Op::OpenAccounts(Bytes::copy_from_slice(opens.as_bytes()))
+}
+
+#[test]
+fn linked_accounts_are_opened_whole_wherever_the_slices_end() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut bank = Bank::start(dir.path());
+    // Two single accounts, then a chain that does not fit into what is left of the slice.
+    let mut opens = [chain(1..=1, 0, 0), chain(2..=2, 0, 0), chain(3..=258, 0, 0)].concat();
+    let opened = items(bank.ask(opening(&opens)));
+    assert!(opened.iter().all(|item| item.is_done() && !item.is_repeat()), "{opened:?}");
+    let stamps: Vec<u64> = opened.iter().map(|item| item.timestamp.get()).collect();
+    assert!(stamps.is_sorted_by(|a, b| a < b), "each has a stamp of its own");
+    // A chain with one account too many of the branch's thousand: none of it is opened.
+    let full = items(bank.ask(opening(&chain(2_000..=2_255, 0, 0))));
+    assert_eq!(refusals(&full), vec![None; 256]);
+    assert_eq!(refusals(&items(bank.ask(opening(&chain(2_256..=2_511, 0, 0))))), vec![None; 256]);
+    let over = items(bank.ask(opening(&chain(3_000..=3_255, 0, 0))));
+    assert_eq!(refusals(&over), vec![Some(Refusal::CapacityReached); 256]);
+    let missing = bank.ask(Op::GetAccount(account(3_000)));
+    assert!(matches!(missing, ReplyBody::Refused { refusal: Refusal::AccountNotFound, .. }), "{missing:?}");
+    bank.branch.stop();
+
+    let mut bank = Bank::start(dir.path());
+    opens[1].code = 7.into();
+    let again = items(bank.ask(opening(&opens)));
+    assert_eq!(again[1].known_refusal(), Some(Refusal::ExistsWithDifferentCode));
+    assert!(again[2..].iter().all(|item| item.is_done() && item.is_repeat()));
+    let same: Vec<u64> = again[2..].iter().map(|item| item.timestamp.get()).collect();
+    assert_eq!(same, stamps[2..], "the first answers again, after a restart");
+    bank.branch.stop();
+}
+
+#[test]
+fn what_was_imported_and_what_is_closing_is_so_after_a_restart() {
+    use message::{account_flags, transfer_flags};
+    const ADMIN: Actor = Actor { role: Role::Admin, customer: CustomerId::new(3) };
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut bank = Bank::start(dir.path());
+    let own_time = 1_000_000_000_000_000_000;
+    let opens = chain(1..=2, account_flags::IMPORTED, own_time);
+    let teller = items(bank.ask(opening(&opens)));
+    assert_eq!(refusals(&teller), vec![Some(Refusal::NotPermitted); 2], "history is an admin's");
+    let admin = items(bank.ask_as(ADMIN, opening(&opens)));
+    assert!(admin.iter().all(|item| item.is_done() && item.timestamp.get() == own_time), "{admin:?}");
+    bank.open(3..=3);
+    let closing =
+        message::Transfer { flags: transfer_flags::CLOSING_DEBIT.into(), ..transfer(1, TransferKind::Hold, 1, 2, 0) };
+    bank.transfer(closing).expect("nothing is held");
+    let imported = message::Transfer {
+        flags: transfer_flags::IMPORTED.into(),
+        user_data_64: own_time.into(),
+        ..transfer(2, TransferKind::Transfer, 2, 3, 5)
+    };
+    let ReplyBody::Transfer { reply, .. } = bank.ask_as(ADMIN, Op::Transfer(imported)) else { panic!("no answer") };
+    let early = Refusal::ImportedEventTimestampMustPostdateDebitAccount;
+    assert_eq!(reply.known_refusal(), Some(early));
+    bank.branch.stop();
+
+    let mut bank = Bank::start(dir.path());
+    let ReplyBody::Account(account) = bank.ask(Op::GetAccount(account(1))) else { panic!("no account") };
+    assert_eq!((account.opened_at.get(), account.open.flags.get()), (own_time, account_flags::IMPORTED));
+    assert_eq!(account.status, tally_protocol::AccountStatus::Closing as u8);
+    let pay = |id| transfer(id, TransferKind::Transfer, 2, 1, 5);
+    assert_eq!(bank.transfer(pay(3)).err(), Some(Refusal::CreditAccountClosed));
+    bank.transfer(refer(4, TransferKind::Void, 1, 0)).expect("the hold is open");
+    bank.transfer(pay(5)).expect("it is open again");
+    bank.branch.stop();
+}

@@ -205,8 +205,9 @@ def check_open_accounts(walk):
             ("exists_with_different_limits", variant(overdraft=6)),
             ("id_must_not_be_zero", variant(id=0)),
             ("id_must_not_be_max", variant(id=ALL_ONES)),
-            ("flag_reserved", variant(id=walk.fresh_id(), flags=4)),
+            ("flag_reserved", variant(id=walk.fresh_id(), flags=1 << 7)),
             ("flags_conflict", variant(id=walk.fresh_id(), flags=3)),
+            ("flags_conflict", variant(id=walk.fresh_id(), flags=tally.OPENED_FROZEN | tally.OPENED_CLOSED)),
             ("currency_invalid", variant(id=walk.fresh_id(), currency=0)),
             ("currency_invalid", variant(id=walk.fresh_id(), currency=1000)),
             ("code_must_not_be_zero", variant(id=walk.fresh_id(), code=0)),
@@ -223,6 +224,112 @@ def check_open_accounts(walk):
         item = bank.call(tally.OPEN_ACCOUNTS, bytes(reserved))[0]
         walk.equal("a reserved byte", names([item]), ["field_invalid"])
         walk.refused("none at all", "count_invalid", lambda: bank.open_accounts([]))
+
+
+def check_linked_openings(walk):
+    with walk.logged_in() as bank:
+        def chain(count, **last):
+            accounts = [tally.AccountOpen(walk.fresh_id(), EUR, flags=tally.ACCOUNT_LINKED) for _ in range(count - 1)]
+            return accounts + [tally.AccountOpen(walk.fresh_id(), EUR, **last)]
+
+        first = chain(3)
+        opened = bank.open_accounts(first)
+        walk.equal("a chain is opened", names(opened), [None] * 3)
+        walk.equal("without the flag of the request", bank.account(first[0].id).open.flags, 0)
+        again = bank.open_accounts(first)
+        walk.equal("a repeat has the first answers", [item.timestamp for item in again],
+                   [item.timestamp for item in opened])
+        walk.check("and says so", all(item.repeated for item in again), again)
+        broken = chain(3, code=0)
+        walk.equal("one breaks all", names(bank.open_accounts(broken)),
+                   ["chain_broken", "chain_broken", "code_must_not_be_zero"])
+        walk.refused("nothing is opened", "account_not_found", lambda: bank.account(broken[0].id))
+        known = [chain(2)[0], first[2]]
+        walk.equal("an account from before breaks it", names(bank.open_accounts(known)),
+                   ["chain_broken", "id_already_used"])
+        walk.refused("nothing is opened", "account_not_found", lambda: bank.account(known[0].id))
+        walk.equal("no end", names(bank.open_accounts(chain(3)[:2])), ["chain_broken", "chain_open"])
+        walk.equal("256", set(names(bank.open_accounts(chain(256)))), {None})
+        walk.equal("257", names(bank.open_accounts(chain(257)))[-1], "count_invalid")
+        many = sum((chain(100) for _ in range(20)), [])
+        walk.equal("many chains", set(names(bank.open_accounts(many))), {None})
+        frozen, closed = walk.open(bank, flags=tally.OPENED_FROZEN), walk.open(bank, flags=tally.OPENED_CLOSED)
+        walk.equal("opened frozen", bank.account(frozen).status, tally.FROZEN)
+        walk.equal("opened closed", bank.account(closed).status, tally.CLOSED)
+
+
+def check_closing_holds(walk):
+    with walk.logged_in() as bank:
+        alice, bob = walk.funded(bank), walk.open(bank)
+        older = hold(alice, bob, 100)
+        bank.transfer(older)
+        closing = hold(alice, bob, 0, flags=tally.CLOSING_DEBIT)
+        walk.equal("a hold of nothing", bank.transfer(closing).amount, 0)
+        walk.equal("closing", bank.account(alice).status, tally.CLOSING)
+        walk.refused("no debit", "debit_account_closed", lambda: bank.transfer(move(alice, bob, 1)))
+        walk.refused("no credit", "credit_account_closed", lambda: bank.transfer(deposit(alice, 1)))
+        walk.refused("no freeze", "account_closed", lambda: bank.freeze_account(alice))
+        walk.refused("no close", "account_closed", lambda: bank.close_account(alice))
+        walk.refused("an older hold is settled", None, lambda: bank.transfer(about(tally.SETTLE, older.id)))
+        walk.refused("money is left", "debit_account_not_empty", lambda: bank.transfer(about(tally.SETTLE, closing.id)))
+        bank.transfer(about(tally.VOID, closing.id))
+        walk.equal("voided: open again", bank.account(alice).status, tally.OPEN)
+        soon = hold(alice, bob, 0, flags=tally.CLOSING_DEBIT, timeout_s=1)
+        bank.transfer(soon)
+        deadline = time.monotonic() + 10
+        while bank.account(alice).status == tally.CLOSING and time.monotonic() < deadline:
+            time.sleep(0.1)
+        walk.equal("expired: open again", bank.account(alice).status, tally.OPEN)
+        sweep = hold(alice, bob, AMOUNT_MAX, flags=tally.CLOSING_DEBIT | tally.BALANCING_DEBIT)
+        walk.equal("all that there is", bank.transfer(sweep).amount, 9_900)
+        bank.transfer(about(tally.SETTLE, sweep.id))
+        walk.equal("settled: closed for good", bank.account(alice).status, tally.CLOSED)
+        walk.refused("for good", "account_closed", lambda: bank.unfreeze_account(alice))
+
+
+def check_imports(walk):
+    admin, now = walk.user("admin"), time.time_ns()
+    if not walk.check("connect.json names an admin", admin):
+        return
+    day = 86_400 * 10**9
+    with walk.logged_in(admin) as bank:
+        def imported(days, **fields):
+            flags = fields.pop("flags", 0) | tally.ACCOUNT_IMPORTED
+            return tally.AccountOpen(walk.fresh_id(), EUR, user_data_64=now - days * day, flags=flags, **fields)
+
+        def paid(days, debit, credit, **fields):
+            return move(debit, credit, 5, user_data_64=now - days * day, flags=tally.IMPORTED, **fields)
+
+        alice, bob = imported(9), imported(8, flags=tally.ACCOUNT_LINKED)
+        walk.equal("accounts", names(bank.open_accounts([bob, alice])), [None, None])
+        walk.equal("opened at their own time", bank.account(alice.id).opened_at, now - 9 * day)
+        reply = bank.transfer(paid(7, alice.id, bob.id))
+        walk.check("a stamp of today", reply.timestamp > now - day)
+        for name, expected, transfer in [
+            ("the future", "imported_event_timestamp_must_not_advance", paid(-9, alice.id, bob.id)),
+            ("before the debit account", "imported_event_timestamp_must_postdate_debit_account", paid(8, bob.id, alice.id)),
+            ("before the credit account", "imported_event_timestamp_must_postdate_credit_account",
+             paid(8, alice.id, bob.id)),
+            ("no time", "imported_event_timestamp_out_of_range", changed(paid(1, alice.id, bob.id), user_data_64=0)),
+            ("a time-out", "imported_event_timeout_must_be_zero",
+             changed(paid(1, alice.id, bob.id), kind=tally.HOLD, timeout_s=5)),
+            ("older than the last", None, paid(7, alice.id, bob.id)),
+        ]:
+            walk.refused(name, expected, lambda transfer=transfer: bank.transfer(transfer))
+        mixed = [paid(6, alice.id, bob.id), move(alice.id, bob.id, 5), paid(5, alice.id, bob.id)]
+        walk.equal("all or none", names(bank.batch(mixed)), [None, "imported_event_expected", None])
+        walk.equal("all or none in a chain", names(bank.chain(mixed[1:] + mixed[:1])),
+                   ["chain_broken", "imported_event_not_expected", "imported_event_not_expected"])
+        walk.equal("accounts of a request too", names(bank.open_accounts([imported(1), tally.AccountOpen(walk.fresh_id(), EUR)])),
+                   [None, "imported_event_expected"])
+        walk.equal("an account of the future", names(bank.open_accounts([imported(-9)])),
+                   ["imported_event_timestamp_must_not_advance"])
+    teller = walk.user("teller")
+    if teller:
+        with walk.logged_in(teller) as bank:
+            item = bank.open_accounts([imported(1)])
+            walk.equal("history is an admin's", names(item), ["not_permitted"])
+            walk.refused("all of it", "not_permitted", lambda: bank.transfer(paid(1, alice.id, bob.id)))
 
 
 def check_payments(walk):
@@ -272,6 +379,11 @@ def check_malformed_transfers(walk):
             ("reference_must_not_be_max", settle, {"reference": ALL_ONES}),
             ("reference_must_differ", settle, {"reference": settle.id}),
             ("timeout_reserved_for_hold", base, {"timeout_s": 5}),
+            ("flags_conflict", base, {"flags": tally.CLOSING_DEBIT}),
+            ("flags_conflict", settle, {"flags": tally.CLOSING_CREDIT}),
+            ("account_id_reserved", hold(house_account_id(walk.branch, tally.CASH, EUR), bob),
+             {"flags": tally.CLOSING_DEBIT}),
+            ("imported_event_timestamp_out_of_range", base, {"flags": tally.IMPORTED}),
             ("amount_must_not_be_zero", base, {"amount": 0}),
             ("amount_must_not_be_zero", held, {"amount": 0}),
             ("currency_invalid", base, {"currency": 0}),
@@ -607,6 +719,8 @@ def check_roles(walk):
             ("limits", lambda: mine.set_limits(own, 10**9)),
             ("deposit", lambda: mine.transfer(deposit(own, 10))),
             ("withdraw", lambda: mine.transfer(withdraw(own, 10))),
+            ("close by a hold", lambda: mine.transfer(hold(own, foreign, 0, flags=tally.CLOSING_DEBIT))),
+            ("import", lambda: mine.transfer(move(own, foreign, 1, user_data_64=5, flags=tally.IMPORTED))),
             ("deposit in a batch", lambda: mine.batch([move(own, foreign, 1), deposit(own, 10)])),
             ("deposit in a chain", lambda: mine.chain([move(own, foreign, 1), deposit(own, 10)])),
             ("feed", lambda: mine.read_feed(0)),
@@ -860,8 +974,9 @@ def was_dropped(connection, timeout_s):
 
 
 CHECKS = [
-    check_handshake, check_login, check_status, check_open_accounts, check_payments, check_malformed_transfers,
-    check_known_ids, check_holds, check_reversals, check_chains_and_batches, check_state_refusals, check_limits,
+    check_handshake, check_login, check_status, check_open_accounts, check_linked_openings, check_payments,
+    check_malformed_transfers, check_known_ids, check_holds, check_closing_holds, check_reversals,
+    check_chains_and_batches, check_imports, check_state_refusals, check_limits,
     check_account_life, check_inquiries, check_roles, check_feed, check_pipelining, check_broken_headers,
     check_wrong_frames, check_tls, check_stalls,
 ]

@@ -34,9 +34,11 @@ REPLY_BIT, REFUSED = 0x8000, 0xFFFF
 
 MOVE, DEPOSIT, WITHDRAW, HOLD, SETTLE, VOID, REVERSE = range(1, 8)
 LINKED, BALANCING_DEBIT, BALANCING_CREDIT, WANT_BALANCES = 1, 2, 4, 1 << 15
-DEBITS_LIMITED, CREDITS_LIMITED = 1, 2
+CLOSING_DEBIT, CLOSING_CREDIT, IMPORTED = 8, 16, 32
+DEBITS_LIMITED, CREDITS_LIMITED, ACCOUNT_IMPORTED, OPENED_FROZEN, OPENED_CLOSED = 1, 2, 4, 8, 16
+ACCOUNT_LINKED = 1 << 15
 CUSTOMER, CASH, SETTLEMENT, FEE, SUSPENSE = range(1, 6)
-OPEN, FROZEN, CLOSED = 1, 2, 3
+OPEN, FROZEN, CLOSED, CLOSING = 1, 2, 3, 4
 DONE, REFUSED_FOR_GOOD, IN_FLIGHT, SETTLED, VOIDED, EXPIRED, CANCELLED, REVERSED, PREPARED = range(1, 10)
 FEED_TRANSFER, FEED_EXPIRED, FEED_CANCELLED, FEED_ACCOUNT = 1, 2, 3, 4
 RESULT_REPEATED = 1
@@ -54,6 +56,8 @@ REFUSALS = {
     63: "reference_must_differ", 64: "timeout_reserved_for_hold", 65: "amount_must_not_be_zero",
     66: "currency_invalid", 67: "code_must_not_be_zero", 68: "wrong_branch", 69: "account_id_reserved",
     70: "account_kind_invalid", 71: "chain_open", 72: "count_invalid", 73: "cash_side_must_be_zero",
+    74: "imported_event_expected", 75: "imported_event_not_expected", 76: "imported_event_timestamp_out_of_range",
+    77: "imported_event_timeout_must_be_zero",
     100: "exists_with_different_flags", 101: "exists_with_different_kind", 102: "exists_with_different_reference",
     103: "exists_with_different_timeout", 104: "exists_with_different_debit_account",
     105: "exists_with_different_credit_account", 106: "exists_with_different_amount",
@@ -72,7 +76,11 @@ REFUSALS = {
     221: "credit_account_frozen", 222: "overflows_debits_held", 223: "overflows_credits_held",
     224: "overflows_debits_posted", 225: "overflows_credits_posted", 226: "overflows_debits",
     227: "overflows_credits", 228: "overflows_timeout", 229: "insufficient_funds", 230: "exceeds_debits",
-    231: "day_limit_exceeded", 250: "transfer_aborted", 251: "branch_timed_out", 252: "transfer_resolved",
+    231: "day_limit_exceeded", 232: "debit_account_not_empty", 233: "credit_account_not_empty",
+    234: "imported_event_timestamp_must_not_advance",
+    235: "imported_event_timestamp_must_postdate_debit_account",
+    236: "imported_event_timestamp_must_postdate_credit_account",
+    250: "transfer_aborted", 251: "branch_timed_out", 252: "transfer_resolved",
     300: "account_not_found", 301: "account_closed", 302: "account_not_empty", 303: "account_already_frozen",
     304: "account_not_frozen", 305: "transfer_not_found",
 }

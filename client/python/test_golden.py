@@ -30,6 +30,20 @@ TRANSFERS = [
                    flags=tally.LINKED | tally.BALANCING_DEBIT, **USER_DATA),
     tally.Transfer(SETTLE_ID, tally.SETTLE, reference=HOLD_ID, amount=4000, **USER_DATA),
 ]
+OPENED, PAID, CLOSED = (1_600_000_000_000_000_000 + n * 10**9 for n in (0, 1, 2))
+LINKED_OPENS = [
+    tally.AccountOpen(ALICE, 978, owner=1001, overdraft=50_000, code=11, **{**USER_DATA, "user_data_64": OPENED},
+                      flags=tally.DEBITS_LIMITED | tally.ACCOUNT_IMPORTED | tally.ACCOUNT_LINKED),
+    tally.AccountOpen(BOB, 978, owner=1002, overdraft=0, code=11, **{**USER_DATA, "user_data_64": OPENED},
+                      flags=tally.DEBITS_LIMITED | tally.ACCOUNT_IMPORTED | tally.OPENED_FROZEN),
+]
+IMPORTED = [
+    tally.Transfer(PAYMENT, tally.MOVE, ALICE, BOB, amount=1234, currency=978, code=21, flags=tally.IMPORTED,
+                   **{**USER_DATA, "user_data_64": PAID}),
+    tally.Transfer(HOLD_ID, tally.HOLD, ALICE, BOB, amount=5000, currency=978, code=21,
+                   flags=tally.IMPORTED | tally.BALANCING_DEBIT | tally.CLOSING_DEBIT,
+                   **{**USER_DATA, "user_data_64": CLOSED}),
+]
 REQUESTS = {
     "hello": (tally.HELLO, tally.hello_body()),
     "login": (tally.LOGIN, tally.login_body("correct horse", "ana")),
@@ -37,6 +51,7 @@ REQUESTS = {
     "ping": (tally.PING, b""),
     "get_status": (tally.GET_STATUS, b""),
     "open_accounts": (tally.OPEN_ACCOUNTS, OPENS[0].pack() + OPENS[1].pack()),
+    "open_accounts_linked": (tally.OPEN_ACCOUNTS, LINKED_OPENS[0].pack() + LINKED_OPENS[1].pack()),
     "close_account": (tally.CLOSE_ACCOUNT, tally.u128(ALICE)),
     "freeze_account": (tally.FREEZE_ACCOUNT, tally.u128(ALICE)),
     "unfreeze_account": (tally.UNFREEZE_ACCOUNT, tally.u128(ALICE)),
@@ -44,6 +59,7 @@ REQUESTS = {
     "transfer": (tally.TRANSFER, TRANSFERS[0].pack()),
     "chain": (tally.CHAIN, TRANSFERS[1].pack() + TRANSFERS[2].pack()),
     "batch": (tally.BATCH, b"".join(transfer.pack() for transfer in TRANSFERS)),
+    "batch_imported": (tally.BATCH, IMPORTED[0].pack() + IMPORTED[1].pack()),
     "cancel_id": (tally.CANCEL_ID, tally.u128(PAYMENT)),
     "get_balance": (tally.GET_BALANCE, tally.u128(ALICE)),
     "get_account": (tally.GET_ACCOUNT, tally.u128(ALICE)),

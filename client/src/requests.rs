@@ -201,7 +201,8 @@ impl Client {
 
 /// Accounts.
 impl Client {
-    /// Opens 1 to 8,190 accounts; one answer each, in order.
+    /// Opens 1 to 8,190 accounts; one answer each, in order. Those that `account_flags::LINKED` joins are opened all or
+    /// none.
     ///
     /// # Panics
     /// When there are more.

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use tally_journal::aligned::AlignedBuffer;
 use tally_journal::recovery::open_directory;
 use tally_journal::{Disk, Journal, JournalOptions, OpenMode, RealDisk, RecoveryError, WriteVia, recover_groups};
-use tally_ledger::Sums;
 use tally_ledger::journal::position::DurableLsn;
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
+use tally_ledger::{StatusChange, Sums};
 use tally_protocol::message::TransferKind;
 use tally_protocol::{AccountId, Amount, CustomerId, Timestamp, TransferId};
 
@@ -32,6 +32,7 @@ fn record(id: u128) -> Record {
         currency: 978,
         flags: 0,
         refusal: None,
+        status: StatusChange::NONE,
         kind: TransferKind::Transfer,
         leg: tally_ledger::Leg::Whole,
         given: 15,

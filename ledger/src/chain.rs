@@ -9,13 +9,14 @@
 
 use std::ops::Range;
 
-use tally_protocol::message::{self, CHAIN_LEN_MAX, TransferKind, transfer_flags};
+use tally_protocol::message::{CHAIN_LEN_MAX, TransferKind};
 use tally_protocol::{AccountId, BranchId, Lsn, Refusal, Timestamp};
 
 use crate::account::Account;
 use crate::actor::Actor;
 use crate::decide::decide;
 use crate::hold::HoldEnd;
+use crate::imported::Entry;
 use crate::outcome::{Outcome, transfer_record};
 use crate::reference::{Ended, Reference, effective_accounts};
 use crate::transfer::Transfer;
@@ -57,27 +58,27 @@ impl ChainOutcome {
     }
 }
 
-/// A stretch of a batch: one transfer alone, or a chain.
+/// A stretch of a request with many entries: one alone, or a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stretch {
-    /// Which of the batch's transfers.
+    /// Which of the request's entries.
     pub range: Range<usize>,
-    /// Why the stretch cannot be done, whatever its transfers say; nothing of it is recorded. `ChainOpen`: the
-    /// batch ends before the chain does. `CountInvalid`: the chain has more than [`CHAIN_LEN_MAX`] steps.
-    /// The last transfer of the stretch is answered with it, the others with `ChainBroken`.
+    /// Why the stretch cannot be done, whatever its entries say; nothing of it is recorded. `ChainOpen`: the
+    /// request ends before the chain does. `CountInvalid`: the chain has more than [`CHAIN_LEN_MAX`] steps.
+    /// The last entry of the stretch is answered with it, the others with `ChainBroken`.
     pub refusal: Option<Refusal>,
 }
 
-/// How a batch falls into single transfers and chains: `LINKED` joins a transfer to the next.
-pub fn stretches(transfers: &[message::Transfer]) -> impl Iterator<Item = Stretch> {
-    let is_linked = |index: usize| transfers[index].flags.get() & transfer_flags::LINKED != 0;
+/// How a batch of transfers, or a list of accounts to open, falls into single ones and chains: `LINKED` joins one to
+/// the next.
+pub fn stretches<E: Entry>(entries: &[E]) -> impl Iterator<Item = Stretch> {
     let mut start = 0;
     std::iter::from_fn(move || {
-        if start == transfers.len() {
+        if start == entries.len() {
             return None;
         }
-        let last = (start..transfers.len()).find(|&index| !is_linked(index));
-        let range = start..last.map_or(transfers.len(), |last| last + 1);
+        let last = (start..entries.len()).find(|&index| !entries[index].is_linked());
+        let range = start..last.map_or(entries.len(), |last| last + 1);
         start = range.end;
         let refusal = match last {
             None => Some(Refusal::ChainOpen),
@@ -230,6 +231,7 @@ fn break_chain(steps: &[ChainStep], accounts: &[Account], branch: BranchId, out:
 
 #[cfg(test)]
 mod tests {
+    use tally_protocol::message::{self, transfer_flags};
     use zerocopy::FromZeros;
 
     use super::*;

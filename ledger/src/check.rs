@@ -50,6 +50,9 @@ pub enum Violation {
         /// As its holds add up.
         credits: u128,
     },
+    /// A closing account without the one open hold that closes it, or such a hold without a closing account.
+    #[error("{0}: its status is not what the open holds that close it say")]
+    ClosingDiffers(AccountId),
     /// A hold on an account that does not exist, or in another currency.
     #[error("hold {0}: an account is missing or has another currency")]
     HoldWithoutAccount(TransferId),
@@ -134,29 +137,35 @@ pub fn step(before: &Account, after: &Account) -> Result<(), Violation> {
     ensure(within_day, passed("day"))
 }
 
-/// Each account's held sums are those of its open holds, and every hold has its two accounts.
+/// Each account's held sums are those of its open holds, every hold has its two accounts, and an account is closing
+/// where one hold closes it.
 ///
 /// # Errors
-/// [`Violation::HoldWithoutAccount`], [`Violation::HoldsDiffer`].
+/// [`Violation::HoldWithoutAccount`], [`Violation::HoldsDiffer`], [`Violation::ClosingDiffers`].
 pub fn holds_match_accounts<'a>(
     holds: impl IntoIterator<Item = &'a Hold>,
     accounts: impl IntoIterator<Item = &'a Account>,
 ) -> Result<(), Violation> {
-    let mut held: BTreeMap<AccountId, (&Account, u128, u128)> =
-        accounts.into_iter().map(|account| (account.id, (account, 0, 0))).collect();
+    let mut held: BTreeMap<AccountId, (&Account, u128, u128, usize)> =
+        accounts.into_iter().map(|account| (account.id, (account, 0, 0, 0))).collect();
     for hold in holds {
-        for (id, is_debit) in [(hold.debit_account_id, true), (hold.credit_account_id, false)] {
-            let Some((account, debits, credits)) = held.get_mut(&id) else {
+        let sides =
+            [(hold.debit_account_id, true, hold.closes.debit), (hold.credit_account_id, false, hold.closes.credit)];
+        for (id, is_debit, closes) in sides {
+            let Some((account, debits, credits, closers)) = held.get_mut(&id) else {
                 return Err(Violation::HoldWithoutAccount(hold.id));
             };
             ensure(account.currency == hold.currency, Violation::HoldWithoutAccount(hold.id))?;
             *(if is_debit { debits } else { credits }) += hold.amount.get() as u128;
+            *closers += usize::from(closes);
         }
     }
-    for (id, (account, debits, credits)) in held {
+    for (id, (account, debits, credits, closers)) in held {
         let (debits_held, credits_held) = (account.sums.debits_held.get(), account.sums.credits_held.get());
         let same = debits_held as u128 == debits && credits_held as u128 == credits;
         ensure(same, Violation::HoldsDiffer { id, debits_held, credits_held, debits, credits })?;
+        let is_closing = account.status == AccountStatus::Closing;
+        ensure(closers == usize::from(is_closing), Violation::ClosingDiffers(id))?;
     }
     Ok(())
 }
@@ -176,6 +185,7 @@ mod tests {
     use tally_protocol::{BranchId, Lsn, Timestamp};
 
     use super::*;
+    use crate::closing::Closes;
 
     /// An account with these sums: debits held, debits posted, credits held, credits posted.
     fn account_with(local: u128, sums: [u64; 4]) -> Account {
@@ -198,6 +208,7 @@ mod tests {
             far_account_id: AccountId::NONE,
             lsn: Lsn::ZERO,
             timestamp: Timestamp::default(),
+            closes: Closes::NONE,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The rules for one transfer, as a ladder of checks: the first that fails is the answer.
 //!
-//! The order of the checks is the order of the variants 201..=231 of [`Refusal`], for every kind:
+//! The order of the checks is the order of the variants 201..=236 of [`Refusal`], for every kind:
 //!
 //! ```text
 //!   reference     found? a hold / posted? still open?      (settle, void, reverse)
@@ -10,6 +10,8 @@
 //!   amount        balancing takes what the limits leave
 //!   overflow      each sum, held and posted together, the time-out
 //!   limits        funds, credits, the day
+//!   emptiness     of an account that a settled hold closes for good
+//!   own time      of what is imported: over, and after both accounts were opened
 //! ```
 //!
 //! **Invariant:** what a hold reserves is checked when it is made. Settling or voiding it adds nothing to
@@ -20,12 +22,14 @@ use tally_protocol::{AccountStatus, Amount, Refusal, Timestamp};
 
 use crate::account::{Account, Sums};
 use crate::actor::Actor;
-use crate::hold::Hold;
+use crate::closing::{Closes, StatusChange};
+use crate::hold::{Hold, HoldEnd};
+use crate::imported::{check_time, own_time};
 use crate::leg::Leg;
 use crate::outcome::Outcome;
 use crate::permissions::owns;
 use crate::reference::{Posted, Reference};
-use crate::transfer::Transfer;
+use crate::transfer::{CLOSING, Transfer};
 
 /// Decides one transfer. Pure: nothing is read but the arguments, and nothing is written.
 ///
@@ -52,7 +56,7 @@ pub fn decide(
 
 /// Ends a hold whose time has run out. Never refused: it only gives back.
 pub fn expire_hold(hold: &Hold, debit: &Account, credit: &Account) -> Outcome {
-    end_hold(hold, Amount::ZERO, hold.amount, debit, credit)
+    end_hold(hold, (Amount::ZERO, hold.amount), hold.closes.ended(HoldEnd::Expired), debit, credit)
 }
 
 /// What a transfer acts on, once the reference has been looked at.
@@ -78,11 +82,15 @@ fn check(
     let credit = credit.ok_or(Refusal::CreditAccountNotFound)?;
     check_owner(transfer, debit, credit, actor)?;
     check_currency(transfer, debit, credit)?;
-    match act {
+    let outcome = match act {
         Act::Move => check_move(transfer, debit, credit, now),
         Act::End(hold) => check_end(transfer, hold, debit, credit),
         Act::MoveBack(posted) => check_move_back(transfer, posted, debit, credit, actor),
+    };
+    if transfer.has(transfer_flags::IMPORTED) && outcome.is_ok() {
+        check_time(own_time(transfer.user_data_64)?, debit, credit, now)?;
     }
+    outcome
 }
 
 fn check_reference<'a>(transfer: &Transfer, reference: &'a Reference, now: Timestamp) -> Result<Act<'a>, Refusal> {
@@ -136,18 +144,29 @@ fn check_currency(transfer: &Transfer, debit: &Account, credit: &Account) -> Res
     Ok(())
 }
 
+/// Both ways of being closed: what is new is stopped by either.
+const CLOSED: &[AccountStatus] = &[AccountStatus::Closed, AccountStatus::Closing];
+
+/// Whether both accounts take something new. One look at each is enough for nearly all transfers.
 #[inline]
 fn check_open(debit: &Account, credit: &Account) -> Result<(), Refusal> {
-    if debit.status == AccountStatus::Closed {
+    if debit.status == AccountStatus::Open && credit.status == AccountStatus::Open {
+        return Ok(());
+    }
+    check_not_closed(debit, credit, CLOSED)?;
+    check_not_frozen(debit, credit)
+}
+
+fn check_not_closed(debit: &Account, credit: &Account, closed: &[AccountStatus]) -> Result<(), Refusal> {
+    if closed.contains(&debit.status) {
         return Err(Refusal::DebitAccountClosed);
     }
-    if credit.status == AccountStatus::Closed {
+    if closed.contains(&credit.status) {
         return Err(Refusal::CreditAccountClosed);
     }
     Ok(())
 }
 
-#[inline]
 fn check_not_frozen(debit: &Account, credit: &Account) -> Result<(), Refusal> {
     if debit.status == AccountStatus::Frozen {
         return Err(Refusal::DebitAccountFrozen);
@@ -162,7 +181,6 @@ fn check_not_frozen(debit: &Account, credit: &Account) -> Result<(), Refusal> {
 #[inline]
 fn check_move(transfer: &Transfer, debit: &Account, credit: &Account, now: Timestamp) -> Result<Outcome, Refusal> {
     check_open(debit, credit)?;
-    check_not_frozen(debit, credit)?;
     let amount = balanced(transfer, debit, credit, now);
     let is_hold = transfer.kind == TransferKind::Hold || transfer.leg.is_part();
     check_sums(amount, is_hold, &debit.sums, &credit.sums)?;
@@ -182,6 +200,7 @@ fn check_move(transfer: &Transfer, debit: &Account, credit: &Account, now: Times
         amount,
         debit: debit_sums,
         credit: credit_sums,
+        status: if transfer.has(CLOSING) { Closes::of_flags(transfer.flags).begun() } else { StatusChange::NONE },
     })
 }
 
@@ -199,11 +218,20 @@ fn check_end(transfer: &Transfer, hold: &Hold, debit: &Account, credit: &Account
         if asked != hold.amount {
             return Err(Refusal::ReferenceHasDifferentAmount);
         }
-        return Ok(end_hold(hold, Amount::ZERO, hold.amount, debit, credit));
+        let status = hold.closes.ended(HoldEnd::Voided);
+        return Ok(end_hold(hold, (Amount::ZERO, hold.amount), status, debit, credit));
     }
-    // An account with money held on it cannot be closed, so this meets only holds of nothing.
-    check_open(debit, credit)?;
-    Ok(end_hold(hold, asked, asked, debit, credit))
+    // An account with money held on it cannot be closed, so this meets only holds of nothing. What is closing keeps
+    // what was promised before.
+    check_not_closed(debit, credit, &[AccountStatus::Closed])?;
+    let outcome = end_hold(hold, (asked, asked), hold.closes.ended(HoldEnd::Settled), debit, credit);
+    if hold.closes.debit && !outcome.debit.is_settled() {
+        return Err(Refusal::DebitAccountNotEmpty);
+    }
+    if hold.closes.credit && !outcome.credit.is_settled() {
+        return Err(Refusal::CreditAccountNotEmpty);
+    }
+    Ok(outcome)
 }
 
 /// A reversal.
@@ -218,7 +246,7 @@ fn check_move_back(
     if !transfer.amount.is_zero() && transfer.amount != posted.amount {
         return Err(Refusal::ReferenceHasDifferentAmount);
     }
-    check_open(debit, credit)?;
+    check_not_closed(debit, credit, CLOSED)?;
     // Staff reverse out of a frozen account: it is how stolen money gets back from where it was stopped.
     if actor.role == Role::Customer {
         check_not_frozen(debit, credit)?;
@@ -235,6 +263,7 @@ fn check_move_back(
         amount,
         debit: debit_sums,
         credit: credit_sums,
+        status: StatusChange::NONE,
     })
 }
 
@@ -323,9 +352,15 @@ fn moved(amount: Amount, is_hold: bool, debit: &Account, credit: &Account) -> (S
     (debit, credit)
 }
 
-/// Both accounts after `posted` of `hold` was posted and the rest given back; `amount` is what the outcome
-/// reports. The rest goes back to the day's limit as long as the account still counts the hold's day.
-pub(crate) fn end_hold(hold: &Hold, posted: Amount, amount: Amount, debit: &Account, credit: &Account) -> Outcome {
+/// Both accounts after `posted` of `hold` was posted and the rest given back; `amount` is what the outcome reports, `status`
+/// what becomes of the accounts. The rest goes back to the day's limit as long as the account still counts the hold's day.
+pub(crate) fn end_hold(
+    hold: &Hold,
+    (posted, amount): (Amount, Amount),
+    status: StatusChange,
+    debit: &Account,
+    credit: &Account,
+) -> Outcome {
     let rest = minus(hold.amount, posted);
     let (mut debit_sums, mut credit_sums) = (debit.sums, credit.sums);
     debit_sums.debits_held = minus(debit_sums.debits_held, hold.amount);
@@ -335,7 +370,7 @@ pub(crate) fn end_hold(hold: &Hold, posted: Amount, amount: Amount, debit: &Acco
     let same_day = debit.day == hold.timestamp.day();
     // The counter is no money: one that is off must not stop the branch.
     let day_spent = if same_day { debit.day_spent.saturating_sub(rest) } else { debit.day_spent };
-    Outcome { refusal: None, day: debit.day, day_spent, amount, debit: debit_sums, credit: credit_sums }
+    Outcome { refusal: None, day: debit.day, day_spent, amount, debit: debit_sums, credit: credit_sums, status }
 }
 
 #[inline]

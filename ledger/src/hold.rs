@@ -2,6 +2,7 @@
 
 use tally_protocol::{AccountId, Amount, Currency, Lsn, Timestamp, TransferId};
 
+use crate::closing::Closes;
 use crate::leg::Leg;
 
 /// An open hold, as a plain value.
@@ -29,6 +30,8 @@ pub struct Hold {
     pub far_account_id: AccountId,
     /// The time stamp of that record: its day is the one that an unspent day limit goes back to.
     pub timestamp: Timestamp,
+    /// Which of its accounts take nothing new while it is open.
+    pub closes: Closes,
 }
 
 /// How a hold ended.

@@ -15,6 +15,7 @@ use tally_protocol::message::TransferKind;
 use tally_protocol::{AccountId, Amount, BranchId, Currency, Refusal, TransferId};
 
 use crate::account::Account;
+use crate::closing::StatusChange;
 use crate::hold::Hold;
 use crate::journal::record::{GIVEN_CODE, GIVEN_CREDIT, GIVEN_CURRENCY, GIVEN_DEBIT, TransferRecord};
 use crate::outcome::Outcome;
@@ -76,7 +77,7 @@ pub fn decide_leg(hold: &Hold, decision: Decision, debit: &Account, credit: &Acc
         Decision::Commit => hold.amount,
         Decision::Abort(_) => Amount::ZERO,
     };
-    crate::decide::end_hold(hold, posted, posted, debit, credit)
+    crate::decide::end_hold(hold, (posted, posted), StatusChange::NONE, debit, credit)
 }
 
 /// The body of the record that says how `hold` was decided, from the outcome of [`decide_leg`].
@@ -95,6 +96,7 @@ pub fn decision_record(hold: &Hold, outcome: &Outcome) -> TransferRecord {
         currency: hold.currency.get(),
         flags: 0,
         refusal: None,
+        status: outcome.status,
         kind: TransferKind::Transfer,
         leg: hold.leg,
         given: GIVEN_DEBIT | GIVEN_CREDIT | GIVEN_CURRENCY | GIVEN_CODE,
@@ -250,6 +252,10 @@ mod tests {
             (flags(transfer_flags::BALANCING_DEBIT), Err(Refusal::WrongBranch)),
             (flags(transfer_flags::LINKED), Err(Refusal::WrongBranch)),
             (flags(transfer_flags::BALANCING_CREDIT), Err(Refusal::WrongBranch)),
+            (
+                message::Transfer { user_data_64: 3.into(), ..flags(transfer_flags::IMPORTED) },
+                Err(Refusal::WrongBranch),
+            ),
             (kind(TransferKind::Hold), Err(Refusal::WrongBranch)),
             (
                 message::Transfer { debit_account_id: (ANN.get() + (1 << 112)).into(), ..wire() },

@@ -17,10 +17,13 @@ pub mod account_change;
 pub mod actor;
 pub mod chain;
 pub mod check;
+pub mod closing;
 pub mod decide;
 pub mod hold;
+pub mod imported;
 pub mod journal;
 pub mod leg;
+pub mod opening;
 pub mod outcome;
 pub mod permissions;
 pub mod reference;
@@ -32,16 +35,17 @@ pub mod two_phase;
 pub mod wire;
 
 pub use account::{Account, Sums};
-pub use account_change::{
-    Opened, cash_account, close_account, freeze_account, open_account, set_limits, unfreeze_account,
-};
+pub use account_change::{cash_account, close_account, freeze_account, set_limits, unfreeze_account};
 pub use actor::Actor;
 pub use chain::{ChainOutcome, ChainStep, Stretch, chain_accounts, decide_chain, stretches};
+pub use closing::{Closes, StatusChange};
 pub use decide::{decide, expire_hold};
 pub use hold::{Hold, HoldEnd};
+pub use imported::mixed;
 pub use leg::{Leg, decide_leg, decision_record, settlement_account, settlement_account_id};
+pub use opening::{ChainOpened, Opened, open_account, open_chain};
 pub use outcome::{Outcome, expiry_record, transfer_of_record, transfer_record};
-pub use permissions::{Action, may_read, permit, permit_transfer};
+pub use permissions::{Action, may_read, permit, permit_opening, permit_transfer};
 pub use reference::{Ended, Posted, Reference, effective_accounts};
 pub use repeat::{cancel_id, repeat, same_content};
 pub use replay::{RecordEffect, redo_account, redo_credit, redo_debit};

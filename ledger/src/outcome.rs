@@ -4,6 +4,7 @@ use tally_protocol::message::TransferKind;
 use tally_protocol::{AccountId, Amount, BranchId, Currency, Lsn, Refusal, Timestamp, TransferId};
 
 use crate::account::{Account, Sums};
+use crate::closing::StatusChange;
 use crate::hold::Hold;
 use crate::journal::record::{GIVEN_CODE, GIVEN_CREDIT, GIVEN_CURRENCY, GIVEN_DEBIT, TransferRecord};
 use crate::leg::Leg;
@@ -27,6 +28,8 @@ pub struct Outcome {
     pub debit: Sums,
     /// The credit account's sums.
     pub credit: Sums,
+    /// What becomes of the accounts' status: something only where a hold closes one.
+    pub status: StatusChange,
 }
 
 impl Outcome {
@@ -39,6 +42,7 @@ impl Outcome {
             amount: Amount::ZERO,
             debit: debit.map_or(Sums::default(), |account| account.sums),
             credit: credit.map_or(Sums::default(), |account| account.sums),
+            status: StatusChange::NONE,
         }
     }
 
@@ -62,6 +66,10 @@ impl Outcome {
         credit.sums = self.credit;
         credit.lsn = lsn;
         credit.timestamp = timestamp;
+        if !self.status.is_none() {
+            debit.status = self.status.debit(debit.status);
+            credit.status = self.status.credit(credit.status);
+        }
     }
 }
 
@@ -104,6 +112,7 @@ pub fn transfer_record(
         currency: transfer.currency.or(reference.currency()).map_or(0, Currency::get),
         flags: transfer.flags,
         refusal: outcome.refusal,
+        status: outcome.status,
         kind: transfer.kind,
         leg: transfer.leg,
         given: given(GIVEN_DEBIT, !transfer.debit_account_id.is_none())
@@ -138,6 +147,7 @@ pub fn expiry_record(hold: &Hold, outcome: &Outcome) -> TransferRecord {
         currency: hold.currency.get(),
         flags: 0,
         refusal: None,
+        status: outcome.status,
         kind: TransferKind::Hold,
         leg: Leg::Whole,
         given: GIVEN_DEBIT | GIVEN_CREDIT | GIVEN_CURRENCY | GIVEN_CODE,

@@ -10,17 +10,19 @@
 //!   accounts in a transfer          -        x        -       x      or the till could be reached around that
 //!   open, close, freeze,
 //!   unfreeze, set limits            -        x        -       x
+//!   close an account by a hold      -        x        -       x
+//!   import accounts, transfers      -        -        -       x      writes history
 //!   cancel an id                    x        x        -       x
 //!   balance, account, transfer     own       x        x       x
 //!   feed                            -        x        x       x      shows every customer's payments
 //! ```
 
-use tally_protocol::message::{Role, TransferKind};
+use tally_protocol::message::{self, Role, TransferKind, account_flags, transfer_flags};
 use tally_protocol::{CustomerId, Refusal};
 
 use crate::account::Account;
 use crate::actor::Actor;
-use crate::transfer::Transfer;
+use crate::transfer::{RARE, Transfer};
 
 /// Something that a session asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +68,31 @@ pub const fn permit(role: Role, action: Action) -> Result<(), Refusal> {
 /// `NotPermitted`, which leaves no trace: the id stays free.
 pub fn permit_transfer(role: Role, transfer: &Transfer) -> Result<(), Refusal> {
     permit(role, Action::Transfer(transfer.kind))?;
+    if transfer.has(RARE) {
+        permit_rare(role, transfer)?;
+    }
     let names_house = transfer.debit_account_id.is_house() || transfer.credit_account_id.is_house();
     if role == Role::Customer && names_house { Err(Refusal::NotPermitted) } else { Ok(()) }
+}
+
+/// Closing an account is no customer's business, by a hold either; and history is written by admins only.
+#[cold]
+const fn permit_rare(role: Role, transfer: &Transfer) -> Result<(), Refusal> {
+    let is_imported = transfer.has(transfer_flags::IMPORTED);
+    match role {
+        Role::Admin => Ok(()),
+        Role::Teller if !is_imported => Ok(()),
+        Role::Teller | Role::Customer | Role::Auditor => Err(Refusal::NotPermitted),
+    }
+}
+
+/// Whether a role that may open accounts ([`Action::ChangeAccount`]) may open this one.
+///
+/// # Errors
+/// `NotPermitted`.
+pub fn permit_opening(role: Role, open: &message::AccountOpen) -> Result<(), Refusal> {
+    let is_imported = open.flags.get() & account_flags::IMPORTED != 0;
+    if is_imported && role != Role::Admin { Err(Refusal::NotPermitted) } else { Ok(()) }
 }
 
 /// Whether the actor may see this account, and with it every transfer on it.
@@ -86,6 +111,9 @@ pub(crate) fn owns(actor: &Actor, owner: CustomerId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tally_protocol::{AccountId, BranchId};
+    use zerocopy::FromZeros;
+
     use super::*;
 
     /// The table at the top of this file, cell by cell: customer, teller, auditor, admin.
@@ -115,6 +143,38 @@ mod tests {
             assert!(actual == expected, "{action:?}: {actual:?}");
         }
         assert!(!Refusal::NotPermitted.consumes_id(), "what a role may not ask leaves the id free");
+    }
+
+    #[test]
+    fn staff_close_by_holds_and_admins_import() {
+        let hold = |flags: u16| {
+            let wire = message::Transfer {
+                id: 1.into(),
+                debit_account_id: AccountId::of_branch(BranchId::new(1), 1).get().into(),
+                credit_account_id: AccountId::of_branch(BranchId::new(1), 2).get().into(),
+                amount: 5.into(),
+                user_data_64: 7.into(),
+                currency: 978.into(),
+                code: 1.into(),
+                flags: flags.into(),
+                kind: TransferKind::Hold as u8,
+                ..message::Transfer::new_zeroed()
+            };
+            Transfer::from_wire(&wire, BranchId::new(1)).expect("well formed")
+        };
+        let open = |flags: u16| message::AccountOpen { flags: flags.into(), ..message::AccountOpen::new_zeroed() };
+        for role in [Role::Customer, Role::Teller, Role::Auditor, Role::Admin] {
+            let is_admin = role == Role::Admin;
+            let may = |flags| permit_transfer(role, &hold(flags)).is_ok();
+            assert_eq!(may(0), role != Role::Auditor, "{role:?}");
+            for flags in [transfer_flags::CLOSING_DEBIT, transfer_flags::CLOSING_CREDIT] {
+                assert_eq!(may(flags), is_admin || role == Role::Teller, "{role:?} closes");
+            }
+            assert_eq!(may(transfer_flags::IMPORTED), is_admin, "{role:?} imports");
+            assert_eq!(may(transfer_flags::IMPORTED | transfer_flags::CLOSING_DEBIT), is_admin, "{role:?} does both");
+            assert_eq!(permit_opening(role, &open(account_flags::IMPORTED)).is_ok(), is_admin, "{role:?} imports");
+            assert!(permit_opening(role, &open(account_flags::OPENED_FROZEN)).is_ok(), "{role:?}");
+        }
     }
 
     #[test]

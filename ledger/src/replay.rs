@@ -9,6 +9,7 @@ use tally_protocol::message::TransferKind;
 use tally_protocol::{Currency, Lsn, Timestamp, TransferId};
 
 use crate::account::Account;
+use crate::closing::Closes;
 use crate::hold::{Hold, HoldEnd};
 use crate::journal::record::{Record, RecordBody, TransferRecord};
 
@@ -74,6 +75,7 @@ pub(crate) fn opened_hold(record: &TransferRecord, lsn: Lsn, timestamp: Timestam
         leg: record.leg,
         far_account_id: record.far_account_id().unwrap_or_default(),
         timestamp,
+        closes: Closes::of_flags(record.flags),
     }
 }
 
@@ -90,6 +92,7 @@ pub fn redo_debit(account: &mut Account, record: &TransferRecord, lsn: Lsn, time
         return false;
     }
     account.sums = record.debit;
+    account.status = record.status.debit(account.status);
     account.day = record.day;
     account.day_spent = record.day_spent;
     account.lsn = lsn;
@@ -105,6 +108,7 @@ pub fn redo_credit(account: &mut Account, record: &TransferRecord, lsn: Lsn, tim
         return false;
     }
     account.sums = record.credit;
+    account.status = record.status.credit(account.status);
     account.lsn = lsn;
     account.timestamp = timestamp;
     true

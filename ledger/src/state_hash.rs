@@ -71,7 +71,11 @@ impl StateHash {
             hold.expires_at.as_nanos(),
             hold.lsn.get(),
             hold.timestamp.as_nanos(),
-            (hold.leg as u64) << 32 | (hold.currency.get() as u64) << 16 | hold.code as u64,
+            (hold.closes.credit as u64) << 41
+                | (hold.closes.debit as u64) << 40
+                | (hold.leg as u64) << 32
+                | (hold.currency.get() as u64) << 16
+                | hold.code as u64,
         ] {
             bytes.put(field as u128);
         }
@@ -143,6 +147,7 @@ mod tests {
             far_account_id: AccountId::NONE,
             lsn: Lsn::new(9),
             timestamp: Timestamp::from_nanos(9),
+            closes: crate::Closes::NONE,
         }
     }
 
@@ -200,6 +205,8 @@ mod tests {
             |h| h.expires_at = Timestamp::from_nanos(1),
             |h| h.lsn = Lsn::new(10),
             |h| h.timestamp = Timestamp::from_nanos(10),
+            |h| h.closes.debit = true,
+            |h| h.closes.credit = true,
         ];
         for (index, change) in changes.iter().enumerate() {
             let mut after = hold(1);

@@ -8,6 +8,7 @@
 use tally_protocol::message::{self, TransferKind, transfer_flags};
 use tally_protocol::{AccountId, AccountKind, Amount, BranchId, Currency, Refusal, TransferId};
 
+use crate::imported::own_time;
 use crate::leg::Leg;
 
 /// A well-formed transfer. What the client may leave out, and did, is `NONE`, `None` or 0.
@@ -53,18 +54,24 @@ pub(crate) const fn takes_reference(kind: TransferKind) -> bool {
 
 /// The flags that go with a kind.
 const fn flags_of(kind: TransferKind) -> u16 {
-    use transfer_flags::{BALANCING_CREDIT, BALANCING_DEBIT, LINKED, WANT_BALANCES};
-    let balancing = match kind {
-        TransferKind::Transfer | TransferKind::Hold => BALANCING_DEBIT | BALANCING_CREDIT,
+    use transfer_flags::{BALANCING_CREDIT, BALANCING_DEBIT, IMPORTED, LINKED, WANT_BALANCES};
+    let own = match kind {
+        TransferKind::Transfer => BALANCING_DEBIT | BALANCING_CREDIT,
+        TransferKind::Hold => BALANCING_DEBIT | BALANCING_CREDIT | CLOSING,
         // The cash account has no limit that could be balanced against.
         TransferKind::Deposit => BALANCING_CREDIT,
         TransferKind::Withdraw => BALANCING_DEBIT,
         TransferKind::Settle | TransferKind::Void | TransferKind::Reverse => 0,
     };
-    balancing | LINKED | WANT_BALANCES
+    own | IMPORTED | LINKED | WANT_BALANCES
 }
 
-const fn ensure(holds: bool, refusal: Refusal) -> Result<(), Refusal> {
+/// Those that close an account.
+pub(crate) const CLOSING: u16 = transfer_flags::CLOSING_DEBIT | transfer_flags::CLOSING_CREDIT;
+/// Those that few transfers have: one test keeps their rules off the way of the others.
+pub(crate) const RARE: u16 = CLOSING | transfer_flags::IMPORTED;
+
+pub(crate) const fn ensure(holds: bool, refusal: Refusal) -> Result<(), Refusal> {
     if holds { Ok(()) } else { Err(refusal) }
 }
 
@@ -73,7 +80,7 @@ impl Transfer {
     ///
     /// # Errors
     /// The first that applies, in this order: `FieldInvalid` (the reserved byte), then those of
-    /// [`Refusal`]'s "malformed" group from `IdMustNotBeZero` to `CashSideMustBeZero` as listed there, and
+    /// [`Refusal`]'s "malformed" group from `IdMustNotBeZero` to `ImportedEventTimeoutMustBeZero` as listed there, and
     /// `AccountIdReserved` for a settlement account.
     pub fn from_wire(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
         let transfer = Self::read(wire, branch)?;
@@ -113,11 +120,16 @@ impl Transfer {
         transfer.check_reference()?;
         ensure(transfer.timeout_s == 0 || kind == TransferKind::Hold, Refusal::TimeoutReservedForHold)?;
         let is_complete = !takes_reference(kind);
-        ensure(!transfer.amount.is_zero() || !is_complete, Refusal::AmountMustNotBeZero)?;
+        // A hold that closes an account has an effect without an amount.
+        let may_be_nothing = || !is_complete || transfer.has(CLOSING);
+        ensure(!transfer.amount.is_zero() || may_be_nothing(), Refusal::AmountMustNotBeZero)?;
         let currency_left_out = wire.currency.get() == 0 && !is_complete;
         ensure(transfer.currency.is_some() || currency_left_out, Refusal::CurrencyInvalid)?;
         ensure(transfer.code != 0 || !is_complete, Refusal::CodeMustNotBeZero)?;
         transfer.check_branch(branch)?;
+        if transfer.has(RARE) {
+            transfer.check_rare()?;
+        }
         Ok(transfer)
     }
 
@@ -125,7 +137,7 @@ impl Transfer {
     /// be another branch's.
     ///
     /// # Errors
-    /// As [`Transfer::from_wire`]; `WrongBranch` also for a linked or balancing transfer to another branch.
+    /// As [`Transfer::from_wire`]; `WrongBranch` also for a linked, balancing or imported transfer to another branch.
     pub fn from_wire_between(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
         let far = AccountId::new(wire.credit_account_id.get());
         if wire.kind != TransferKind::Transfer as u8 || far.is_none() || far.branch() == branch {
@@ -135,7 +147,10 @@ impl Transfer {
         let near = AccountId::of_settlement(branch, far.branch(), Currency::default());
         let near = message::Transfer { credit_account_id: near.get().into(), ..*wire };
         let transfer = Self { credit_account_id: far, leg: Leg::Source, ..Self::read(&near, branch)? };
-        let local_only = transfer_flags::LINKED | transfer_flags::BALANCING_DEBIT | transfer_flags::BALANCING_CREDIT;
+        let local_only = transfer_flags::LINKED
+            | transfer_flags::BALANCING_DEBIT
+            | transfer_flags::BALANCING_CREDIT
+            | transfer_flags::IMPORTED;
         ensure(transfer.flags & local_only == 0, Refusal::WrongBranch)?;
         Ok(transfer)
     }
@@ -206,6 +221,19 @@ impl Transfer {
         ensure(cash_side_is_zero, Refusal::CashSideMustBeZero)
     }
 
+    /// The branch's own accounts are not closed, and what is imported has a time of its own that is over.
+    #[cold]
+    fn check_rare(&self) -> Result<(), Refusal> {
+        let closes_house = (self.has(transfer_flags::CLOSING_DEBIT) && self.debit_account_id.is_house())
+            || (self.has(transfer_flags::CLOSING_CREDIT) && self.credit_account_id.is_house());
+        ensure(!closes_house, Refusal::AccountIdReserved)?;
+        if self.has(transfer_flags::IMPORTED) {
+            own_time(self.user_data_64)?;
+            ensure(self.timeout_s == 0, Refusal::ImportedEventTimeoutMustBeZero)?;
+        }
+        Ok(())
+    }
+
     /// The transfer as the client wrote it.
     pub fn to_wire(&self) -> message::Transfer {
         message::Transfer {
@@ -226,7 +254,8 @@ impl Transfer {
         }
     }
 
-    /// Whether `flag` of [`transfer_flags`] is set.
+    /// Whether `flag` of [`transfer_flags`], or one of several, is set.
+    #[inline]
     pub const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }

@@ -7,7 +7,7 @@
 use tally_ledger::journal::record::{
     AccountChange, GIVEN_CODE, GIVEN_CREDIT, GIVEN_CURRENCY, GIVEN_DEBIT, Record, RecordBody, TransferRecord,
 };
-use tally_ledger::{Account, Sums};
+use tally_ledger::{Account, StatusChange, Sums};
 use tally_protocol::message::TransferKind;
 use tally_protocol::{
     AccountId, AccountKind, AccountStatus, Amount, Currency, CustomerId, Lsn, Refusal, Timestamp, TransferId,
@@ -74,6 +74,7 @@ fn hold() -> TransferRecord {
         currency: 978,
         flags: 0,
         refusal: None,
+        status: StatusChange::NONE,
         kind: TransferKind::Hold,
         leg: tally_ledger::Leg::Whole,
         given: GIVEN_DEBIT | GIVEN_CREDIT | GIVEN_CURRENCY | GIVEN_CODE,
@@ -130,6 +131,19 @@ fn each_change_of_an_account_has_its_number() {
         let mut bytes = vec![0; record.body.len_bytes()];
         record.encode_into(&mut bytes);
         assert_eq!(bytes[160], number, "{change:?}");
+    }
+}
+
+#[test]
+fn what_becomes_of_both_accounts_status_is_one_byte() {
+    for raw in 0..16 {
+        let status = StatusChange::from_raw(raw).expect("four bits");
+        let body = RecordBody::Expired(TransferRecord { status, ..hold() });
+        let record = Record { lsn: LSN, timestamp: TIMESTAMP, actor: CustomerId::new(5), body };
+        let mut bytes = vec![0; record.body.len_bytes()];
+        record.encode_into(&mut bytes);
+        assert_eq!(bytes[183], raw);
+        assert_eq!(Record::decode(&bytes), Ok(record));
     }
 }
 

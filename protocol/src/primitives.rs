@@ -372,6 +372,9 @@ pub enum AccountStatus {
     Frozen = 2,
     /// Takes none ever again.
     Closed = 3,
+    /// Takes no new transfer while the hold that closes it is open: voided or expired, the hold opens it again; settled,
+    /// it closes it for good. Holds made before can still be settled and voided.
+    Closing = 4,
 }
 
 impl AccountStatus {
@@ -381,6 +384,7 @@ impl AccountStatus {
             1 => Self::Open,
             2 => Self::Frozen,
             3 => Self::Closed,
+            4 => Self::Closing,
             _ => return None,
         })
     }

@@ -122,12 +122,20 @@ refusals! {
     AccountIdReserved = 69 "account_id_reserved";
     /// The account's kind is unknown or cannot be opened by a client.
     AccountKindInvalid = 70 "account_kind_invalid";
-    /// A linked chain is still open where the batch ends.
+    /// A linked chain is still open where the request ends.
     ChainOpen = 71 "chain_open";
     /// A batch or chain has no entry, or too many.
     CountInvalid = 72 "count_invalid";
     /// A deposit names no debit account, a withdrawal no credit account: that side is the branch's cash account.
     CashSideMustBeZero = 73 "cash_side_must_be_zero";
+    /// The first of the request is imported, this one is not: all are, or none.
+    ImportedEventExpected = 74 "imported_event_expected";
+    /// The first of the request is not imported, this one is: all are, or none.
+    ImportedEventNotExpected = 75 "imported_event_not_expected";
+    /// An imported event's own time, in `user_data_64`, is 0 or all ones.
+    ImportedEventTimestampOutOfRange = 76 "imported_event_timestamp_out_of_range";
+    /// An imported hold has no time-out: its time has passed.
+    ImportedEventTimeoutMustBeZero = 77 "imported_event_timeout_must_be_zero";
 
     // 100..=149: the id is known already.
     /// A transfer with this id and other flags exists.
@@ -160,7 +168,8 @@ refusals! {
     ExistsWithDifferentLimits = 113 "exists_with_different_limits";
     /// The id was burnt by a cancel: no transfer will ever carry it.
     IdCancelled = 114 "id_cancelled";
-    /// A cancel came too late: a transfer with this id was already posted or refused.
+    /// A cancel came too late: a transfer with this id was already posted or refused. In a chain: the id is twice in it, or
+    /// is known while the chain is not.
     IdAlreadyUsed = 115 "id_already_used";
 
     // 190..=199: between branches. Nothing was recorded; the id stays free.
@@ -168,7 +177,7 @@ refusals! {
     BranchUnknown = 190 "branch_unknown";
 
     // 200..=299: the state of the ledger. Recorded; the id is used up.
-    /// Another transfer of the chain was refused.
+    /// Another entry of the chain was refused. For an account: not recorded.
     ChainBroken = 200 "chain_broken";
     /// The transfer that the reference names does not exist, or was refused.
     ReferenceNotFound = 201 "reference_not_found";
@@ -232,6 +241,16 @@ refusals! {
     ExceedsDebits = 230 "exceeds_debits";
     /// The debit account's limit for the day is used up.
     DayLimitExceeded = 231 "day_limit_exceeded";
+    /// Settling would close the debit account for good, and there would be money or another hold on it.
+    DebitAccountNotEmpty = 232 "debit_account_not_empty";
+    /// Settling would close the credit account for good, and there would be money or another hold on it.
+    CreditAccountNotEmpty = 233 "credit_account_not_empty";
+    /// An imported event's own time has not come yet.
+    ImportedEventTimestampMustNotAdvance = 234 "imported_event_timestamp_must_not_advance";
+    /// An imported transfer's own time is not after the opening of the debit account.
+    ImportedEventTimestampMustPostdateDebitAccount = 235 "imported_event_timestamp_must_postdate_debit_account";
+    /// An imported transfer's own time is not after the opening of the credit account.
+    ImportedEventTimestampMustPostdateCreditAccount = 236 "imported_event_timestamp_must_postdate_credit_account";
     /// The other branch could not take part, or the registry lost the transfer before it was decided: nothing moved.
     TransferAborted = 250 "transfer_aborted";
     /// The other branch did not answer in time: nothing moved.
@@ -242,7 +261,7 @@ refusals! {
     // 300..=349: operations on accounts.
     /// No account with this id.
     AccountNotFound = 300 "account_not_found";
-    /// The account was closed before.
+    /// The account was closed before, or an open hold closes it.
     AccountClosed = 301 "account_closed";
     /// The account has money or holds on it.
     AccountNotEmpty = 302 "account_not_empty";

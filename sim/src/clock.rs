@@ -5,7 +5,7 @@ use tally_protocol::Timestamp;
 use crate::random::Random;
 
 /// November 2026, an hour before midnight UTC, so that days change within a run.
-const BEGIN_NS: u64 = 1_795_217_000_000_000_000 / DAY_NS * DAY_NS + 23 * 3_600 * SECOND_NS;
+pub const BEGIN_NS: u64 = 1_795_217_000_000_000_000 / DAY_NS * DAY_NS + 23 * 3_600 * SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 const DAY_NS: u64 = 24 * 3_600 * SECOND_NS;
 /// The longest that one step takes.

@@ -74,6 +74,10 @@ pub enum Bug {
     OwnerNotChecked,
     /// Accounts are opened without the limit that was asked for.
     LimitFlagDropped,
+    /// Linked accounts are opened one by one.
+    OpeningsInPieces,
+    /// After a restart, accounts are as open or closed as they were before the holds that close them.
+    ClosingNotReplayed,
 }
 
 impl Bug {
@@ -113,5 +117,7 @@ impl Bug {
         Self::FeedSkips,
         Self::OwnerNotChecked,
         Self::LimitFlagDropped,
+        Self::OpeningsInPieces,
+        Self::ClosingNotReplayed,
     ];
 }

@@ -161,13 +161,16 @@ fn populate(slots: &[Slot]) {
 fn populate(_: &[Slot]) {}
 
 impl<'a> Opening<'a> {
-    /// Makes sure that the next [`Opening::open`] finds room.
-    pub fn secure(&self) -> Result<(), AccountsFull> {
-        let number = self.accounts.len.load(Ordering::Relaxed);
-        if number >= self.accounts.len_max {
+    /// Makes sure that the next `count` [`Opening::open`] find room.
+    pub fn secure(&self, count: usize) -> Result<(), AccountsFull> {
+        let (accounts, first) = (self.accounts, self.accounts.len.load(Ordering::Relaxed) as usize);
+        let end = first + count;
+        if end > accounts.len_max as usize {
             return Err(AccountsFull);
         }
-        make(&self.accounts.chunks[number as usize / CHUNK_LEN], self.accounts.len_max);
+        for chunk in &accounts.chunks[first / CHUNK_LEN..end.div_ceil(CHUNK_LEN)] {
+            make(chunk, accounts.len_max);
+        }
         Ok(())
     }
 
@@ -220,7 +223,7 @@ mod tests {
         let accounts = Accounts::new(200_000, 42);
         for local in 1..=100_000 {
             let opening = accounts.opening();
-            opening.secure().expect("room");
+            opening.secure(1).expect("room");
             opening.open(&account(local));
         }
         for local in (1..=100_000).step_by(97) {
@@ -235,15 +238,31 @@ mod tests {
     fn refuses_more_than_it_was_made_for() {
         let accounts = Accounts::new(1, 0);
         let opening = accounts.opening();
-        opening.secure().expect("room for one");
+        assert_eq!(opening.secure(2), Err(AccountsFull));
+        opening.secure(1).expect("room for one");
         opening.open(&account(1));
-        assert_eq!(opening.secure(), Err(AccountsFull));
+        assert_eq!(opening.secure(1), Err(AccountsFull));
+    }
+
+    #[test]
+    fn room_for_several_is_made_across_chunks() {
+        let accounts = Accounts::new(CHUNK_LEN as u32 + 5, 0);
+        let opening = accounts.opening();
+        for local in 1..CHUNK_LEN as u128 {
+            opening.secure(1).expect("room");
+            opening.open(&account(local));
+        }
+        opening.secure(6).expect("one slot in this chunk, five in the next");
+        for local in 0..6 {
+            opening.open(&account(CHUNK_LEN as u128 + local));
+        }
+        assert_eq!(opening.secure(1), Err(AccountsFull));
     }
 
     #[test]
     fn readers_never_see_half_a_transfer() {
         let accounts = Accounts::new(10, 0);
-        accounts.opening().secure().expect("room");
+        accounts.opening().secure(1).expect("room");
         let slot = accounts.opening().open(&account(1));
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -1,9 +1,9 @@
-//! Opening and changing accounts, and burning transfer ids.
+//! Changing accounts, and burning transfer ids.
 
 use tally_journal::Reservation;
 use tally_ledger::journal::record::{AccountChange, RECORD_LEN_BYTES_MAX, Record, RecordBody};
 use tally_ledger::wire::item_result;
-use tally_ledger::{Account, Actor, Opened, close_account, freeze_account, open_account, set_limits, unfreeze_account};
+use tally_ledger::{Account, Actor, close_account, freeze_account, set_limits, unfreeze_account};
 use tally_protocol::message::{self, MessageType};
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
 
@@ -95,39 +95,6 @@ pub enum Cancel {
 }
 
 impl Engine {
-    /// Opens an account, or finds it open already.
-    pub fn open_account(
-        &self,
-        writer: &mut Writer,
-        wire: &message::AccountOpen,
-        actor: Actor,
-        now: Timestamp,
-    ) -> AccountOutcome {
-        if let Err(full) = writer.secure(RECORD_LEN_BYTES_MAX as u64) {
-            return AccountOutcome::NotTaken(refusal_of(full));
-        }
-        let opening = self.accounts.opening();
-        let existing = self.accounts.find(AccountId::new(wire.id.get())).map(|slot| slot.read());
-        let gate = existing.as_ref().map_or(Lsn::ZERO, |account| account.lsn);
-        let mut account = match open_account(wire, existing.as_ref(), self.branch, now) {
-            Ok(Opened::New(account)) => account,
-            Ok(Opened::Before) => {
-                let timestamp = existing.expect("it was opened before").opened_at;
-                return AccountOutcome::Done { gate, timestamp, repeated: true };
-            }
-            Err(refusal) => return AccountOutcome::Refused { gate, refusal },
-        };
-        if opening.secure().is_err() {
-            return AccountOutcome::NotTaken(Refusal::CapacityReached);
-        }
-        let reservation = self.reserve_for(writer, AccountChange::Opened, &mut account, now);
-        account.opened_at = reservation.timestamp();
-        account.day = reservation.timestamp().day();
-        opening.open(&account);
-        drop(opening);
-        fill(writer, reservation, actor, AccountChange::Opened, account)
-    }
-
     /// Changes an account.
     pub fn change_account(
         &self,
@@ -156,7 +123,8 @@ impl Engine {
             Ok(account) => account,
             Err(refusal) => return AccountOutcome::Refused { gate, refusal },
         };
-        let reservation = self.reserve_for(writer, op.change(), &mut account, now);
+        let reservation = writer.reserve(RecordBody::account_len_bytes(op.change()) as u64, 1, now);
+        (account.lsn, account.timestamp) = (reservation.lsn(), reservation.timestamp());
         locked.expect("it was found").publish_all(&account);
         fill(writer, reservation, actor, op.change(), account)
     }
@@ -186,19 +154,6 @@ impl Engine {
         let record = Record { lsn, timestamp, actor: actor.customer, body };
         writer.fill(reservation, |space| record.encode_into(space));
         Cancel::Done { lsn, timestamp }
-    }
-
-    fn reserve_for(
-        &self,
-        writer: &mut Writer,
-        change: AccountChange,
-        account: &mut Account,
-        now: Timestamp,
-    ) -> Reservation {
-        let len_bytes = RecordBody::account_len_bytes(change);
-        let reservation = writer.reserve(len_bytes as u64, 1, now);
-        (account.lsn, account.timestamp) = (reservation.lsn(), reservation.timestamp());
-        reservation
     }
 }
 

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use tally_ledger::journal::record::{RECORD_LEN_BYTES_MAX, Record, RecordBody, TransferRecord};
 use tally_ledger::{
-    Account, ChainOutcome, ChainStep as Link, Reference, Transfer, chain_accounts, decide_chain, permit_transfer,
-    transfer_record,
+    Account, ChainOutcome, ChainStep as Link, Reference, Transfer, chain_accounts, decide_chain, mixed,
+    permit_transfer, transfer_record,
 };
 use tally_protocol::message::{self, TransferKind};
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
@@ -123,6 +123,10 @@ impl Engine {
     /// Every link in typed form, or why the chain is malformed: its own reason for each broken link, and
     /// `ChainBroken` for the others.
     fn well_formed(&self, wires: &[message::Transfer], asker: &Asker) -> Result<Vec<Transfer>, Vec<Refusal>> {
+        let Some(first) = wires.first() else { return Err(Vec::new()) };
+        if let Some(refusals) = mixed(first, wires) {
+            return Err(refusals);
+        }
         let mut ids: Vec<u128> = wires.iter().map(|wire| wire.id.get()).collect();
         ids.sort_unstable();
         let is_repeated = |id: u128| {
@@ -137,9 +141,6 @@ impl Engine {
                 if is_repeated(wire.id.get()) { Err(Refusal::IdAlreadyUsed) } else { Ok(transfer) }
             })
             .collect();
-        if checked.is_empty() {
-            return Err(Vec::new());
-        }
         if checked.iter().all(Result::is_ok) {
             return Ok(checked.into_iter().flatten().collect());
         }

@@ -29,7 +29,7 @@ impl Engine {
         if let Some(slot) = self.accounts.find(id) {
             return Some(slot);
         }
-        opening.secure().ok()?;
+        opening.secure(1).ok()?;
         let len_bytes = RecordBody::account_len_bytes(AccountChange::Opened);
         let reservation = writer.reserve(len_bytes as u64, 1, now);
         let mut account = match peer {

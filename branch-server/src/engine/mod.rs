@@ -14,6 +14,7 @@ mod chain;
 mod expiry;
 mod house;
 mod legs;
+mod opening;
 mod reads;
 mod stages;
 

@@ -10,8 +10,8 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tally_ledger::stretches;
 use tally_ledger::wire::item_result;
+use tally_ledger::{mixed, stretches};
 use tally_protocol::message::{self, MessageType, RESULT_REPEATED};
 use tally_protocol::{Lsn, Refusal, Timestamp, TransferId};
 
@@ -149,10 +149,11 @@ impl Batch {
         let stretch = stretches(rest).next().expect("there is an entry left");
         let chain = &rest[stretch.range];
         if let Some(refusal) = stretch.refusal {
-            for index in 1..=chain.len() {
-                let refusal = if index == chain.len() { refusal } else { Refusal::ChainBroken };
-                self.answers.refuse(refusal);
-            }
+            self.answers.refuse_chain(chain.len(), refusal);
+            return true;
+        }
+        if let Some(refusals) = mixed(&transfers[0], chain) {
+            refusals.into_iter().for_each(|refusal| self.answers.refuse(refusal));
             return true;
         }
         match chain {

@@ -94,6 +94,12 @@ impl Answers {
         self.push(item_result(Some(refusal), Timestamp::default(), false), Lsn::ZERO);
     }
 
+    /// Nothing of a chain of `len` entries was done: the last says why.
+    pub(super) fn refuse_chain(&mut self, len: usize, refusal: Refusal) {
+        (1..len).for_each(|_| self.refuse(Refusal::ChainBroken));
+        self.refuse(refusal);
+    }
+
     /// Answers all that are left, if it is too late to begin them. Returns how many.
     pub(super) fn refuse_late(&mut self, now_ns: u64) -> usize {
         let is_late = self.asker.deadline != 0 && now_ns > self.asker.deadline;

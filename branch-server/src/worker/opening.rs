@@ -1,8 +1,9 @@
-//! Many accounts to open, in slices.
+//! Many accounts to open, in slices; a chain is opened in one go, whatever is left of the slice.
 
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use tally_ledger::{mixed, stretches};
 use tally_protocol::message::{self, MessageType};
 use tally_protocol::{Refusal, Timestamp};
 
@@ -38,21 +39,54 @@ impl Opening {
         if late > 0 {
             return late;
         }
-        let opens = <[message::AccountOpen] as zerocopy::FromBytes>::ref_from_bytes(&self.entries);
+        let entries = self.entries.clone();
+        let opens = <[message::AccountOpen] as zerocopy::FromBytes>::ref_from_bytes(&entries);
         let opens = opens.expect("the session checked the length");
         let started = self.answers.len();
-        for open in opens[started..].iter().take(budget) {
-            let outcome = worker.engine.open_account(&mut worker.writer, open, self.answers.asker().actor, now);
-            if matches!(outcome, AccountOutcome::NotTaken(Refusal::Busy)) {
+        while self.answers.len() < opens.len() && self.answers.len() - started < budget {
+            if !self.open_next(worker, opens, now) {
                 worker.starving.store(true, Ordering::Relaxed);
                 break;
             }
-            let (gate, item) = outcome.item();
-            self.answers.push(item, gate);
         }
         match self.answers.len() - started {
             0 => self.answers.stalled(now_ns),
             worked => worked,
         }
+    }
+
+    /// The next account, or the whole chain that starts there. `false` when the log has no room for it just now.
+    fn open_next(&mut self, worker: &mut Worker, opens: &[message::AccountOpen], now: Timestamp) -> bool {
+        let rest = &opens[self.answers.len()..];
+        let stretch = stretches(rest).next().expect("there is an account left");
+        let chain = &rest[stretch.range];
+        if let Some(refusal) = stretch.refusal {
+            self.answers.refuse_chain(chain.len(), refusal);
+            return true;
+        }
+        if let Some(refusals) = mixed(&opens[0], chain) {
+            refusals.into_iter().for_each(|refusal| self.answers.refuse(refusal));
+            return true;
+        }
+        let actor = self.answers.asker().actor;
+        if let [single] = chain {
+            let outcome = worker.engine.open_account(&mut worker.writer, single, actor, now);
+            if matches!(outcome, AccountOutcome::NotTaken(Refusal::Busy)) {
+                return false;
+            }
+            self.answer(outcome);
+            return true;
+        }
+        match worker.engine.open_chain(&mut worker.writer, chain, actor, now) {
+            Err(Refusal::Busy) => return false,
+            Err(refusal) => chain.iter().for_each(|_| self.answers.refuse(refusal)),
+            Ok(outcomes) => outcomes.into_iter().for_each(|outcome| self.answer(outcome)),
+        }
+        true
+    }
+
+    fn answer(&mut self, outcome: AccountOutcome) {
+        let (gate, item) = outcome.item();
+        self.answers.push(item, gate);
     }
 }

@@ -1,7 +1,7 @@
 //! Something to append: records of a branch, since they say where they lie and check themselves.
 
-use tally_ledger::Sums;
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
+use tally_ledger::{StatusChange, Sums};
 use tally_protocol::message::TransferKind;
 use tally_protocol::{AccountId, Amount, CustomerId, Lsn, Timestamp, TransferId};
 
@@ -23,6 +23,7 @@ pub fn body(id: u128, large: bool) -> RecordBody {
         currency: 978,
         flags: 0,
         refusal: None,
+        status: StatusChange::NONE,
         kind: TransferKind::Transfer,
         leg: tally_ledger::Leg::Whole,
         given: 0,

@@ -18,6 +18,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::account::{Account, Sums};
+use crate::closing::StatusChange;
 use crate::leg::Leg;
 
 /// Size of the header in front of each record.
@@ -73,7 +74,7 @@ struct RawTransfer {
     kind: u8,
     given: u8,
     leg: u8,
-    reserved: u8,
+    status: u8,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -147,6 +148,8 @@ pub struct TransferRecord {
     pub flags: u16,
     /// Why nothing was moved; `None` when it was.
     pub refusal: Option<Refusal>,
+    /// What became of the accounts' status.
+    pub status: StatusChange,
     /// What was asked for.
     pub kind: TransferKind,
     /// Which part of it this branch carried out, or refused to.
@@ -266,7 +269,7 @@ impl TransferRecord {
             kind: self.kind as u8,
             given: self.given,
             leg: self.leg as u8,
-            reserved: 0,
+            status: self.status.raw(),
         }
     }
 
@@ -289,6 +292,7 @@ impl TransferRecord {
             currency: raw.currency.get(),
             flags: raw.flags.get(),
             refusal,
+            status: StatusChange::from_raw(raw.status).ok_or(RecordError::Field("status"))?,
             kind: TransferKind::from_wire(raw.kind).ok_or(RecordError::Field("kind"))?,
             leg: Leg::from_raw(raw.leg).ok_or(RecordError::Field("leg"))?,
             given: raw.given,

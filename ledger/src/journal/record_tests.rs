@@ -8,6 +8,7 @@ use tally_protocol::{
 
 use super::record::*;
 use crate::account::{Account, Sums};
+use crate::closing::StatusChange;
 
 fn transfer() -> TransferRecord {
     TransferRecord {
@@ -24,6 +25,7 @@ fn transfer() -> TransferRecord {
         currency: 978,
         flags: 1,
         refusal: None,
+        status: StatusChange::NONE,
         kind: TransferKind::Transfer,
         leg: crate::Leg::Whole,
         given: GIVEN_DEBIT | GIVEN_CREDIT,
@@ -133,7 +135,7 @@ fn any_transfer() -> impl Strategy<Value = TransferRecord> {
         any::<u32>().prop_map(|timeout| (0, 0, 0, 0, timeout)),
     ];
     let refusal = prop_oneof![Just(None), (0u16..=400).prop_map(Refusal::from_code)];
-    let small = (any::<u32>(), any::<u16>(), any::<u16>(), any::<u16>(), 0u8..=20, any::<u8>());
+    let small = (any::<u32>(), any::<u16>(), any::<u16>(), any::<u16>(), 0u8..=20, any::<u8>(), 0u8..16);
     (any::<(u128, u128, u128, u64, u64, u64)>(), sums(), sums(), small, refusal, extension).prop_map(
         |(large, debit, credit, small, refusal, extension)| TransferRecord {
             id: TransferId::new(large.0),
@@ -149,6 +151,7 @@ fn any_transfer() -> impl Strategy<Value = TransferRecord> {
             currency: small.2,
             flags: small.3,
             refusal,
+            status: StatusChange::from_raw(small.6).expect("four bits"),
             kind: TransferKind::from_wire(small.4).unwrap_or(TransferKind::Hold),
             leg: crate::Leg::Whole,
             given: small.5,

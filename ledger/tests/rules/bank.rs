@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use tally_ledger::journal::record::{AccountChange, Record, RecordBody, TransferRecord};
 use tally_ledger::wire::transfer_state;
 use tally_ledger::{
-    Account, Actor, ChainOutcome, ChainStep, Ended, Hold, Opened, Outcome, RecordEffect, Reference, StateHash, Sums,
-    Transfer, cancel_id, cash_account, cash_account_id, chain_accounts, check, close_account, decide, decide_chain,
-    effective_accounts, expire_hold, expiry_record, freeze_account, open_account, redo_account, redo_credit,
-    redo_debit, repeat, set_limits, stretches, transfer_record, unfreeze_account,
+    Account, Actor, ChainOpened, ChainOutcome, ChainStep, Ended, Hold, Opened, Outcome, RecordEffect, Reference,
+    StateHash, Sums, Transfer, cancel_id, cash_account, cash_account_id, chain_accounts, check, close_account, decide,
+    decide_chain, effective_accounts, expire_hold, expiry_record, freeze_account, mixed, open_account, open_chain,
+    redo_account, redo_credit, redo_debit, repeat, set_limits, stretches, transfer_record, unfreeze_account,
 };
 use tally_protocol::message::{self, TransferKind, TransferState};
 use tally_protocol::{AccountId, Amount, BranchId, CustomerId, Lsn, Refusal, Timestamp, TransferId};
@@ -90,6 +90,10 @@ impl Bank {
         let mut answers = Vec::new();
         for stretch in stretches(wires) {
             let stretch_wires = &wires[stretch.range];
+            if let (None, Some(refusals)) = (stretch.refusal, mixed(&wires[0], stretch_wires)) {
+                answers.extend(refusals.into_iter().map(unrecorded));
+                continue;
+            }
             match stretch.refusal {
                 None if stretch_wires.len() == 1 => answers.push(self.transfer(&stretch_wires[0], actor)),
                 None => answers.extend(self.chain(stretch_wires, actor)),
@@ -104,6 +108,9 @@ impl Bank {
 
     /// A chain.
     pub(crate) fn chain(&mut self, wires: &[message::Transfer], actor: &Actor) -> Vec<Answer> {
+        if let Some(refusals) = mixed(&wires[0], wires) {
+            return refusals.into_iter().map(unrecorded).collect();
+        }
         let read: Vec<_> = wires.iter().map(|wire| Transfer::from_wire(wire, BRANCH)).collect();
         if let Some(malformed) = read.iter().position(Result::is_err) {
             let answer = |(i, read): (usize, &Result<_, Refusal>)| match read {
@@ -172,10 +179,49 @@ impl Bank {
     pub(crate) fn open(&mut self, wire: &message::AccountOpen) -> Result<bool, Refusal> {
         let id = AccountId::new(wire.id.get());
         match open_account(wire, self.accounts.get(&id), BRANCH, self.now)? {
-            Opened::New(account) => self.change(AccountChange::Opened, account),
+            Opened::New(account) => self.put_opened(account),
             Opened::Before => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// One request of accounts to open: single ones and chains.
+    pub(crate) fn open_all(&mut self, wires: &[message::AccountOpen]) -> Vec<Result<bool, Refusal>> {
+        let mut answers = Vec::new();
+        for stretch in stretches(wires) {
+            let stretch_wires = &wires[stretch.range];
+            let broken = Err(Refusal::ChainBroken);
+            match (stretch.refusal, mixed(&wires[0], stretch_wires), stretch_wires) {
+                (Some(refusal), _, _) => {
+                    answers.extend(stretch_wires[1..].iter().map(|_| broken));
+                    answers.push(Err(refusal));
+                }
+                (None, Some(refusals), _) => answers.extend(refusals.into_iter().map(Err)),
+                (None, None, [single]) => answers.push(self.open(single)),
+                (None, None, chain) => answers.extend(self.open_chain(chain)),
+            }
+        }
+        answers
+    }
+
+    fn open_chain(&mut self, wires: &[message::AccountOpen]) -> Vec<Result<bool, Refusal>> {
+        let existing = |wire: &message::AccountOpen| self.accounts.get(&AccountId::new(wire.id.get())).cloned();
+        let existing: Vec<Option<Account>> = wires.iter().map(existing).collect();
+        match open_chain(wires, &existing, BRANCH, self.now) {
+            Ok(ChainOpened::New(accounts)) => {
+                assert!(accounts.len() == wires.len(), "one for each");
+                accounts.into_iter().for_each(|account| self.put_opened(account));
+                wires.iter().map(|_| Ok(true)).collect()
+            }
+            Ok(ChainOpened::Before) => wires.iter().map(|_| Ok(false)).collect(),
+            Err(refusals) => refusals.into_iter().map(Err).collect(),
+        }
+    }
+
+    fn put_opened(&mut self, mut account: Account) {
+        let stamp = Timestamp::from_nanos(self.now.as_nanos() + 1);
+        account.set_opened(self.next_lsn, stamp);
+        self.change(AccountChange::Opened, account);
     }
 
     /// Closes an account.

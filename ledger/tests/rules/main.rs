@@ -4,6 +4,7 @@ mod bank;
 mod hold_states;
 mod properties;
 mod table;
+mod tigerbeetle;
 
 use std::collections::BTreeSet;
 
@@ -22,6 +23,9 @@ const TABLES: &[(&str, &str)] = &[
     ("owners", include_str!("tables/owners.table")),
     ("repeats", include_str!("tables/repeats.table")),
     ("chains", include_str!("tables/chains.table")),
+    ("openings", include_str!("tables/openings.table")),
+    ("closings", include_str!("tables/closings.table")),
+    ("imports", include_str!("tables/imports.table")),
 ];
 
 /// Every line of every table, and no refusal of the ledger without a line.

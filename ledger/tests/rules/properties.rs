@@ -66,7 +66,7 @@ fn any_transfer() -> impl Strategy<Value = message::Transfer> {
         2 => Just(TransferKind::Void),
         2 => Just(TransferKind::Reverse),
     ];
-    let flags = prop_oneof![6 => Just(0u16), 1 => 0u16..8, 1 => Just(1 << 15)];
+    let flags = prop_oneof![6 => Just(0u16), 1 => 0u16..32, 1 => Just(1 << 15)];
     let ids = (1..=IDS, 1..=IDS);
     (kind, ids, any_account(), any_account(), any_amount(), flags, 0u32..4, prop::bool::weighted(0.9)).prop_map(
         |(kind, (id, reference), debit, credit, amount, flags, timeout_s, is_euro)| {
@@ -219,7 +219,7 @@ fn any_sums() -> impl Strategy<Value = Sums> {
 
 fn any_state_of_an_account(local: u128) -> impl Strategy<Value = Account> {
     let limits = (any::<u64>(), any::<u64>(), any::<u64>(), 0u32..4);
-    (any_sums(), limits, 0u16..3, 1u8..=3, 7u64..=8).prop_map(
+    (any_sums(), limits, 0u16..3, 1u8..=4, 7u64..=8).prop_map(
         move |(sums, (overdraft, day_limit, day_spent, day), flags, status, owner)| Account {
             id: AccountId::of_branch(BRANCH, local),
             owner: CustomerId::new(owner),
@@ -230,7 +230,7 @@ fn any_state_of_an_account(local: u128) -> impl Strategy<Value = Account> {
             code: 1,
             flags: flags & account_flags::ALL,
             kind: AccountKind::Customer,
-            status: AccountStatus::from_wire(status).expect("1 to 3"),
+            status: AccountStatus::from_wire(status).expect("1 to 4"),
             overdraft: Amount::new(overdraft),
             day_limit: Amount::new(day_limit),
             day_spent: Amount::new(day_spent).min(sums.debits()),

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! ## A sentence: what the group shows. Each group starts with an empty branch.
-//! account A1 limited overdraft=50                  an account; flags: limited, credit-limited
+//! account A1 limited overdraft=50                  an account; flags: limited, credit-limited, linked, frozen, closed
+//!                                                  (opened so), imported=-1d (its own time, from the beginning of 2026)
 //! put A1 0 0 0 100                                 sums by hand: debits held, posted; credits held, posted
 //! transfer T1 A1 A2 30 code=7 linked -> ok         id, debit, credit, amount; then whatever else is set
 //! deposit T2 A1 5 -> ok                            withdraw likewise; hold as transfer
 //! settle T4 T3 20 -> ok 20                         id, hold, amount (0: all); void, reverse likewise
-//! batch ... end                                    the lines between go together; also: chain ... end
+//! batch ... end                                    the lines between go together (transfers, or accounts); also: chain
+//! opened A1 -1d                                    when it was opened, from the beginning of 2026
 //! sums A1 0 30 0 100                               what must be there
 //! ```
 //!
@@ -64,13 +66,18 @@ pub(crate) struct Runner {
     gathered: Option<(bool, Vec<Gathered>)>,
 }
 
-/// A transfer that goes together with its neighbours, what it should answer, and where it stands.
+/// An entry that goes together with its neighbours, what it should answer, and where it stands.
 #[derive(Clone)]
 struct Gathered {
-    wire: message::Transfer,
-    actor: Actor,
+    wire: Wire,
     expected: String,
     place: String,
+}
+
+#[derive(Clone)]
+enum Wire {
+    Transfer(message::Transfer, Actor),
+    Account(message::AccountOpen),
 }
 
 impl Runner {
@@ -94,11 +101,17 @@ impl Runner {
             ("batch" | "chain", gathered) => *gathered = Some((words[0] == "chain", Vec::new())),
             ("end", _) => self.end(place, seen),
             (verb, Some((_, gathered))) => {
-                let kind = kind_of(verb).unwrap_or_else(|| panic!("{place}: only transfers go together"));
-                let (wire, actor) = transfer(kind, &words[1..], place);
-                gathered.push(Gathered { wire, actor, expected: expected.to_owned(), place: place.to_owned() });
+                let wire = match (verb, kind_of(verb)) {
+                    ("account", _) => Wire::Account(account(&words[1..], place)),
+                    (_, Some(kind)) => {
+                        let (wire, actor) = transfer(kind, &words[1..], place);
+                        Wire::Transfer(wire, actor)
+                    }
+                    (_, None) => panic!("{place}: only transfers, or accounts to open, go together"),
+                };
+                gathered.push(Gathered { wire, expected: expected.to_owned(), place: place.to_owned() });
             }
-            ("sums" | "spent" | "available" | "status" | "state" | "recorded", None) => {
+            ("sums" | "spent" | "available" | "status" | "opened" | "state" | "recorded", None) => {
                 seen.cases += 1;
                 self.look(words[0], &words[1..], place);
             }
@@ -117,9 +130,8 @@ impl Runner {
             let (wire, actor) = transfer(kind, rest, event);
             return self.bank.transfer(&wire, &actor);
         }
-        // What was done before is answered `Ok(false)`.
         let done = match verb {
-            "account" => self.bank.open(&account(rest, event)),
+            "account" => self.bank.open_all(&[account(rest, event)])[0],
             "close" => self.bank.close(account_id(rest[0])).map(|()| true),
             "freeze" => self.bank.freeze(account_id(rest[0])).map(|()| true),
             "unfreeze" => self.bank.unfreeze(account_id(rest[0])).map(|()| true),
@@ -142,14 +154,26 @@ impl Runner {
             }
             other => panic!("{event}: what is `{other}`?"),
         };
-        Answer { refusal: done.err(), amount: Amount::ZERO, repeated: done == Ok(false) }
+        answer_of(done)
     }
 
     fn end(&mut self, place: &str, seen: &mut Seen) {
         let (is_chain, gathered) = self.gathered.take().unwrap_or_else(|| panic!("{place}: nothing begun"));
-        let wires: Vec<message::Transfer> = gathered.iter().map(|step| step.wire).collect();
-        let actor = gathered[0].actor;
-        let answers = if is_chain { self.bank.chain(&wires, &actor) } else { self.bank.batch(&wires, &actor) };
+        let mut accounts = Vec::new();
+        let mut transfers = Vec::new();
+        for step in &gathered {
+            match step.wire {
+                Wire::Account(wire) => accounts.push(wire),
+                Wire::Transfer(wire, actor) => transfers.push((wire, actor)),
+            }
+        }
+        let wires: Vec<message::Transfer> = transfers.iter().map(|(wire, _)| *wire).collect();
+        let answers = match (transfers.first(), is_chain) {
+            (None, false) => self.bank.open_all(&accounts).into_iter().map(answer_of).collect(),
+            (Some((_, actor)), true) => self.bank.chain(&wires, actor),
+            (Some((_, actor)), false) => self.bank.batch(&wires, actor),
+            (None, true) => panic!("{place}: accounts are linked by their flags"),
+        };
         assert!(answers.len() == gathered.len(), "{place}: one answer each");
         for (answer, step) in answers.into_iter().zip(gathered) {
             answered(answer, &step.expected, &step.place, seen);
@@ -171,10 +195,12 @@ impl Runner {
                     "open" => AccountStatus::Open,
                     "frozen" => AccountStatus::Frozen,
                     "closed" => AccountStatus::Closed,
+                    "closing" => AccountStatus::Closing,
                     other => panic!("{place}: status {other}"),
                 };
                 assert_eq!(account().status, status, "{place}");
             }
+            "opened" => assert_eq!(account().opened_at, clock(START, rest[1]), "{place}"),
             "state" => {
                 let state = match self.bank.state_of(transfer_id(id)) {
                     None => "absent",
@@ -201,6 +227,11 @@ impl Runner {
             other => panic!("{place}: what is `{other}`?"),
         }
     }
+}
+
+/// What was done before is answered `Ok(false)`.
+fn answer_of(done: Result<bool, Refusal>) -> Answer {
+    Answer { refusal: done.err(), amount: Amount::ZERO, repeated: done == Ok(false) }
 }
 
 fn answered(answer: Answer, expected: &str, place: &str, seen: &mut Seen) {
@@ -279,7 +310,7 @@ fn sums(words: &[&str]) -> Sums {
     }
 }
 
-/// `+5s`, `+1d`, `+7ns`, or `max-3s`.
+/// `+5s`, `+1d`, `+7ns`, `-5s`, or `max-3s`.
 fn clock(now: Timestamp, text: &str) -> Timestamp {
     let (from, step) = text.split_once('+').or_else(|| text.split_once('-')).expect("+TIME or max-TIME");
     let digits = step.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -291,8 +322,16 @@ fn clock(now: Timestamp, text: &str) -> Timestamp {
             "d" => 86_400_000_000_000,
             other => panic!("unit {other}"),
         };
-    let at = if from == "max" { u64::MAX - nanos } else { now.as_nanos() + nanos };
-    Timestamp::from_nanos(at)
+    Timestamp::from_nanos(match (from, text.contains('-')) {
+        ("max", _) => u64::MAX - nanos,
+        (_, true) => now.as_nanos() - nanos,
+        (_, false) => now.as_nanos() + nanos,
+    })
+}
+
+/// An imported event's own time: nanoseconds, or a step from the beginning of 2026.
+fn own_time(text: &str) -> u64 {
+    if text.starts_with(['+', '-']) { clock(START, text).as_nanos() } else { number(text) }
 }
 
 fn currency(text: &str) -> u16 {
@@ -336,7 +375,10 @@ fn transfer(kind: TransferKind, words: &[&str], place: &str) -> (message::Transf
 }
 
 fn is_flag(word: &str) -> bool {
-    matches!(word, "linked" | "balancing-debit" | "balancing-credit" | "want-balances")
+    matches!(
+        word,
+        "linked" | "balancing-debit" | "balancing-credit" | "closing-debit" | "closing-credit" | "want-balances"
+    )
 }
 
 fn set(wire: &mut message::Transfer, actor: &mut Actor, option: &str, place: &str) {
@@ -346,7 +388,13 @@ fn set(wire: &mut message::Transfer, actor: &mut Actor, option: &str, place: &st
         "linked" => flag(wire, transfer_flags::LINKED),
         "balancing-debit" => flag(wire, transfer_flags::BALANCING_DEBIT),
         "balancing-credit" => flag(wire, transfer_flags::BALANCING_CREDIT),
+        "closing-debit" => flag(wire, transfer_flags::CLOSING_DEBIT),
+        "closing-credit" => flag(wire, transfer_flags::CLOSING_CREDIT),
         "want-balances" => flag(wire, transfer_flags::WANT_BALANCES),
+        "imported" => {
+            flag(wire, transfer_flags::IMPORTED);
+            wire.user_data_64 = own_time(value).into();
+        }
         "flags" => flag(wire, number(value) as u16),
         "debit" => wire.debit_account_id = account_id(value).get().into(),
         "credit" => wire.credit_account_id = account_id(value).get().into(),
@@ -389,6 +437,13 @@ fn account(words: &[&str], place: &str) -> message::AccountOpen {
         match key {
             "limited" => flag(&mut wire, account_flags::DEBITS_LIMITED),
             "credit-limited" => flag(&mut wire, account_flags::CREDITS_LIMITED),
+            "linked" => flag(&mut wire, account_flags::LINKED),
+            "frozen" => flag(&mut wire, account_flags::OPENED_FROZEN),
+            "closed" => flag(&mut wire, account_flags::OPENED_CLOSED),
+            "imported" => {
+                flag(&mut wire, account_flags::IMPORTED);
+                wire.user_data_64 = own_time(value).into();
+            }
             "flags" => flag(&mut wire, number(value) as u16),
             "overdraft" => wire.overdraft = number(value).into(),
             "day-limit" => wire.day_limit = number(value).into(),

@@ -8,8 +8,18 @@ pub mod account_flags {
     pub const DEBITS_LIMITED: u16 = 1 << 0;
     /// Credits, held ones included, may not exceed posted debits.
     pub const CREDITS_LIMITED: u16 = 1 << 1;
+    /// The account was opened elsewhere at the time in `user_data_64` (nanoseconds since 1970-01-01 UTC), which
+    /// becomes its `opened_at`. All accounts of a request are imported, or none; for admins.
+    pub const IMPORTED: u16 = 1 << 2;
+    /// Opened frozen.
+    pub const OPENED_FROZEN: u16 = 1 << 3;
+    /// Opened closed: the id is taken, and no account with another meaning will ever have it.
+    pub const OPENED_CLOSED: u16 = 1 << 4;
+    /// Joined to the next account of the request: all of the chain are opened, or none. Says nothing about the
+    /// account itself and is not kept.
+    pub const LINKED: u16 = 1 << 15;
     /// Every bit that has a meaning.
-    pub const ALL: u16 = DEBITS_LIMITED | CREDITS_LIMITED;
+    pub const ALL: u16 = DEBITS_LIMITED | CREDITS_LIMITED | IMPORTED | OPENED_FROZEN | OPENED_CLOSED | LINKED;
 }
 
 wire! {

@@ -49,11 +49,20 @@ pub mod transfer_flags {
     pub const BALANCING_DEBIT: u16 = 1 << 1;
     /// Take at most what the credit account's limit leaves, instead of refusing.
     pub const BALANCING_CREDIT: u16 = 1 << 2;
+    /// Holds only: the debit account takes nothing new while the hold is open, and is closed for good when it is
+    /// settled. For staff.
+    pub const CLOSING_DEBIT: u16 = 1 << 3;
+    /// The same for the credit account.
+    pub const CLOSING_CREDIT: u16 = 1 << 4;
+    /// Happened elsewhere at the time in `user_data_64` (nanoseconds since 1970-01-01 UTC). All transfers of a
+    /// batch or chain are imported, or none; for admins.
+    pub const IMPORTED: u16 = 1 << 5;
     /// The reply carries both accounts' sums after the transfer. Says nothing about the transfer itself,
     /// so a repeat may set it otherwise.
     pub const WANT_BALANCES: u16 = 1 << 15;
     /// Every bit that has a meaning.
-    pub const ALL: u16 = LINKED | BALANCING_DEBIT | BALANCING_CREDIT | WANT_BALANCES;
+    pub const ALL: u16 =
+        LINKED | BALANCING_DEBIT | BALANCING_CREDIT | CLOSING_DEBIT | CLOSING_CREDIT | IMPORTED | WANT_BALANCES;
 }
 
 wire! {
@@ -69,7 +78,7 @@ wire! {
         48 reference: U128,
         /// The client's own.
         64 user_data_128: U128,
-        /// Minor units. Settle: 0 means all. Void, reverse: 0 or the whole amount.
+        /// Minor units. Settle: 0 means all. Void, reverse: 0 or the whole amount. Closing hold: may be 0.
         80 amount: U64,
         /// The client's own.
         88 user_data_64: U64,

@@ -30,7 +30,7 @@ message_types! {
     Ping = 0x0003;
     /// Empty body; answered with [`Status`].
     GetStatus = 0x0004;
-    /// Body: 1 to 8,190 [`AccountOpen`].
+    /// Body: 1 to 8,190 [`AccountOpen`], each on its own unless its `LINKED` flag joins it to the next.
     OpenAccounts = 0x0010;
     /// Body [`AccountRef`].
     CloseAccount = 0x0011;

@@ -96,6 +96,27 @@ static OPENS: LazyLock<[AccountOpen; 2]> = LazyLock::new(|| {
     [alice, bob]
 });
 
+/// The same two from an older ledger: both or none.
+static OPENS_LINKED: LazyLock<[AccountOpen; 2]> = LazyLock::new(|| {
+    use account_flags::{DEBITS_LIMITED, IMPORTED, LINKED, OPENED_FROZEN};
+    let [alice, bob] = *OPENS;
+    let opened = 1_600_000_000_000_000_000_u64.into();
+    [
+        AccountOpen { user_data_64: opened, flags: (DEBITS_LIMITED | IMPORTED | LINKED).into(), ..alice },
+        AccountOpen { user_data_64: opened, flags: (DEBITS_LIMITED | IMPORTED | OPENED_FROZEN).into(), ..bob },
+    ]
+});
+
+/// From an older ledger: a payment, and the end of an account.
+static IMPORTED: LazyLock<[Transfer; 2]> = LazyLock::new(|| {
+    use transfer_flags::{BALANCING_DEBIT, CLOSING_DEBIT, IMPORTED};
+    let [payment, hold, _] = *TRANSFERS;
+    let paid = Transfer { user_data_64: 1_600_000_001_000_000_000.into(), flags: IMPORTED.into(), ..payment };
+    let flags = (IMPORTED | BALANCING_DEBIT | CLOSING_DEBIT).into();
+    let closed = Transfer { user_data_64: 1_600_000_002_000_000_000.into(), timeout_s: 0.into(), flags, ..hold };
+    [paid, closed]
+});
+
 static LIMITS: LazyLock<LimitsSet> =
     LazyLock::new(|| LimitsSet { id: ALICE.get().into(), overdraft: 70_000.into(), day_limit: 1_000_000.into() });
 
@@ -338,6 +359,12 @@ pub(crate) fn all() -> Vec<Example> {
             Request::OpenAccounts(&*OPENS),
             vec![layout("AccountOpen"), layout("AccountOpen")],
         ),
+        request(
+            "open_accounts_linked",
+            "OpenAccounts: two imported accounts, linked, the second opened frozen",
+            Request::OpenAccounts(&*OPENS_LINKED),
+            vec![layout("AccountOpen"), layout("AccountOpen")],
+        ),
         request("close_account", "CloseAccount", Request::CloseAccount(ALICE), vec![layout("AccountRef")]),
         request("freeze_account", "FreezeAccount", Request::FreezeAccount(ALICE), vec![layout("AccountRef")]),
         request("unfreeze_account", "UnfreezeAccount", Request::UnfreezeAccount(ALICE), vec![layout("AccountRef")]),
@@ -359,6 +386,12 @@ pub(crate) fn all() -> Vec<Example> {
             "Batch: a payment, then a hold linked to its settle",
             Request::Batch(&*TRANSFERS),
             vec![layout("Transfer"); 3],
+        ),
+        request(
+            "batch_imported",
+            "Batch: an imported payment, then a hold of all that is left, which closes the account",
+            Request::Batch(&*IMPORTED),
+            vec![layout("Transfer"); 2],
         ),
         request("cancel_id", "CancelId", Request::CancelId(TransferId::new(PAYMENT)), vec![layout("TransferRef")]),
         request("get_balance", "GetBalance", Request::GetBalance(ALICE), vec![layout("AccountRef")]),

@@ -210,8 +210,12 @@ impl Audit {
 
 /// Which role may ask for what; the accounts are another matter.
 fn may_ask(role: Role, ask: &Ask) -> bool {
+    let closes = ask.flags & (transfer_flags::CLOSING_DEBIT | transfer_flags::CLOSING_CREDIT) != 0;
     match role {
-        Role::Admin | Role::Teller => true,
+        Role::Admin => true,
+        _ if ask.flags & transfer_flags::IMPORTED != 0 => false,
+        Role::Customer if closes => false,
+        Role::Teller => true,
         Role::Auditor => false,
         Role::Customer => {
             !matches!(ask.kind, TransferKind::Deposit | TransferKind::Withdraw)

@@ -1,6 +1,6 @@
 //! Answers about chains and batches: one item for each transfer.
 
-use tally_ledger::stretches;
+use tally_ledger::{mixed, stretches};
 use tally_protocol::message::{self, ItemResult};
 use tally_protocol::{Refusal, RefusalGroup, TransferId};
 use zerocopy::FromBytes;
@@ -20,7 +20,25 @@ impl Audit {
         items: &[u8],
     ) -> Result<(), Violation> {
         let said = items_of(items, wires.len())?;
-        self.stretch(number, sent, wires, &said)
+        match mixed(&wires[0], wires) {
+            Some(right) => self.answered_so(number, sent, &right, &said),
+            None => self.stretch(number, sent, wires, &said),
+        }
+    }
+
+    /// Entries that do not go with the first of their request, and their neighbours.
+    pub(super) fn answered_so(
+        &self,
+        number: usize,
+        sent: &Sent,
+        right: &[Refusal],
+        said: &[Said],
+    ) -> Result<(), Violation> {
+        for (said, right) in said.iter().zip(right) {
+            let is_right = said.refusal.is_some_and(|got| got == *right || self.is_turned_away(sent, got));
+            hold!(AnswersMatchModel, is_right && !said.is_recorded(), "request {number}: {said:?} for {right}");
+        }
+        Ok(())
     }
 
     pub(super) fn batch_answer(
@@ -31,13 +49,15 @@ impl Audit {
         items: &[u8],
     ) -> Result<(), Violation> {
         let said = items_of(items, wires.len())?;
+        let first = &wires[0];
         for stretch in stretches(wires) {
             let range = stretch.range;
             let (wires, said) = (&wires[range.clone()], &said[range]);
-            match (stretch.refusal, wires) {
-                (Some(refusal), _) => self.undecidable(number, sent, refusal, said)?,
-                (None, [wire]) => self.entry(number, sent, wire, &said[0])?,
-                (None, _) => self.stretch(number, sent, wires, said)?,
+            match (stretch.refusal, mixed(first, wires), wires) {
+                (Some(refusal), _, _) => self.undecidable(number, sent, refusal, said)?,
+                (None, Some(right), _) => self.answered_so(number, sent, &right, said)?,
+                (None, None, [wire]) => self.entry(number, sent, wire, &said[0])?,
+                (None, None, _) => self.stretch(number, sent, wires, said)?,
             }
         }
         Ok(())
@@ -53,7 +73,13 @@ impl Audit {
     }
 
     /// A chain whose end is missing.
-    fn undecidable(&self, number: usize, sent: &Sent, refusal: Refusal, said: &[Said]) -> Result<(), Violation> {
+    pub(super) fn undecidable(
+        &self,
+        number: usize,
+        sent: &Sent,
+        refusal: Refusal,
+        said: &[Said],
+    ) -> Result<(), Violation> {
         let last = said.len() - 1;
         for (index, said) in said.iter().enumerate() {
             let got = said.refusal;

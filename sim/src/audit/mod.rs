@@ -210,7 +210,7 @@ impl Audit {
             }
             (Asked::Chain(wires), ReplyBody::Items(_, items)) => self.chain_answer(number, &sent, wires, items),
             (Asked::Batch(wires), ReplyBody::Items(_, items)) => self.batch_answer(number, &sent, wires, items),
-            (Asked::Open(opens), ReplyBody::Items(_, items)) => self.open_answer(&sent, opens, items),
+            (Asked::Open(opens), ReplyBody::Items(_, items)) => self.open_answer(number, &sent, opens, items),
             (Asked::Change(ask), ReplyBody::Item(_, item)) => self.change_answer(&sent, ask, item),
             (Asked::Cancel(id), ReplyBody::Item(_, item)) => self.cancel_answer(number, *id, item),
             (Asked::Balance(id), ReplyBody::Balance(balance)) => self.balance_answer(&sent, *id, balance),

@@ -1,12 +1,13 @@
 //! Records, on their way to the disk: each must be what the model says, and what somebody asked for.
 
+use tally_ledger::imported::Entry;
 use tally_ledger::journal::group::GroupHeader;
 use tally_ledger::journal::record::{
     AccountChange, GIVEN_CODE, GIVEN_CREDIT, GIVEN_CURRENCY, GIVEN_DEBIT, Record, RecordBody, TransferRecord,
 };
-use tally_ledger::{Account, Actor};
+use tally_ledger::{Account, Actor, mixed, stretches};
 use tally_protocol::TransferId;
-use tally_protocol::message::transfer_flags;
+use tally_protocol::message::{AccountOpen, Transfer, transfer_flags};
 
 use super::Audit;
 use crate::invariants::{Violation, conservation, hold, holds_match, limits, violated};
@@ -66,10 +67,7 @@ impl Audit {
             RecordBody::Decided(_, decided) => {
                 violated!(OneEffect, "{} was decided by a registry that this branch does not have", decided.id)
             }
-            RecordBody::Account(change, account) => {
-                self.account_record(first, *change, account)?;
-                1
-            }
+            RecordBody::Account(change, account) => self.account_records(*change, account, records)?,
             RecordBody::Cancelled(id) => {
                 self.cancelled_record(first, *id)?;
                 1
@@ -127,10 +125,13 @@ impl Audit {
         for &(number, index) in sent.iter().filter(|(_, index)| *index != usize::MAX) {
             let request = &self.requests[number];
             let range = match &request.asked {
-                Asked::Chain(all) if index == 0 => 0..all.len(),
-                Asked::Batch(all) => chain_around(all, index),
+                Asked::Chain(all) if index == 0 && mixed(&all[0], all).is_none() => 0..all.len(),
+                Asked::Batch(all) if mixed(&all[0], &all[chain_around(all, index)]).is_none() => {
+                    chain_around(all, index)
+                }
                 Asked::Transfer(_) => 0..1,
                 Asked::Chain(_)
+                | Asked::Batch(_)
                 | Asked::Open(_)
                 | Asked::Change(_)
                 | Asked::Cancel(_)
@@ -163,6 +164,51 @@ impl Audit {
         check_verdict(record, expired, &verdict)?;
         let debit = self.model.account(verdict.debit).expect("it was just changed");
         check_day(record, expired, debit)
+    }
+
+    /// The first of `records` changes an account. How many accounts were opened together with it.
+    fn account_records(
+        &mut self,
+        change: AccountChange,
+        account: &Account,
+        records: &[Record],
+    ) -> Result<usize, Violation> {
+        let asks = match change {
+            AccountChange::Opened => self.recorded_together(account.id.get(), records),
+            _ => Vec::new(),
+        };
+        for (record, ask) in records.iter().zip(&asks) {
+            self.counts.account_changes += 1;
+            self.model.change_account(ask, record.lsn, record.timestamp.as_nanos()).expect("it was judged just so");
+        }
+        if asks.is_empty() {
+            self.account_record(&records[0], change, account)?;
+        }
+        Ok(asks.len().max(1))
+    }
+
+    /// The longest chain of linked accounts that somebody asked for and that `records` begin with.
+    fn recorded_together(&self, id: u128, records: &[Record]) -> Vec<AccountAsk> {
+        let numbers = self.by_account.get(&id).into_iter().flatten();
+        let mut longest: &[AccountOpen] = &[];
+        for request in numbers.map(|&number| &self.requests[number]) {
+            let Asked::Open(opens) = &request.asked else { continue };
+            for stretch in stretches(opens) {
+                let chain = &opens[stretch.range];
+                let is_longer = chain.len() > longest.len().max(1) && chain.len() <= records.len();
+                let is_one = stretch.refusal.is_none() && mixed(&opens[0], chain).is_none();
+                let is_recorded = |(open, record): (&AccountOpen, &Record)| {
+                    record.actor == request.actor.customer
+                        && matches!(&record.body, RecordBody::Account(AccountChange::Opened, account)
+                            if account.id.get() == open.id.get()
+                                && self.leads_to(&AccountAsk::Open(*open), None, &version_of(record, account)))
+                };
+                if is_longer && is_one && chain.iter().zip(records).all(is_recorded) {
+                    longest = chain;
+                }
+            }
+        }
+        longest.iter().map(|&open| AccountAsk::Open(open)).collect()
     }
 
     fn account_record(&mut self, record: &Record, change: AccountChange, account: &Account) -> Result<(), Violation> {
@@ -206,18 +252,27 @@ impl Audit {
 }
 
 /// The stretch of a batch that is decided together with the entry at `index`.
-pub(super) fn chain_around(transfers: &[tally_protocol::message::Transfer], index: usize) -> std::ops::Range<usize> {
+pub(super) fn chain_around(transfers: &[Transfer], index: usize) -> std::ops::Range<usize> {
     let is_linked = |at: usize| transfers[at].flags.get() & transfer_flags::LINKED != 0;
     let start = (0..index).rev().take_while(|&at| is_linked(at)).last().unwrap_or(index);
     let end = (index..transfers.len()).find(|&at| !is_linked(at)).map_or(transfers.len(), |last| last + 1);
     start..end
 }
 
+/// The account as the record says that it was from there on.
+fn version_of(record: &Record, account: &Account) -> ModelAccount {
+    ModelAccount { lsn: record.lsn, timestamp: record.timestamp.as_nanos(), ..ModelAccount::of(account) }
+}
+
 fn asks_about(asked: &Asked, id: u128) -> Vec<AccountAsk> {
     match asked {
-        Asked::Open(opens) => {
-            opens.iter().filter(|open| open.id.get() == id).map(|&open| AccountAsk::Open(open)).collect()
-        }
+        // Those that are linked are recorded together.
+        Asked::Open(opens) => stretches(opens)
+            .filter(|stretch| stretch.refusal.is_none() && stretch.range.len() == 1)
+            .map(|stretch| opens[stretch.range.start])
+            .filter(|open| open.id.get() == id && open.is_imported() == opens[0].is_imported())
+            .map(AccountAsk::Open)
+            .collect(),
         Asked::Change(ask) if ask.id() == id => vec![*ask],
         Asked::Change(_)
         | Asked::Transfer(_)

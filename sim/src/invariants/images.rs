@@ -57,9 +57,11 @@ impl Images {
         let mut debit = self.accounts.get(&transfer.debit_account_id)?.clone();
         let mut credit = self.accounts.get(&transfer.credit_account_id)?.clone();
         debit.sums = transfer.debit;
+        debit.status = transfer.status.debit(debit.status);
         (debit.day, debit.day_spent) = (transfer.day, transfer.day_spent);
         (debit.lsn, debit.timestamp) = (record.lsn, record.timestamp);
         credit.sums = transfer.credit;
+        credit.status = transfer.status.credit(credit.status);
         (credit.lsn, credit.timestamp) = (record.lsn, record.timestamp);
         Some(vec![self.put(record.lsn, debit), self.put(record.lsn, credit)])
     }

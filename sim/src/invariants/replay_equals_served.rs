@@ -47,5 +47,6 @@ fn model_hold(hold: &Hold) -> ModelHold {
         code: hold.code,
         expires_at: if hold.expires_at == Timestamp::MAX { u64::MAX } else { hold.expires_at.as_nanos() },
         day: u64::from(hold.timestamp.day()),
+        closes: (hold.closes.debit, hold.closes.credit),
     }
 }

@@ -50,7 +50,7 @@ impl AccountAsk {
         if is_house && matches!(self, Self::Close(_)) {
             return Err(Refusal::AccountIdReserved);
         }
-        if account.status == AccountStatus::Closed {
+        if matches!(account.status, AccountStatus::Closed | AccountStatus::Closing) {
             return Err(Refusal::AccountClosed);
         }
         let mut next = account.clone();
@@ -128,7 +128,10 @@ fn opened(
     use Refusal as R;
     let id = open.id.get();
     let flags = open.flags.get();
-    let both = account_flags::DEBITS_LIMITED | account_flags::CREDITS_LIMITED;
+    let has = |flag: u16| flags & flag != 0;
+    let both_limits = has(account_flags::DEBITS_LIMITED) && has(account_flags::CREDITS_LIMITED);
+    let both_states = has(account_flags::OPENED_FROZEN) && has(account_flags::OPENED_CLOSED);
+    let imported = has(account_flags::IMPORTED);
     let kind = AccountKind::from_wire(open.kind).filter(|kind| *kind != AccountKind::Cash);
     let user_data = (open.user_data_128.get(), open.user_data_64.get(), open.user_data_32.get());
     let ladder = [
@@ -136,17 +139,28 @@ fn opened(
         (id == 0, R::IdMustNotBeZero),
         (id == u128::MAX, R::IdMustNotBeMax),
         (flags & !account_flags::ALL != 0, R::FlagReserved),
-        (flags & both == both, R::FlagsConflict),
+        (both_limits || both_states, R::FlagsConflict),
         (Currency::new(open.currency.get()).is_none(), R::CurrencyInvalid),
         (open.code.get() == 0, R::CodeMustNotBeZero),
         ((id >> 112) as u16 != branch, R::WrongBranch),
         (AccountId::new(id).is_house(), R::AccountIdReserved),
         (kind.is_none(), R::AccountKindInvalid),
+        (imported && matches!(user_data.1, 0 | u64::MAX), R::ImportedEventTimestampOutOfRange),
     ];
     if let Some((_, refusal)) = ladder.into_iter().find(|(applies, _)| *applies) {
         return Err(refusal);
     }
+    // A link is no part of the account.
+    let flags = flags & !account_flags::LINKED;
     let Some(existing) = existing else {
+        if imported && user_data.1 >= now {
+            return Err(R::ImportedEventTimestampMustNotAdvance);
+        }
+        let status = match (has(account_flags::OPENED_FROZEN), has(account_flags::OPENED_CLOSED)) {
+            (true, _) => AccountStatus::Frozen,
+            (_, true) => AccountStatus::Closed,
+            (false, false) => AccountStatus::Open,
+        };
         return Ok(Some(ModelAccount {
             id,
             owner: open.owner.get(),
@@ -155,13 +169,13 @@ fn opened(
             code: open.code.get(),
             flags,
             kind: open.kind,
-            status: AccountStatus::Open,
+            status,
             overdraft: open.overdraft.get(),
             day_limit: open.day_limit.get(),
             day_spent: 0,
             day: now / DAY_NS,
             sums: ModelSums::default(),
-            opened_at: now,
+            opened_at: if imported { user_data.1 } else { now },
             lsn: Lsn::ZERO,
             timestamp: now,
         }));

@@ -30,13 +30,18 @@ pub fn form_of(wire: &message::Transfer, branch: u16) -> Result<Ask, Refusal> {
         0 => !refers,
         numeric => numeric > 999,
     };
+    let has = |flag: u16| flags & flag != 0;
+    let closes = has(closing_flags());
+    let closes_till = has(transfer_flags::CLOSING_DEBIT) && AccountId::new(debit).is_house()
+        || has(transfer_flags::CLOSING_CREDIT) && AccountId::new(credit).is_house();
+    let imported = has(transfer_flags::IMPORTED);
     let ladder = [
         (wire.reserved != 0, R::FieldInvalid),
         (wire.id.get() == 0, R::IdMustNotBeZero),
         (wire.id.get() == ALL_ONES, R::IdMustNotBeMax),
         (flags & !transfer_flags::ALL != 0, R::FlagReserved),
         (kind.is_none(), R::KindInvalid),
-        (kind.is_some_and(|kind| flags & balancing_flags() & !balancing_of(kind) != 0), R::FlagsConflict),
+        (kind.is_some_and(|kind| flags & own_flags() & !own_flags_of(kind) != 0), R::FlagsConflict),
         (debit == 0 && !refers && !is(TransferKind::Deposit), R::DebitAccountMustNotBeZero),
         (debit == ALL_ONES, R::DebitAccountMustNotBeMax),
         (credit == 0 && !refers && !is(TransferKind::Withdraw), R::CreditAccountMustNotBeZero),
@@ -47,12 +52,15 @@ pub fn form_of(wire: &message::Transfer, branch: u16) -> Result<Ask, Refusal> {
         (refers && reference == ALL_ONES, R::ReferenceMustNotBeMax),
         (refers && reference == wire.id.get(), R::ReferenceMustDiffer),
         (wire.timeout_s.get() != 0 && !is(TransferKind::Hold), R::TimeoutReservedForHold),
-        (wire.amount.get() == 0 && !refers, R::AmountMustNotBeZero),
+        (wire.amount.get() == 0 && !refers && !closes, R::AmountMustNotBeZero),
         (currency_is_bad, R::CurrencyInvalid),
         (wire.code.get() == 0 && !refers, R::CodeMustNotBeZero),
         (foreign(debit) || foreign(credit), R::WrongBranch),
+        (closes_till, R::AccountIdReserved),
         (is(TransferKind::Deposit) && debit != 0, R::CashSideMustBeZero),
         (is(TransferKind::Withdraw) && credit != 0, R::CashSideMustBeZero),
+        (imported && matches!(wire.user_data_64.get(), 0 | u64::MAX), R::ImportedEventTimestampOutOfRange),
+        (imported && wire.timeout_s.get() != 0, R::ImportedEventTimeoutMustBeZero),
     ];
     if let Some((_, refusal)) = ladder.into_iter().find(|(applies, _)| *applies) {
         return Err(refusal);
@@ -82,10 +90,21 @@ const fn balancing_flags() -> u16 {
     transfer_flags::BALANCING_DEBIT | transfer_flags::BALANCING_CREDIT
 }
 
-/// What may be balanced: only a side that is a client's account, and nothing that follows a reference.
-const fn balancing_of(kind: TransferKind) -> u16 {
+const fn closing_flags() -> u16 {
+    transfer_flags::CLOSING_DEBIT | transfer_flags::CLOSING_CREDIT
+}
+
+/// The flags that do not go with every kind.
+const fn own_flags() -> u16 {
+    balancing_flags() | closing_flags()
+}
+
+/// Which of them go with this one. What may be balanced: only a side that is a client's account, and nothing that
+/// follows a reference. What may close: what can be taken back.
+const fn own_flags_of(kind: TransferKind) -> u16 {
     match kind {
-        TransferKind::Transfer | TransferKind::Hold => balancing_flags(),
+        TransferKind::Transfer => balancing_flags(),
+        TransferKind::Hold => own_flags(),
         TransferKind::Deposit => transfer_flags::BALANCING_CREDIT,
         TransferKind::Withdraw => transfer_flags::BALANCING_DEBIT,
         TransferKind::Settle | TransferKind::Void | TransferKind::Reverse => 0,

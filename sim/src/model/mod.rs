@@ -40,6 +40,8 @@ pub struct ModelHold {
     pub expires_at: u64,
     /// The day on which it was made.
     pub day: u64,
+    /// Whether it closes the account that pays, and the one that is paid.
+    pub closes: (bool, bool),
 }
 
 /// How a used id came to its end.

@@ -102,7 +102,7 @@ impl Model {
         }
         let debit = self.account(hold.debit)?.clone();
         let credit = self.account(hold.credit)?.clone();
-        let moved = end_hold(&hold, 0, hold.amount, debit, credit);
+        let moved = end_hold(&hold, ModelEnd::Expired, 0, debit, credit);
         let verdict = self.store(moved, (hold.currency, hold.code), lsn, now);
         self.end_hold(id, ModelEnd::Expired);
         Some(verdict)
@@ -138,11 +138,14 @@ impl Model {
             let credit = self.account(credit).cloned().ok_or(Refusal::CreditAccountNotFound)?;
             check_owner(ask.kind, &debit, &credit, actor)?;
             check_currency(ask, &debit, &credit)?;
-            match plan {
-                Plan::Move => plain(ask, debit, credit, now),
-                Plan::EndHold(hold) => ending(ask, &hold, debit, credit),
-                Plan::SendBack { amount, currency } => sending_back(ask, amount, currency, debit, credit, actor),
-            }
+            let opened = [&debit, &credit].map(|account| (account.id, account.opened_at));
+            let moved = match plan {
+                Plan::Move => plain(ask, debit, credit, now)?,
+                Plan::EndHold(hold) => ending(ask, &hold, debit, credit)?,
+                Plan::SendBack { amount, currency } => sending_back(ask, amount, currency, debit, credit, actor)?,
+            };
+            check_own_time(ask, opened, now)?;
+            Ok(moved)
         });
         match outcome {
             Ok(moved) => {
@@ -270,6 +273,7 @@ impl Model {
                     code: verdict.code,
                     expires_at,
                     day: now / DAY_NS,
+                    closes: closes(ask),
                 };
                 self.open_hold(TransferId::new(ask.id), hold);
             }
@@ -304,10 +308,40 @@ fn check_currency(ask: &Ask, debit: &ModelAccount, credit: &ModelAccount) -> Res
     Ok(())
 }
 
-fn check_status(debit: &ModelAccount, credit: &ModelAccount, frozen_may: bool) -> Result<(), Refusal> {
+/// Which of its sides a hold closes.
+const fn closes(ask: &Ask) -> (bool, bool) {
+    (ask.flags & transfer_flags::CLOSING_DEBIT != 0, ask.flags & transfer_flags::CLOSING_CREDIT != 0)
+}
+
+/// What was imported is over, and later than both accounts; tills were always there.
+fn check_own_time(ask: &Ask, [debit, credit]: [(u128, u64); 2], now: u64) -> Result<(), Refusal> {
+    if ask.flags & transfer_flags::IMPORTED == 0 {
+        return Ok(());
+    }
+    let own = ask.user_data.1;
+    let is_before = |(id, opened_at): (u128, u64)| !AccountId::new(id).is_house() && own <= opened_at;
+    first(&[
+        (own >= now, Refusal::ImportedEventTimestampMustNotAdvance),
+        (is_before(debit), Refusal::ImportedEventTimestampMustPostdateDebitAccount),
+        (is_before(credit), Refusal::ImportedEventTimestampMustPostdateCreditAccount),
+    ])
+}
+
+/// `frozen_may`, `closing_may`: whether such accounts take part.
+fn check_status(
+    debit: &ModelAccount,
+    credit: &ModelAccount,
+    frozen_may: bool,
+    closing_may: bool,
+) -> Result<(), Refusal> {
+    let is_closed = |account: &ModelAccount| match account.status {
+        AccountStatus::Closed => true,
+        AccountStatus::Closing => !closing_may,
+        AccountStatus::Open | AccountStatus::Frozen => false,
+    };
     let ladder = [
-        (debit.status == AccountStatus::Closed, Refusal::DebitAccountClosed),
-        (credit.status == AccountStatus::Closed, Refusal::CreditAccountClosed),
+        (is_closed(debit), Refusal::DebitAccountClosed),
+        (is_closed(credit), Refusal::CreditAccountClosed),
         (debit.status == AccountStatus::Frozen && !frozen_may, Refusal::DebitAccountFrozen),
         (credit.status == AccountStatus::Frozen && !frozen_may, Refusal::CreditAccountFrozen),
     ];
@@ -345,7 +379,7 @@ fn narrow(amount: u128) -> u64 {
 
 /// A transfer, deposit, withdrawal or hold.
 fn plain(ask: &Ask, mut debit: ModelAccount, mut credit: ModelAccount, now: u64) -> Result<Moved, Refusal> {
-    check_status(&debit, &credit, false)?;
+    check_status(&debit, &credit, false, false)?;
     let mut amount = u128::from(ask.amount);
     if ask.flags & transfer_flags::BALANCING_DEBIT != 0 {
         let overdraft = if debit.debits_are_limited() { debit.overdraft } else { 0 };
@@ -369,6 +403,12 @@ fn plain(ask: &Ask, mut debit: ModelAccount, mut credit: ModelAccount, now: u64)
     if is_hold {
         debit.sums.debits_held += amount;
         credit.sums.credits_held += amount;
+        let (closes_debit, closes_credit) = closes(ask);
+        for (account, closes) in [(&mut debit, closes_debit), (&mut credit, closes_credit)] {
+            if closes {
+                account.status = AccountStatus::Closing;
+            }
+        }
     } else {
         debit.sums.debits_posted += amount;
         credit.sums.credits_posted += amount;
@@ -387,10 +427,17 @@ fn ending(ask: &Ask, hold: &ModelHold, debit: ModelAccount, credit: ModelAccount
     ];
     first(&ladder)?;
     if ask.kind == TransferKind::Void {
-        return Ok(end_hold(hold, 0, hold.amount, debit, credit));
+        return Ok(end_hold(hold, ModelEnd::Voided, 0, debit, credit));
     }
-    check_status(&debit, &credit, true)?;
-    Ok(end_hold(hold, amount, amount, debit, credit))
+    check_status(&debit, &credit, true, true)?;
+    let moved = end_hold(hold, ModelEnd::Settled, amount, debit, credit);
+    let is_empty =
+        |sums: &ModelSums| sums.debits_held == 0 && sums.credits_held == 0 && sums.debits_posted == sums.credits_posted;
+    first(&[
+        (hold.closes.0 && !is_empty(&moved.debit.sums), Refusal::DebitAccountNotEmpty),
+        (hold.closes.1 && !is_empty(&moved.credit.sums), Refusal::CreditAccountNotEmpty),
+    ])?;
+    Ok(moved)
 }
 
 /// A reversal.
@@ -406,7 +453,7 @@ fn sending_back(
     if ask.amount != 0 && ask.amount != amount {
         return Err(Refusal::ReferenceHasDifferentAmount);
     }
-    check_status(&debit, &credit, actor.role != Role::Customer)?;
+    check_status(&debit, &credit, actor.role != Role::Customer, false)?;
     check_room(amount.into(), false, &debit.sums, &credit.sums)?;
     check_limits(amount.into(), &debit, &credit)?;
     debit.sums.debits_posted += amount;
@@ -425,7 +472,18 @@ fn check_contents(ask: &Ask, debit: &ModelAccount, credit: &ModelAccount, curren
 }
 
 /// Both accounts after a hold ended with `posted` of it posted.
-fn end_hold(hold: &ModelHold, posted: u64, amount: u64, mut debit: ModelAccount, mut credit: ModelAccount) -> Moved {
+fn end_hold(hold: &ModelHold, end: ModelEnd, posted: u64, mut debit: ModelAccount, mut credit: ModelAccount) -> Moved {
+    let (status, amount) = match end {
+        ModelEnd::Settled => (AccountStatus::Closed, posted),
+        ModelEnd::Voided | ModelEnd::Expired => (AccountStatus::Open, hold.amount),
+        ModelEnd::Reversed => unreachable!("a hold is not reversed"),
+    };
+    if hold.closes.0 {
+        debit.status = status;
+    }
+    if hold.closes.1 {
+        credit.status = status;
+    }
     debit.sums.debits_held -= hold.amount;
     debit.sums.debits_posted += posted;
     credit.sums.credits_held -= hold.amount;

@@ -4,10 +4,12 @@ use tally_protocol::message::{self, account_flags};
 use tally_protocol::{AccountId, AccountKind};
 
 use super::{CUSTOMER_COUNT, Workload};
+use crate::clock::BEGIN_NS;
 use crate::request::Asked;
 
+pub(super) const HOUR_NS: u64 = 3_600 * 1_000_000_000;
 /// Few enough that requests meet on them.
-const ACCOUNTS_LEN: usize = 16;
+const ACCOUNTS_LEN: usize = 24;
 
 /// EUR mostly, so that most transfers find two accounts of one currency.
 const CURRENCIES: [u16; 4] = [978, 978, 978, 840];
@@ -28,9 +30,36 @@ impl Workload {
             if again && self.random.one_in(4) {
                 self.spoil(&mut open);
             }
+            if self.random.one_in(3) {
+                open.flags.set(open.flags.get() | account_flags::LINKED);
+            }
             opens.push(open);
         }
+        // Mostly the chain has an end.
+        if let Some(last) = opens.last_mut().filter(|_| !self.random.one_in(6)) {
+            last.flags.set(last.flags.get() & !account_flags::LINKED);
+        }
+        if self.random.one_in(5) {
+            self.import_accounts(&mut opens);
+        }
         Asked::Open(opens)
+    }
+
+    /// As if they came from an older ledger; now and then one of them does not.
+    fn import_accounts(&mut self, opens: &mut [message::AccountOpen]) {
+        for open in opens {
+            if self.random.one_in(12) {
+                continue;
+            }
+            open.flags.set(open.flags.get() | account_flags::IMPORTED);
+            let own_time = match self.random.weighted(&[12, 1, 1]) {
+                // A function of the id, so that opening it again mostly says the same.
+                0 => BEGIN_NS - HOUR_NS * (open.id.get() as u64 % 100 + 1),
+                1 => BEGIN_NS * 2,
+                _ => 0,
+            };
+            open.user_data_64.set(own_time);
+        }
     }
 
     fn new_account(&mut self) -> AccountId {
@@ -42,10 +71,15 @@ impl Workload {
 
     fn account_open(&mut self, id: AccountId) -> message::AccountOpen {
         let random = &mut self.random;
-        let flags = match random.weighted(&[10, 5, 1]) {
+        let limits = match random.weighted(&[10, 5, 1]) {
             0 => account_flags::DEBITS_LIMITED,
             1 => 0,
             _ => account_flags::CREDITS_LIMITED,
+        };
+        let state = match random.weighted(&[60, 4, 1]) {
+            0 => 0,
+            1 => account_flags::OPENED_FROZEN,
+            _ => account_flags::OPENED_CLOSED,
         };
         // A function of the id, so that opening it again mostly says the same.
         let local = id.get() as u64;
@@ -61,7 +95,7 @@ impl Workload {
             user_data_32: 7.into(),
             currency: currency_of(id).into(),
             code: 1.into(),
-            flags: flags.into(),
+            flags: (limits | state).into(),
             kind: AccountKind::Customer as u8,
             reserved: [0; 5],
         }
@@ -69,7 +103,7 @@ impl Workload {
 
     /// One field is something that it must not be, or not what it was the first time.
     fn spoil(&mut self, open: &mut message::AccountOpen) {
-        match self.random.below(8) {
+        match self.random.below(10) {
             0 => open.currency.set(0),
             1 => open.code.set(0),
             2 => open.flags.set(3),
@@ -77,6 +111,8 @@ impl Workload {
             4 => open.id.set(open.id.get() | 1 << 111),
             5 => open.owner.set(77),
             6 => open.user_data_64.set(0),
+            7 => open.flags.set(account_flags::OPENED_FROZEN | account_flags::OPENED_CLOSED),
+            8 => open.flags.set(1 << 9),
             _ => open.code.set(2),
         }
     }

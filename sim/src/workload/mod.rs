@@ -107,7 +107,8 @@ impl Workload {
 
     fn choose(&mut self) -> (Actor, Asked) {
         if self.accounts.len() < 8 {
-            return (staff(), self.open_accounts(3));
+            let actor = if self.random.one_in(3) { admin() } else { staff() };
+            return (actor, self.open_accounts(3));
         }
         if !self.unknown.is_empty() && self.random.percent(30) {
             return self.unknown.pop_front().expect("it is not empty");
@@ -116,7 +117,10 @@ impl Workload {
             return self.repeated();
         }
         let actor = self.actor();
-        let asked = self.fresh(&actor);
+        let mut asked = self.fresh(&actor);
+        if self.random.one_in(if actor.role == Role::Admin { 3 } else { 200 }) {
+            self.import(&mut asked);
+        }
         if !asked.transfers().is_empty() {
             self.remember(actor, &asked);
         }
@@ -158,7 +162,11 @@ impl Workload {
 
     fn actor(&mut self) -> Actor {
         if self.random.percent(self.mood.staff_percent) {
-            return if self.random.one_in(8) { auditor() } else { staff() };
+            return match self.random.weighted(&[7, 1, 1]) {
+                0 => staff(),
+                1 => admin(),
+                _ => auditor(),
+            };
         }
         let customer = CustomerId::new(self.random.between(1, CUSTOMER_COUNT));
         Actor { role: Role::Customer, customer }
@@ -234,6 +242,10 @@ fn keep<T>(queue: &mut VecDeque<T>, value: T) {
 
 const fn staff() -> Actor {
     Actor { role: Role::Teller, customer: CustomerId::new(900) }
+}
+
+const fn admin() -> Actor {
+    Actor { role: Role::Admin, customer: CustomerId::new(902) }
 }
 
 const fn auditor() -> Actor {

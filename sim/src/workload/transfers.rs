@@ -1,11 +1,13 @@
 //! Transfers of every kind.
 
 use tally_ledger::Actor;
-use tally_protocol::message::{self, TransferKind, transfer_flags};
+use tally_protocol::message::{self, Role, TransferKind, transfer_flags};
 use tally_protocol::{AccountId, TransferId};
 
 use super::Workload;
-use super::accounts::currency_of;
+use super::accounts::{HOUR_NS, currency_of};
+use crate::clock::BEGIN_NS;
+use crate::request::Asked;
 
 impl Workload {
     fn new_id(&mut self) -> u128 {
@@ -104,7 +106,63 @@ impl Workload {
             _ => u32::MAX,
         };
         transfer.timeout_s.set(timeout_s);
+        if self.random.one_in(if actor.role == Role::Customer { 60 } else { 8 }) {
+            self.close_by(&mut transfer);
+        }
         transfer
+    }
+
+    /// The hold closes an account or two: one that holds nothing, or all that there is, or just something.
+    fn close_by(&mut self, transfer: &mut message::Transfer) {
+        let sides = [transfer_flags::CLOSING_DEBIT, transfer_flags::CLOSING_CREDIT];
+        let mut flags = transfer.flags.get() | *self.random.pick(&sides);
+        if self.random.one_in(6) {
+            flags |= *self.random.pick(&sides);
+        }
+        match self.random.weighted(&[3, 2, 1]) {
+            0 => transfer.amount.set(0),
+            1 => {
+                transfer.amount.set(u64::MAX);
+                flags |= transfer_flags::BALANCING_DEBIT;
+            }
+            _ => {}
+        }
+        if !self.random.one_in(4) {
+            transfer.timeout_s.set(self.random.between(1, 30) as u32);
+        }
+        transfer.flags.set(flags);
+    }
+
+    /// As if it came from an older ledger: all transfers of it, but now and then one.
+    pub(super) fn import(&mut self, asked: &mut Asked) {
+        let transfers = match asked {
+            Asked::Transfer(transfer) => std::slice::from_mut(transfer),
+            Asked::Chain(transfers) | Asked::Batch(transfers) => transfers.as_mut_slice(),
+            Asked::Open(_)
+            | Asked::Change(_)
+            | Asked::Cancel(_)
+            | Asked::Balance(_)
+            | Asked::Account(_)
+            | Asked::Find(_) => return,
+        };
+        for transfer in transfers {
+            if self.random.one_in(12) {
+                continue;
+            }
+            transfer.flags.set(transfer.flags.get() | transfer_flags::IMPORTED);
+            let own_time = match self.random.weighted(&[6, 6, 1, 1]) {
+                // Before or after imported accounts were opened.
+                0 => BEGIN_NS - self.random.below(110) * HOUR_NS,
+                // Before or after now.
+                1 => BEGIN_NS + self.random.below(60) * 1_000_000_000,
+                2 => BEGIN_NS * 2,
+                _ => 0,
+            };
+            transfer.user_data_64.set(own_time);
+            if !self.random.one_in(12) {
+                transfer.timeout_s.set(0);
+            }
+        }
     }
 
     /// Settle, void or reverse something that was asked for lately.

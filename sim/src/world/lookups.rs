@@ -104,7 +104,7 @@ fn question_of(task: &Task) -> Question {
             let transfers = match batch.next() {
                 Next::Single(transfer) => vec![*transfer],
                 Next::Chain(chain) => chain.to_vec(),
-                Next::Undecidable(..) | Next::Done => unreachable!("nothing to look up"),
+                Next::Undecidable(..) | Next::Mixed(_) | Next::Done => unreachable!("nothing to look up"),
             };
             Question::BatchEntry { batch: 0, transfers }
         }

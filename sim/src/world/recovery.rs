@@ -3,7 +3,7 @@
 use tally_branch_server::journal::{CheckpointMeta, RecoveryTarget, Unfit};
 use tally_branch_server::recovery::Rebuilding;
 use tally_ledger::journal::record::{Record, RecordBody};
-use tally_ledger::{Account, Hold};
+use tally_ledger::{Account, Hold, StatusChange};
 use tally_protocol::message::TransferKind;
 use tally_protocol::{Amount, TransferId};
 
@@ -48,6 +48,9 @@ impl Target {
                     && let Some(slot) = self.inner.accounts.find(transfer.credit_account_id)
                 {
                     transfer.credit = slot.read().sums;
+                }
+                if self.bug == Some(Bug::ClosingNotReplayed) {
+                    transfer.status = StatusChange::NONE;
                 }
                 if self.bug == Some(Bug::DayLimitNotRestored) {
                     transfer.day_spent = Amount::ZERO;

@@ -5,8 +5,8 @@ use tally_branch_server::engine::AccountOp;
 use tally_branch_server::ids::LookedUp;
 use tally_branch_server::intake::{Op, Request};
 use tally_branch_server::lookup::{Asker, Looked};
-use tally_ledger::stretches;
 use tally_ledger::wire::item_result;
+use tally_ledger::{mixed, stretches};
 use tally_protocol::message::{self, ItemResult, Role, account_flags};
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
 use zerocopy::{FromBytes, IntoBytes};
@@ -46,12 +46,14 @@ pub(super) struct Batch {
 }
 
 /// What of a batch is next.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Next<'a> {
     Single(&'a message::Transfer),
     Chain(&'a [message::Transfer]),
     /// Cannot be decided, for this reason.
     Undecidable(usize, Refusal),
+    /// Does not go with the first.
+    Mixed(Vec<Refusal>),
     Done,
 }
 
@@ -74,6 +76,9 @@ impl Task {
                 if bug == Some(Bug::LimitFlagDropped) {
                     opens.iter_mut().for_each(|open| open.flags.set(open.flags.get() & !account_flags::DEBITS_LIMITED));
                 }
+                if bug == Some(Bug::OpeningsInPieces) {
+                    opens.iter_mut().for_each(|open| open.flags.set(open.flags.get() & !account_flags::LINKED));
+                }
                 Work::Open(opens)
             }
             Op::CloseAccount(id) => Work::Change(id, AccountOp::Close),
@@ -95,10 +100,12 @@ impl Batch {
     pub(super) fn next(&self) -> Next<'_> {
         let rest = &self.entries[self.answered()..];
         let Some(stretch) = stretches(rest).next() else { return Next::Done };
-        match (stretch.refusal, &rest[stretch.range]) {
-            (Some(refusal), chain) => Next::Undecidable(chain.len(), refusal),
-            (None, [single]) => Next::Single(single),
-            (None, chain) => Next::Chain(chain),
+        let chain = &rest[stretch.range];
+        match (stretch.refusal, mixed(&self.entries[0], chain), chain) {
+            (Some(refusal), _, chain) => Next::Undecidable(chain.len(), refusal),
+            (None, Some(refusals), _) => Next::Mixed(refusals),
+            (None, None, [single]) => Next::Single(single),
+            (None, None, chain) => Next::Chain(chain),
         }
     }
 

@@ -13,7 +13,7 @@ use tally_branch_server::replies::{ReplyBody, ReplySender};
 use tally_journal::LogWriter;
 use tally_ledger::check_transfer_id;
 use tally_ledger::wire::{account_message, balance_message, item_result};
-use tally_ledger::{Account, Hold};
+use tally_ledger::{Account, Hold, mixed, stretches};
 use tally_protocol::message::{self, MessageType};
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
 use zerocopy::IntoBytes;
@@ -224,6 +224,7 @@ impl<'e> Running<'e> {
                     self.chain(world, number, task, &chain);
                 }
                 Next::Undecidable(count, refusal) => self.undecidable(number, task, count, refusal),
+                Next::Mixed(refusals) => self.mixed(number, task, &refusals),
                 Next::Done => self.finish_batch(number, task),
             },
             Work::Chain(chain) => {
@@ -261,7 +262,7 @@ impl<'e> Running<'e> {
             Work::Batch(batch) => match batch.next() {
                 Next::Single(_) => waits_for_opening(),
                 Next::Chain(_) => self.locks_are_held(),
-                Next::Undecidable(..) | Next::Done => false,
+                Next::Undecidable(..) | Next::Mixed(_) | Next::Done => false,
             },
             Work::Chain(_) | Work::Open(_) | Work::Change(..) => self.locks_are_held(),
             Work::Cancel(..) | Work::Balance(_) | Work::Account(_) | Work::Find(_) => false,
@@ -392,6 +393,13 @@ impl<'e> Running<'e> {
         self.workers[number].task = Some(task);
     }
 
+    fn mixed(&mut self, number: usize, mut task: Task, refusals: &[Refusal]) {
+        if let Work::Batch(batch) = &mut task.work {
+            refusals.iter().for_each(|&refusal| batch.refuse(refusal));
+        }
+        self.workers[number].task = Some(task);
+    }
+
     fn finish_batch(&mut self, number: usize, task: Task) {
         let Task { asker, work, looked } = task;
         let Work::Batch(batch) = work else { unreachable!("called for batches only") };
@@ -404,10 +412,28 @@ impl<'e> Running<'e> {
     fn open(&mut self, number: usize, task: Task, now: Timestamp) {
         let worker = &mut self.workers[number];
         let Work::Open(opens) = &task.work else { unreachable!("called for openings only") };
+        let mut outcomes = Vec::new();
+        for stretch in stretches(opens) {
+            let chain = &opens[stretch.range];
+            let not_taken = |refusal: &Refusal| AccountOutcome::NotTaken(*refusal);
+            match (stretch.refusal, mixed(&opens[0], chain), chain) {
+                (Some(refusal), _, chain) => {
+                    outcomes.extend(chain[1..].iter().map(|_| AccountOutcome::NotTaken(Refusal::ChainBroken)));
+                    outcomes.push(AccountOutcome::NotTaken(refusal));
+                }
+                (None, Some(refusals), _) => outcomes.extend(refusals.iter().map(not_taken)),
+                (None, None, [single]) => {
+                    outcomes.push(self.engine.open_account(&mut worker.writer, single, task.asker.actor, now));
+                }
+                (None, None, chain) => match self.engine.open_chain(&mut worker.writer, chain, task.asker.actor, now) {
+                    Ok(opened) => outcomes.extend(opened),
+                    Err(refusal) => outcomes.extend(chain.iter().map(|_| not_taken(&refusal))),
+                },
+            }
+        }
         let mut gate = Lsn::ZERO;
         let mut items = Vec::new();
-        for open in opens {
-            let outcome = self.engine.open_account(&mut worker.writer, open, task.asker.actor, now);
+        for outcome in outcomes {
             let (seen, item) = outcome.item();
             gate = gate.max(seen);
             items.extend_from_slice(item.as_bytes());

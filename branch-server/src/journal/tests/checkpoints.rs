@@ -43,6 +43,7 @@ fn hold(id: u128) -> Hold {
         far_account_id: AccountId::NONE,
         lsn: Lsn::new(64),
         timestamp: Timestamp::from_nanos(1),
+        closes: tally_ledger::Closes::NONE,
     }
 }
 

@@ -173,7 +173,7 @@ mod tests {
         // Small and large values of each field, and runs of equal ones.
         let number = || prop_oneof![Just(0u64), 0..1000u64, any::<u64>()];
         let ids = (any::<u128>(), number(), prop_oneof![Just(0u128), any::<u128>()], number(), 0..3u32);
-        let class = (1..=999u16, any::<u16>(), any::<u16>(), 1..=5u8, 1..=3u8);
+        let class = (1..=999u16, any::<u16>(), any::<u16>(), 1..=5u8, 1..=4u8);
         let limits = (number(), number(), number(), any::<u32>(), proptest::array::uniform4(number()));
         let times = (number(), number(), number());
         (ids, class, limits, times).prop_map(|(ids, class, limits, times)| Account {

@@ -5,6 +5,7 @@ use zerocopy::byteorder::little_endian::{U16, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::CheckpointDamage;
+use crate::closing::Closes;
 use crate::hold::Hold;
 use crate::leg::Leg;
 
@@ -25,7 +26,9 @@ struct RawHold {
     currency: U16,
     code: U16,
     leg: u8,
-    reserved: [u8; 3],
+    /// Bit 0: the debit account; bit 1: the credit account.
+    closes: u8,
+    reserved: [u8; 2],
 }
 
 const _: () = assert!(size_of::<RawHold>() == HOLD_LEN_BYTES);
@@ -44,7 +47,8 @@ pub fn put(hold: &Hold, out: &mut Vec<u8>) {
         currency: U16::new(hold.currency.get()),
         code: U16::new(hold.code),
         leg: hold.leg as u8,
-        reserved: [0; 3],
+        closes: hold.closes.debit as u8 | (hold.closes.credit as u8) << 1,
+        reserved: [0; 2],
     };
     out.extend_from_slice(raw.as_bytes());
 }
@@ -65,6 +69,7 @@ pub fn take(bytes: &mut &[u8]) -> Result<Hold, CheckpointDamage> {
         leg: Leg::from_raw(raw.leg).ok_or(CheckpointDamage::Field("leg"))?,
         far_account_id: AccountId::new(raw.far_account_id.get()),
         timestamp: Timestamp::from_nanos(raw.timestamp.get()),
+        closes: Closes { debit: raw.closes & 1 != 0, credit: raw.closes & 2 != 0 },
     })
 }
 
@@ -86,6 +91,7 @@ mod tests {
             leg: Leg::Source,
             far_account_id: AccountId::new(8),
             timestamp: Timestamp::from_nanos(7),
+            closes: Closes { debit: false, credit: true },
         };
         let mut out = Vec::new();
         put(&hold, &mut out);
