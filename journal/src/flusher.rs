@@ -93,6 +93,19 @@ impl<W: GroupWriter> Flusher<W> {
         self.flush(&extent)
     }
 
+    /// As [`Self::mark`], while others may write: a group that is not empty goes first.
+    ///
+    /// # Errors
+    /// When the disk failed: what it has kept is unknown.
+    pub fn mark_if_idle(&mut self) -> io::Result<Step> {
+        let extent = self.closed.take().unwrap_or_else(|| self.log.close_or_mark());
+        if !self.log.is_filled(extent.end) {
+            self.closed = Some(extent);
+            return Ok(Step::Filling);
+        }
+        self.flush(&extent)
+    }
+
     fn flush(&mut self, extent: &GroupExtent) -> io::Result<Step> {
         let padded_end = Lsn::new(extent.padded_end(self.log.geometry()));
         self.positions.handle_accepted(padded_end);

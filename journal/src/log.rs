@@ -164,6 +164,15 @@ impl Log {
         state.cursor.close_even_empty(&self.geometry)
     }
 
+    /// The next group that is to be written, or one without records where there is none.
+    pub fn close_or_mark(&self) -> GroupExtent {
+        let mut state = self.state.lock();
+        match state.closed.pop_front() {
+            Some(extent) => extent,
+            None => state.cursor.close_even_empty(&self.geometry),
+        }
+    }
+
     /// Whether [`close`](Self::close) would find a group.
     pub fn has_records(&self) -> bool {
         let state = self.state.lock();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tally_ledger::journal::cursor::Geometry;
@@ -55,6 +56,9 @@ pub struct JournalOptions {
     pub zero_bytes_per_second_max: u64,
     /// Looks for work before the flusher sleeps; 0 where the cores are shared.
     pub spins: u32,
+    /// After this long without a record the log says that the last group was durable, as it does at a stop: damage
+    /// there is then refused, where without it the group passes for a torn one. `None` where more is written soon.
+    pub mark_after_idle: Option<Duration>,
 }
 
 impl JournalOptions {
@@ -69,6 +73,7 @@ impl JournalOptions {
             segments_ahead: 2,
             zero_bytes_per_second_max: 160 << 20,
             spins: 0,
+            mark_after_idle: None,
         }
     }
 }
@@ -140,6 +145,7 @@ impl Journal {
             writers: options.writers,
             via: options.write_via,
             spins: options.spins,
+            mark_after_idle: options.mark_after_idle,
             epoch,
             chain: recovered.chain,
             segments: segments.clone(),
@@ -315,6 +321,7 @@ struct Start {
     writers: usize,
     via: WriteVia,
     spins: u32,
+    mark_after_idle: Option<Duration>,
     epoch: Epoch,
     chain: Chain,
     segments: Arc<Segments>,
@@ -372,16 +379,23 @@ impl Start {
 
     fn flush_until_stopped<W: GroupWriter>(&self, flusher: &mut Flusher<W>, bell: &Bell) -> io::Result<()> {
         let mut idle_looks = 0;
+        let mut mark_at = None;
         loop {
             match flusher.step()? {
                 step @ Step::Flushed { .. } => {
                     idle_looks = 0;
+                    mark_at = self.mark_after_idle.map(|idle| Instant::now() + idle);
                     self.publish(step);
                 }
                 Step::Idle if self.stopping.load(Ordering::SeqCst) => {
                     let step = flusher.mark()?;
                     self.publish(step);
                     return Ok(());
+                }
+                Step::Idle if mark_at.is_some_and(|at| at <= Instant::now()) => {
+                    mark_at = None;
+                    let step = flusher.mark_if_idle()?;
+                    self.publish(step);
                 }
                 Step::Idle | Step::Filling if idle_looks < self.spins => {
                     idle_looks += 1;
@@ -391,7 +405,10 @@ impl Start {
                     bell.announce_sleep();
                     if !flusher.is_ready() && !self.stopping.load(Ordering::SeqCst) {
                         self.stats.sleeps.fetch_add(1, Ordering::Relaxed);
-                        std::thread::park();
+                        match mark_at {
+                            Some(at) => std::thread::park_timeout(at.saturating_duration_since(Instant::now())),
+                            None => std::thread::park(),
+                        }
                     }
                     bell.awake();
                 }

@@ -97,6 +97,7 @@ impl BranchOptions {
                 segments_ahead: SEGMENTS_AHEAD,
                 zero_bytes_per_second_max: ZERO_BYTES_PER_SECOND_MAX,
                 spins: 0,
+                mark_after_idle: None,
             },
             ids_dir: config.branch.dir.join("ids"),
             ids,

@@ -1,4 +1,4 @@
-//! A disk in memory that forgets what was not synced, and that stops at any step.
+//! A disk in memory that forgets what was not synced, and that stops at any step, at once or in hindsight.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,15 +16,37 @@ struct Inode {
     durable: Vec<u8>,
 }
 
-type Node = Arc<Mutex<Inode>>;
+/// Files have numbers, so that they keep their identity when they are renamed.
+type Number = usize;
+
+/// One thing that happened to the disk.
+#[derive(Clone)]
+enum Change {
+    Create(PathBuf),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+    SyncDirectory,
+    Write { file: Number, offset: usize, bytes: Vec<u8>, durable: bool },
+    Sync(Number),
+    Allocate(Number, usize),
+}
+
+#[derive(Clone, Default)]
+struct Files {
+    /// Removed ones stay: they may be open.
+    inodes: Vec<Inode>,
+    names: BTreeMap<PathBuf, Number>,
+    durable_names: BTreeMap<PathBuf, Number>,
+}
 
 #[derive(Default)]
 struct State {
-    names: BTreeMap<PathBuf, Node>,
-    durable_names: BTreeMap<PathBuf, Node>,
+    files: Files,
     /// Changes that may still happen before the machine stops.
     steps_left: Option<usize>,
     steps: usize,
+    /// Everything that happened, where it is kept.
+    history: Option<Vec<Change>>,
 }
 
 /// See the module.
@@ -43,6 +65,12 @@ pub enum Unsynced {
 }
 
 impl MemoryDisk {
+    /// An empty disk that remembers every change, for [`MemoryDisk::crashed_at`].
+    pub fn with_history() -> Self {
+        let state = State { history: Some(Vec::new()), ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
     /// Every change after the next `steps` fails, as if the machine had stopped.
     pub fn stop_after(&self, steps: Option<usize>) {
         self.state.lock().steps_left = steps;
@@ -55,22 +83,27 @@ impl MemoryDisk {
 
     /// What is there after a crash: an independent copy.
     pub fn after_crash(&self, unsynced: Unsynced) -> Self {
+        self.state.lock().files.after_crash(unsynced)
+    }
+
+    /// What would be there had the machine stopped after the first `steps` changes; with `torn`, in the middle of the
+    /// one that followed, if it was a write.
+    ///
+    /// # Panics
+    /// When the history was not kept, or is shorter.
+    pub fn crashed_at(&self, steps: usize, torn: bool, unsynced: Unsynced) -> Self {
         let state = self.state.lock();
-        let names = match unsynced {
-            Unsynced::Kept => &state.names,
-            Unsynced::Lost => &state.durable_names,
-        };
-        let copy = |(path, node): (&PathBuf, &Node)| {
-            let node = node.lock();
-            let bytes = match unsynced {
-                Unsynced::Kept => node.current.clone(),
-                Unsynced::Lost => node.durable.clone(),
-            };
-            (path.clone(), Arc::new(Mutex::new(Inode { current: bytes.clone(), durable: bytes })))
-        };
-        let names: BTreeMap<_, _> = names.iter().map(copy).collect();
-        let state = State { durable_names: names.clone(), names, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)) }
+        let history = state.history.as_ref().expect("the disk was made with its history");
+        let mut files = Files::default();
+        for change in &history[..steps] {
+            files.apply(change).expect("it happened before");
+        }
+        if let Some(Change::Write { file, offset, bytes, durable }) = history.get(steps).filter(|_| torn) {
+            let bytes = bytes[..bytes.len() / 2].to_vec();
+            let half = Change::Write { file: *file, offset: *offset, bytes, durable: *durable };
+            files.apply(&half).expect("a write to an open file");
+        }
+        files.after_crash(unsynced)
     }
 
     /// Changes the bytes of a file behind everyone's back.
@@ -78,61 +111,120 @@ impl MemoryDisk {
     /// # Panics
     /// When there is no such file.
     pub fn tamper(&self, path: &Path, change: impl FnOnce(&mut [u8])) {
-        let node = self.state.lock().names[path].clone();
-        let mut node = node.lock();
-        change(&mut node.current);
-        node.durable = node.current.clone();
+        let mut state = self.state.lock();
+        let number = state.files.names[path];
+        let inode = &mut state.files.inodes[number];
+        change(&mut inode.current);
+        inode.durable = inode.current.clone();
     }
 
     /// The content of a file, if there is one.
     pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
-        Some(self.state.lock().names.get(path)?.lock().current.clone())
+        let state = self.state.lock();
+        let number = state.files.names.get(path)?;
+        Some(state.files.inodes[*number].current.clone())
     }
 
-    fn step(&self) -> io::Result<()> {
+    fn change(&self, change: Change) -> io::Result<()> {
         let mut state = self.state.lock();
         if let Some(left) = &mut state.steps_left {
             *left = left.checked_sub(1).ok_or_else(|| io::Error::other("the machine has stopped"))?;
         }
+        state.files.apply(&change)?;
         state.steps += 1;
+        if let Some(history) = &mut state.history {
+            history.push(change);
+        }
         Ok(())
+    }
+
+    fn file(&self, file: Number, mode: OpenMode) -> Box<dyn DiskFile> {
+        Box::new(MemoryFile { disk: self.clone(), file, mode })
+    }
+}
+
+impl Files {
+    fn apply(&mut self, change: &Change) -> io::Result<()> {
+        match change {
+            Change::Create(path) => {
+                self.names.insert(path.clone(), self.inodes.len());
+                self.inodes.push(Inode::default());
+            }
+            Change::Rename(from, to) => {
+                let number = self.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+                self.names.insert(to.clone(), number);
+            }
+            Change::Remove(path) => {
+                self.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+            }
+            Change::SyncDirectory => self.durable_names = self.names.clone(),
+            Change::Write { file, offset, bytes, durable } => {
+                let Inode { current, durable: kept } = &mut self.inodes[*file];
+                let end = offset + bytes.len();
+                for content in [Some(current), durable.then_some(kept)].into_iter().flatten() {
+                    if content.len() < end {
+                        content.resize(end, 0);
+                    }
+                    content[*offset..end].copy_from_slice(bytes);
+                }
+            }
+            Change::Sync(file) => {
+                let inode = &mut self.inodes[*file];
+                inode.durable.clone_from(&inode.current);
+            }
+            Change::Allocate(file, len_bytes) => {
+                let content = &mut self.inodes[*file].current;
+                content.resize(content.len().max(*len_bytes), 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn after_crash(&self, unsynced: Unsynced) -> MemoryDisk {
+        let names = match unsynced {
+            Unsynced::Kept => &self.names,
+            Unsynced::Lost => &self.durable_names,
+        };
+        let mut files = Self::default();
+        for (path, &number) in names {
+            let bytes = match unsynced {
+                Unsynced::Kept => &self.inodes[number].current,
+                Unsynced::Lost => &self.inodes[number].durable,
+            };
+            files.names.insert(path.clone(), files.inodes.len());
+            files.inodes.push(Inode { current: bytes.clone(), durable: bytes.clone() });
+        }
+        files.durable_names = files.names.clone();
+        MemoryDisk { state: Arc::new(Mutex::new(State { files, ..State::default() })) }
     }
 }
 
 struct MemoryFile {
     disk: MemoryDisk,
-    node: Node,
+    file: Number,
     mode: OpenMode,
 }
 
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
-        let node = if mode == OpenMode::Create {
-            self.step()?;
-            let node = Node::default();
-            self.state.lock().names.insert(path.to_owned(), node.clone());
-            node
-        } else {
-            self.state.lock().names.get(path).cloned().ok_or(io::ErrorKind::NotFound)?
-        };
-        Ok(Box::new(MemoryFile { disk: self.clone(), node, mode }))
+        if mode == OpenMode::Create {
+            self.change(Change::Create(path.to_owned()))?;
+        }
+        let number = self.state.lock().files.names.get(path).copied().ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.file(number, mode))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step()?;
-        let mut state = self.state.lock();
-        let node = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        state.names.insert(to.to_owned(), node);
-        Ok(())
+        self.change(Change::Rename(from.to_owned(), to.to_owned()))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.step()?;
-        self.state.lock().names.remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+        self.change(Change::Remove(path.to_owned()))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(self.state.lock().names.keys().filter(|path| path.parent() == Some(directory)).cloned().collect())
+        let state = self.state.lock();
+        Ok(state.files.names.keys().filter(|path| path.parent() == Some(directory)).cloned().collect())
     }
 
     fn create_directory(&self, _: &Path) -> io::Result<()> {
@@ -140,10 +232,7 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_directory(&self, _: &Path) -> io::Result<()> {
-        self.step()?;
-        let mut state = self.state.lock();
-        state.durable_names = state.names.clone();
-        Ok(())
+        self.change(Change::SyncDirectory)
     }
 
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
@@ -153,8 +242,8 @@ impl Disk for MemoryDisk {
 
 impl DiskFile for MemoryFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let node = self.node.lock();
-        let bytes = node.current.get(offset as usize..).unwrap_or_default();
+        let state = self.disk.state.lock();
+        let bytes = state.files.inodes[self.file].current.get(offset as usize..).unwrap_or_default();
         let len_bytes = bytes.len().min(buffer.len());
         buffer[..len_bytes].copy_from_slice(&bytes[..len_bytes]);
         Ok(len_bytes)
@@ -162,37 +251,20 @@ impl DiskFile for MemoryFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         assert!(matches!(self.mode, OpenMode::Create | OpenMode::WriteDurable), "a write through {:?}", self.mode);
-        self.disk.step()?;
-        let mut node = self.node.lock();
-        let end = offset as usize + bytes.len();
         let durable = self.mode == OpenMode::WriteDurable;
-        let Inode { current, durable: kept } = &mut *node;
-        for content in [Some(current), durable.then_some(kept)].into_iter().flatten() {
-            if content.len() < end {
-                content.resize(end, 0);
-            }
-            content[offset as usize..end].copy_from_slice(bytes);
-        }
-        Ok(())
+        self.disk.change(Change::Write { file: self.file, offset: offset as usize, bytes: bytes.to_vec(), durable })
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.step()?;
-        let mut node = self.node.lock();
-        node.durable = node.current.clone();
-        Ok(())
+        self.disk.change(Change::Sync(self.file))
     }
 
     fn allocate(&self, len_bytes: u64) -> io::Result<()> {
-        self.disk.step()?;
-        let mut node = self.node.lock();
-        let len_bytes = node.current.len().max(len_bytes as usize);
-        node.current.resize(len_bytes, 0);
-        Ok(())
+        self.disk.change(Change::Allocate(self.file, len_bytes as usize))
     }
 
     fn len_bytes(&self) -> io::Result<u64> {
-        Ok(self.node.lock().current.len() as u64)
+        Ok(self.disk.state.lock().files.inodes[self.file].current.len() as u64)
     }
 
     fn as_std(&self) -> Option<&std::fs::File> {

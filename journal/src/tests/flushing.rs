@@ -96,6 +96,38 @@ fn a_single_record_becomes_durable_without_company() {
     }
 }
 
+/// A mark follows the last group of a journal that has nothing to do, once.
+#[test]
+fn an_idle_journal_says_that_its_last_group_was_durable() {
+    let place = tempfile::tempdir().expect("a directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(true));
+    let (recovered, _) = recover(&*disk, place.path(), SEGMENT).expect("an empty directory");
+    let idle = std::time::Duration::from_millis(50);
+    let options = JournalOptions {
+        segment_len_bytes: SEGMENT,
+        write_via: WriteVia::Blocking,
+        free_bytes_min: 0,
+        mark_after_idle: Some(idle),
+        ..JournalOptions::new(place.path().to_owned(), 1)
+    };
+    let journal = Journal::start(disk.clone(), options, &recovered, Box::new(|_| {})).expect("starts");
+    let mut writer = journal.writer(0);
+    let record = append(&mut writer, &[body(1, false)], 0).remove(0);
+    assert!(journal.wait_durable(record.lsn));
+    let marked = Lsn::new(journal.durable().end().get() + 1);
+    assert!(journal.wait_durable_end(marked), "the mark came");
+    std::thread::sleep(3 * idle);
+    assert_eq!(journal.stats().flushes.load(Ordering::Relaxed), 3, "the mark at the start, the record, one mark");
+    // The record's block, as if it had rotted: without the mark it would be cut off.
+    let path = crate::segment::segment_path(place.path(), 0);
+    let mut bytes = std::fs::read(&path).expect("reads");
+    bytes[record.lsn.get() as usize + 20] ^= 1;
+    journal.stop();
+    std::fs::write(&path, bytes).expect("writes");
+    let error = recover(&*disk, place.path(), SEGMENT).expect_err("refuses");
+    assert!(matches!(error, RecoveryError::Lost { .. }), "{error}");
+}
+
 /// What lies wholly below is given up and recycled; what is above stays readable.
 #[test]
 fn segments_below_a_position_are_given_up() {
