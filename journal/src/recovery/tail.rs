@@ -19,8 +19,8 @@ const READ_LEN_BYTES: usize = 1 << 20;
 pub(super) struct Tail {
     /// The end of the last block of the current segment that is not zeros; 0 for none.
     dirty_end: u64,
-    /// Later segments that hold something.
-    dirty_segments: Vec<u64>,
+    /// The first later segment that holds something, and all behind it.
+    given_up: Vec<u64>,
     /// The end of the last block that is not zeros, in any segment.
     last_end: u64,
     /// Groups of other positions lie there: the segment is a recycled one, not a torn one.
@@ -38,10 +38,13 @@ pub(super) fn survey(scan: &mut Scan<'_>, segments: &[u64]) -> Result<Tail, Reco
             tail.last_end = end;
             if number == current {
                 tail.dirty_end = end;
-            } else {
-                tail.dirty_segments.push(number);
+                continue;
             }
+        } else if tail.given_up.is_empty() {
+            continue;
         }
+        // Those behind it as well, though they may be clean: numbers must have no gap.
+        tail.given_up.push(number);
     }
     Ok(tail)
 }
@@ -101,7 +104,7 @@ impl Tail {
     /// it may still be in a cache.
     pub(super) fn repair(&self, scan: &Scan<'_>) -> io::Result<()> {
         // The highest first: numbers must have no gap at any step.
-        for &number in self.dirty_segments.iter().rev() {
+        for &number in self.given_up.iter().rev() {
             scan.disk.remove(&segment_path(scan.directory, number))?;
             scan.disk.sync_directory(scan.directory)?;
         }

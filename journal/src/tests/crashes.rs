@@ -175,6 +175,35 @@ fn a_crash_at_any_step_keeps_what_was_durable() {
     }
 }
 
+/// A segment that was prepared ahead of time lies behind the one that is given up: the next run must not miss the latter.
+#[test]
+fn a_log_goes_on_though_a_torn_or_a_recycled_segment_lies_before_a_clean_one() {
+    for (kind, change) in [(0, "the first group is torn"), (1, "recycled, and not begun")] {
+        let disk = MemoryDisk::default();
+        let (recovered, _) = recover_from(&disk).expect("an empty disk");
+        let mut journal = Manual::start(&disk, &recovered, 1).expect("starts");
+        journal.write(400).expect("writes");
+        let first = disk.bytes(&segment_path(directory(), 0)).expect("exists");
+        for number in [1, 2] {
+            let file = disk.open(&segment_path(directory(), number), OpenMode::Create).expect("made");
+            file.allocate(SEGMENT).expect("room");
+        }
+        disk.sync_directory(directory()).expect("is synced");
+        disk.tamper(&segment_path(directory(), 1), |bytes| match kind {
+            0 => bytes[..100].fill(7),
+            _ => bytes.copy_from_slice(&first),
+        });
+        let (recovered, collected) = recover_from(&disk).expect("recovers");
+        assert_eq!(collected, journal.written, "{change}");
+        let mut again = Manual::start(&disk, &recovered, 1).unwrap_or_else(|error| panic!("{change}: {error}"));
+        while again.end() < 3 * SEGMENT {
+            again.write(400).expect("writes");
+        }
+        let all = [&journal.written[..], &again.written].concat();
+        assert_eq!(recover_from(&disk).expect("recovers").1, all, "{change}");
+    }
+}
+
 #[test]
 fn a_missing_segment_is_refused() {
     let disk = MemoryDisk::default();
