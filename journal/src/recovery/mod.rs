@@ -28,7 +28,7 @@ pub struct Anchor {
     pub durable: Lsn,
     /// The checksum of the group that ends there.
     pub chain: Chain,
-    /// Which run wrote it.
+    /// No group from `replay_from` on is of an older run.
     pub epoch: Epoch,
     /// A stamp that is not below any handed out before.
     pub last_timestamp: Timestamp,
