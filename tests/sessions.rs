@@ -21,6 +21,7 @@ fn a_session_from_hello_to_goodbye() {
     let Reply::Hello(hello) = answer.reply() else { panic!("{:?}", answer.reply()) };
     assert_eq!((hello.version, hello.branch_id.get(), hello.in_flight_max.get()), (1, 1, 1_024));
     assert_eq!(peer.ask(&Request::GetStatus).refusal(), Some(Refusal::LoginRequired));
+    assert_eq!(peer.ask(&Request::GetRoutes).refusal(), Some(Refusal::LoginRequired));
     assert_eq!(peer.try_login("teller", "not it").refusal(), Some(Refusal::LoginFailed));
     assert_eq!(peer.try_login("nobody", "not it").refusal(), Some(Refusal::LoginFailed));
     let token = peer.login("teller");
@@ -31,6 +32,11 @@ fn a_session_from_hello_to_goodbye() {
     let answer = peer.ask(&Request::GetStatus);
     let Reply::Status(status) = answer.reply() else { panic!("{:?}", answer.reply()) };
     assert_eq!((status.accepting, status.sessions.get()), (1, 1));
+
+    let answer = peer.ask(&Request::GetRoutes);
+    let Reply::Routes(routes) = answer.reply() else { panic!("{:?}", answer.reply()) };
+    let told: Vec<_> = routes.iter().map(|route| (route.branch_id.get(), route.endpoint)).collect();
+    assert_eq!((routes.version(), hello.routes_version.get(), told), (0, 0, vec![(1, "")]), "it stands alone");
 
     let mut second = server.connect();
     second.hello();

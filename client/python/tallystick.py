@@ -26,7 +26,7 @@ HEADER = struct.Struct("<IHBBQ16sII")
 FRAME_LEN_BYTES_MAX = 1 << 20
 UNLIMITED = (1 << 64) - 1
 
-HELLO, LOGIN, PING, GET_STATUS = 0x0001, 0x0002, 0x0003, 0x0004
+HELLO, LOGIN, PING, GET_STATUS, GET_ROUTES = 0x0001, 0x0002, 0x0003, 0x0004, 0x0005
 OPEN_ACCOUNTS, CLOSE_ACCOUNT, FREEZE_ACCOUNT, UNFREEZE_ACCOUNT, SET_LIMITS = 0x0010, 0x0011, 0x0012, 0x0013, 0x0014
 TRANSFER, CHAIN, BATCH, CANCEL_ID = 0x0020, 0x0021, 0x0022, 0x0023
 GET_BALANCE, GET_ACCOUNT, GET_TRANSFER, READ_FEED = 0x0030, 0x0031, 0x0032, 0x0040
@@ -192,8 +192,9 @@ class HelloReply(Wire):
     in_flight_max: int
     server_time: int
     feed_first: int
+    routes_version: int
     FIELDS = (("version", 1), (None, 1), ("branch_id", 2), ("frame_len_bytes_max", 4), ("batch_len_max", 4),
-              ("in_flight_max", 4), ("server_time", 8), ("feed_first", 8), (None, 8))
+              ("in_flight_max", 4), ("server_time", 8), ("feed_first", 8), ("routes_version", 8))
 
 
 @dataclass
@@ -364,6 +365,23 @@ class FeedRead(Wire):
 
 
 @dataclass
+class RoutesPrefix(Wire):
+    version: int
+    count: int
+    FIELDS = (("version", 8), ("count", 2), (None, 6))
+    routes = ()
+
+
+@dataclass
+class RoutePrefix(Wire):
+    branch_id: int
+    endpoint_len_bytes: int
+    status: int
+    FIELDS = (("branch_id", 2), ("endpoint_len_bytes", 2), ("status", 1), (None, 3))
+    endpoint = ""
+
+
+@dataclass
 class FeedPagePrefix(Wire):
     next: int
     durable: int
@@ -403,6 +421,23 @@ def login_body(secret, user=None):
     return struct.pack("<BBHHH", 1 if user else 2, 0, len(user_bytes), len(secret_bytes), 0) + user_bytes + secret_bytes
 
 
+def decode_routes(body):
+    """The branches of the bank: a prefix, then each with the text of its endpoint behind it."""
+    reply = RoutesPrefix.unpack(body)
+    at = RoutesPrefix.size()
+    routes = []
+    for _ in range(reply.count):
+        route = RoutePrefix.unpack(body[at:])
+        at += RoutePrefix.size()
+        route.endpoint = body[at : at + route.endpoint_len_bytes].decode()
+        at += route.endpoint_len_bytes
+        routes.append(route)
+    if at != len(body):
+        raise ProtocolError("the routes have another length")
+    reply.routes = routes
+    return reply
+
+
 def decode_reply(message_type, body):
     """The reply that a frame carries; raises `Refused` for a refusal of the whole request."""
     if message_type == REFUSED:
@@ -426,6 +461,8 @@ def decode_reply(message_type, body):
         return None
     if request_type == GET_STATUS:
         return Status.unpack_only(body)
+    if request_type == GET_ROUTES:
+        return decode_routes(body)
     if request_type in (OPEN_ACCOUNTS, CHAIN, BATCH):
         return ItemResult.unpack_all(body)
     if request_type in (CLOSE_ACCOUNT, FREEZE_ACCOUNT, UNFREEZE_ACCOUNT, SET_LIMITS, CANCEL_ID):
@@ -581,6 +618,10 @@ class Connection:
 
     def status(self):
         return self.call(GET_STATUS)
+
+    def routes(self):
+        """The branches of the bank. An empty endpoint is the one that this connection goes to."""
+        return self.call(GET_ROUTES)
 
     def open_accounts(self, accounts):
         """One result per account; does not raise for those that were refused."""

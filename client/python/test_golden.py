@@ -50,6 +50,7 @@ REQUESTS = {
     "login_token": (tally.LOGIN, tally.login_body(TOKEN)),
     "ping": (tally.PING, b""),
     "get_status": (tally.GET_STATUS, b""),
+    "get_routes": (tally.GET_ROUTES, b""),
     "open_accounts": (tally.OPEN_ACCOUNTS, OPENS[0].pack() + OPENS[1].pack()),
     "open_accounts_linked": (tally.OPEN_ACCOUNTS, LINKED_OPENS[0].pack() + LINKED_OPENS[1].pack()),
     "close_account": (tally.CLOSE_ACCOUNT, tally.u128(ALICE)),
@@ -113,6 +114,10 @@ class Golden(unittest.TestCase):
         login = decoded("login_reply")
         self.assertEqual((login.role, login.customer_id, login.token), (2, 1001, TOKEN))
         self.assertIsNone(decoded("pong"))
+        routes = decoded("routes_reply")
+        self.assertEqual(routes.version, hello.routes_version)
+        self.assertEqual([(route.branch_id, route.status, route.endpoint) for route in routes.routes],
+                         [(7, 1, "berlin.bank.example:7001"), (9, 3, "[2001:db8::9]:7001")])
         reply = decoded("transfer_reply_with_balances")
         self.assertEqual([sums.balance for sums in reply.balances], [50_000 - 1_234, 11_234 - 10])
         self.assertIsNone(decoded("transfer_reply").balances)
@@ -137,7 +142,8 @@ class Golden(unittest.TestCase):
         self.assertFalse(refused.id_is_used_up)
 
     def test_bodies_of_other_lengths_are_errors(self):
-        for name in ("status_reply", "balance_reply", "feed_page", "batch_reply", "login_reply", "transfer_reply"):
+        for name in ("status_reply", "balance_reply", "feed_page", "batch_reply", "login_reply", "transfer_reply",
+                     "routes_reply"):
             message_type, body = reply_of(name)
             for wrong in (body[:-1], body + b"\0"):
                 with self.assertRaises(tally.ProtocolError, msg=name):

@@ -32,7 +32,7 @@ impl Default for ClientOptions {
     }
 }
 
-/// A client of one branch. Cheap to clone; all clones share the connections.
+/// A client of one branch; [`crate::Bank`] has one for each. Cheap to clone; all clones share the connections.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -120,10 +120,20 @@ impl Client {
 
     /// A client that connects when it is first used.
     pub fn new(info: ConnectInfo, options: ClientOptions) -> Result<Self, ConnectError> {
-        let pool = Pool::new(Dialer::new(info)?, options.connections, options.retry);
+        Ok(Self::over(Dialer::new(info)?, options))
+    }
+
+    /// A client over what `dialer` opens.
+    pub(crate) fn over(dialer: Dialer, options: ClientOptions) -> Self {
+        let pool = Pool::new(dialer, options.connections, options.retry);
         let mut random = Random::from_system();
         let traces = Traces { client: random.bits(), next: AtomicU64::new(0) };
-        Ok(Self { inner: Arc::new(Inner { pool, random: Mutex::new(random), traces }), options, trace_id: None })
+        Self { inner: Arc::new(Inner { pool, random: Mutex::new(random), traces }), options, trace_id: None }
+    }
+
+    /// The same connections for calls that are made like this.
+    pub(crate) fn with(&self, options: ClientOptions, trace_id: Option<NonZeroU128>) -> Self {
+        Self { inner: self.inner.clone(), options, trace_id }
     }
 
     /// The same connections with another deadline for each call.
@@ -142,8 +152,8 @@ impl Client {
         Self { trace_id: Some(trace_id), ..self.clone() }
     }
 
-    /// Where the branch is, `host:port`.
-    pub fn endpoint(&self) -> &str {
+    /// Where the branch is, `host:port`; of a branch of a [`crate::Bank`] that nobody knows, its number.
+    pub fn endpoint(&self) -> String {
         self.inner.pool.endpoint()
     }
 
@@ -219,7 +229,7 @@ impl Client {
             Some(Answer::Refused(refused)) => Err(RequestError::Refused(refused)),
             Some(Answer::Unexpected(what)) => Err(RequestError::Unexpected(what)),
             None => Err(RequestError::NotSent(ConnectError::Unreachable {
-                endpoint: self.endpoint().to_owned(),
+                endpoint: self.endpoint(),
                 kind: "the connection had just ended".to_owned(),
             })),
         }

@@ -144,6 +144,7 @@ fn weight_of(request: &Request<'_>) -> u32 {
         | Request::Login(_)
         | Request::Ping
         | Request::GetStatus
+        | Request::GetRoutes
         | Request::CloseAccount(_)
         | Request::FreezeAccount(_)
         | Request::UnfreezeAccount(_)

@@ -1,7 +1,7 @@
 //! What can go wrong between a program and a branch, sorted by whose fault it is.
 
-use tally_protocol::Refusal;
 use tally_protocol::reply::{self, ReplyError};
+use tally_protocol::{BranchId, Refusal};
 
 /// Why no session could be opened. Nothing that was asked for was sent.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -28,6 +28,19 @@ pub enum ConnectError {
         /// What it sent instead.
         why: String,
     },
+    /// No branch of the bank has this number: an account id begins with a wrong one.
+    #[error("the bank has no branch {0}")]
+    BranchUnknown(BranchId),
+    /// Another branch than the one meant: the bank is not where it was.
+    #[error("{endpoint} is branch {found}, not {expected}")]
+    OtherBranch {
+        /// Where it was looked for.
+        endpoint: String,
+        /// Which was meant.
+        expected: BranchId,
+        /// Which is there.
+        found: BranchId,
+    },
     /// The caller's deadline passed first.
     #[error("no session before the deadline")]
     DeadlinePassed,
@@ -37,12 +50,12 @@ impl ConnectError {
     /// Whether trying again later may help without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::OtherBranch { .. } => true,
             Self::Refused(refused) => matches!(
                 refused.refusal(),
                 Some(Refusal::Busy | Refusal::ShuttingDown | Refusal::LoginThrottled | Refusal::DeadlinePassed)
             ),
-            Self::Config(_) | Self::NotABranch { .. } | Self::DeadlinePassed => false,
+            Self::Config(_) | Self::NotABranch { .. } | Self::BranchUnknown(_) | Self::DeadlinePassed => false,
         }
     }
 }

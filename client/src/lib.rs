@@ -1,6 +1,6 @@
-//! How programs talk to a branch: a client library, a load generator, and a player of payment files.
+//! How programs talk to a bank: a client library, a load generator, and a player of payment files.
 //!
-//! - [`Client`] is the library: pooled, pipelined connections over TLS 1.3, retries that reuse the transfer's
+//! - [`Bank`] is the library: it finds the branch of each account, and has a [`Client`] for each: pooled, pipelined connections over TLS 1.3, retries that reuse the transfer's
 //!   id, and an [`Outcome`] that never claims more than is known.
 //! - [`load`] and [`replay`] are the tools `tally load` and `tally replay`. They share [`lane`], a cheaper way
 //!   to keep many connections full from one thread.
@@ -8,12 +8,14 @@
 //! **Invariant:** nothing here decides what a transfer does; it only says what the branch answered, or that it
 //! is not known what the branch did.
 
+mod bank;
 mod bulk;
 mod client;
 mod connect_file;
 mod connect_info;
 mod connection;
 mod dial;
+mod directory;
 mod error;
 mod feed;
 mod inbound;
@@ -33,10 +35,12 @@ pub mod lane;
 pub mod load;
 pub mod replay;
 
+pub use bank::Bank;
 pub use client::{Client, ClientOptions};
 pub use connect_file::{ConnectFile, ConnectFileAccount, ConnectFileUser};
 pub use connect_info::{ConnectInfo, Credentials};
 pub use dial::{Dialed, Dialer, Session};
+pub use directory::{BranchRoute, Routes};
 pub use error::{ConnectError, LostReason, Refused, RequestError};
 pub use feed::{FeedPage, FeedReader};
 pub use outcome::{Cancelled, ChainOutcome, Final, ItemOutcome, Outcome, Receipt, Resolution, UnknownReason};

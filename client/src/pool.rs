@@ -51,7 +51,7 @@ impl Pool {
         Self { dialer, policy, lines: (0..connections.max(1)).map(|_| line()).collect(), next: AtomicUsize::new(0) }
     }
 
-    pub(crate) fn endpoint(&self) -> &str {
+    pub(crate) fn endpoint(&self) -> String {
         self.dialer.endpoint()
     }
 

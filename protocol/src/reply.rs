@@ -9,6 +9,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::frame::{Envelope, append_frame};
+use crate::link::{Routes, RoutesError};
 use crate::message::{
     Account, Balance, FeedEntry, FeedPagePrefix, HelloReply, ItemResult, LoginReplyPrefix, RefusedPrefix, Role, Status,
     Sums, TransferFound, TransferReply,
@@ -26,6 +27,8 @@ pub enum Reply<'a> {
     Pong,
     /// See [`MessageType::StatusReply`].
     Status(&'a Status),
+    /// See [`MessageType::RoutesReply`].
+    Routes(Routes<'a>),
     /// See [`MessageType::OpenAccountsReply`].
     OpenAccounts(&'a [ItemResult]),
     /// See [`MessageType::CloseAccountReply`].
@@ -142,6 +145,7 @@ pub fn decode<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Reply<'a>, Rep
         MessageType::LoginReply => Reply::Login(body.logged_in()?),
         MessageType::Pong => body.empty(Reply::Pong)?,
         MessageType::StatusReply => Reply::Status(body.one()?),
+        MessageType::RoutesReply => Reply::Routes(body.routes()?),
         MessageType::OpenAccountsReply => Reply::OpenAccounts(body.many()?),
         MessageType::CloseAccountReply => Reply::CloseAccount(body.one()?),
         MessageType::FreezeAccountReply => Reply::FreezeAccount(body.one()?),
@@ -160,6 +164,7 @@ pub fn decode<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Reply<'a>, Rep
         | MessageType::Login
         | MessageType::Ping
         | MessageType::GetStatus
+        | MessageType::GetRoutes
         | MessageType::OpenAccounts
         | MessageType::CloseAccount
         | MessageType::FreezeAccount
@@ -229,6 +234,14 @@ impl<'a> Body<'a> {
         })
     }
 
+    fn routes(self) -> Result<Routes<'a>, ReplyError> {
+        Routes::decode(self.bytes).map_err(|error| match error {
+            RoutesError::BodyLen => self.len_error(),
+            RoutesError::Count { .. } => ReplyError::Field("count"),
+            RoutesError::Field(field) => ReplyError::Field(field),
+        })
+    }
+
     fn feed(self) -> Result<FeedPage<'a>, ReplyError> {
         let (prefix, rest) = self.prefix::<FeedPagePrefix>()?;
         let entries = <[FeedEntry]>::ref_from_bytes(rest).map_err(|_| self.len_error())?;
@@ -262,6 +275,7 @@ impl Reply<'_> {
             Self::Login(_) => MessageType::LoginReply,
             Self::Pong => MessageType::Pong,
             Self::Status(_) => MessageType::StatusReply,
+            Self::Routes(_) => MessageType::RoutesReply,
             Self::OpenAccounts(_) => MessageType::OpenAccountsReply,
             Self::CloseAccount(_) => MessageType::CloseAccountReply,
             Self::FreezeAccount(_) => MessageType::FreezeAccountReply,
@@ -284,7 +298,7 @@ impl Reply<'_> {
     /// # Panics
     /// When the frame would be over the limit, or a token over 65,535 bytes.
     pub fn append_to(&self, out: &mut Vec<u8>, envelope: Envelope) {
-        let (login, feed, refused);
+        let (login, routes, feed, refused);
         let parts: &[&[u8]] = match self {
             Self::Hello(hello) => &[hello.as_bytes()],
             Self::Login(logged_in) => {
@@ -293,6 +307,10 @@ impl Reply<'_> {
             }
             Self::Pong => &[],
             Self::Status(status) => &[status.as_bytes()],
+            Self::Routes(told) => {
+                routes = told.prefix();
+                &[routes.as_bytes(), told.bytes()]
+            }
             Self::OpenAccounts(items) | Self::Chain(items) | Self::Batch(items) => &[items.as_bytes()],
             Self::CloseAccount(item)
             | Self::FreezeAccount(item)

@@ -30,6 +30,8 @@ pub enum Request<'a> {
     Ping,
     /// See [`MessageType::GetStatus`].
     GetStatus,
+    /// See [`MessageType::GetRoutes`].
+    GetRoutes,
     /// See [`MessageType::OpenAccounts`].
     OpenAccounts(&'a [AccountOpen]),
     /// See [`MessageType::CloseAccount`].
@@ -92,6 +94,7 @@ pub fn decode<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Request<'a>, R
         MessageType::Login => Request::Login(decode_login(body)?),
         MessageType::Ping => empty(body, Request::Ping)?,
         MessageType::GetStatus => empty(body, Request::GetStatus)?,
+        MessageType::GetRoutes => empty(body, Request::GetRoutes)?,
         MessageType::OpenAccounts => Request::OpenAccounts(many(body, BATCH_LEN_MAX)?),
         MessageType::CloseAccount => Request::CloseAccount(account_id(body)?),
         MessageType::FreezeAccount => Request::FreezeAccount(account_id(body)?),
@@ -119,6 +122,7 @@ pub fn decode<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Request<'a>, R
         | MessageType::LoginReply
         | MessageType::Pong
         | MessageType::StatusReply
+        | MessageType::RoutesReply
         | MessageType::OpenAccountsReply
         | MessageType::CloseAccountReply
         | MessageType::FreezeAccountReply
@@ -144,6 +148,7 @@ impl Request<'_> {
             Self::Login(_) => MessageType::Login,
             Self::Ping => MessageType::Ping,
             Self::GetStatus => MessageType::GetStatus,
+            Self::GetRoutes => MessageType::GetRoutes,
             Self::OpenAccounts(_) => MessageType::OpenAccounts,
             Self::CloseAccount(_) => MessageType::CloseAccount,
             Self::FreezeAccount(_) => MessageType::FreezeAccount,
@@ -170,7 +175,7 @@ impl Request<'_> {
         let parts: &[&[u8]] = match self {
             Self::Hello(hello) => &[hello.as_bytes()],
             Self::Login(login) => return login.append_to(out, envelope),
-            Self::Ping | Self::GetStatus => &[],
+            Self::Ping | Self::GetStatus | Self::GetRoutes => &[],
             Self::OpenAccounts(opens) => &[opens.as_bytes()],
             Self::CloseAccount(account_id)
             | Self::FreezeAccount(account_id)

@@ -7,7 +7,11 @@ use tally_protocol::message::{Role, TransferKind};
 /// Whether a session of `role` may send `message_type`. Replies are never sent by a client.
 pub const fn permits(role: Role, message_type: MessageType) -> bool {
     let action = match message_type {
-        MessageType::Hello | MessageType::Login | MessageType::Ping | MessageType::GetStatus => return true,
+        MessageType::Hello
+        | MessageType::Login
+        | MessageType::Ping
+        | MessageType::GetStatus
+        | MessageType::GetRoutes => return true,
         // Some kind, at least; which ones is [`permits_kind`].
         MessageType::Transfer | MessageType::Chain | MessageType::Batch => Action::Transfer(TransferKind::Transfer),
         MessageType::CancelId => Action::CancelId,
@@ -22,6 +26,7 @@ pub const fn permits(role: Role, message_type: MessageType) -> bool {
         | MessageType::LoginReply
         | MessageType::Pong
         | MessageType::StatusReply
+        | MessageType::RoutesReply
         | MessageType::OpenAccountsReply
         | MessageType::CloseAccountReply
         | MessageType::FreezeAccountReply
@@ -118,6 +123,7 @@ mod tests {
             (Login, "ctua"),
             (Ping, "ctua"),
             (GetStatus, "ctua"),
+            (GetRoutes, "ctua"),
             (OpenAccounts, ".t.a"),
             (CloseAccount, ".t.a"),
             (FreezeAccount, ".t.a"),

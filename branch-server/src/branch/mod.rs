@@ -30,7 +30,7 @@ use crate::lookup::{LookupQueues, LookupThreads};
 use crate::recovery::Rebuilding;
 use crate::replies::{self, GatedReceiver, ReplyReceiver};
 use crate::session::Backend;
-use crate::two_phase::{Said, TwoPhase};
+use crate::two_phase::{Routes, Said, TwoPhase};
 use crate::worker::{Between, Worker, WorkerStats};
 use crate::{affinity, clock, feed, lookup, scheduling};
 
@@ -342,6 +342,10 @@ impl Backend for Branch {
             reserved_2: 0.into(),
             reserved_3: [0; 16],
         }
+    }
+
+    fn routes(&self) -> Option<Routes> {
+        self.two_phase.as_ref().map(|shared| shared.routes())
     }
 
     fn feed_first(&self) -> Lsn {

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use tally_ledger::Actor;
+use tally_protocol::link::{BranchStatus, Route, Routes};
 use tally_protocol::message::{self, BATCH_LEN_MAX, ItemResult, Transfer};
 use tally_protocol::reply::LoggedIn as LoginReply;
 use tally_protocol::request::{self, Login};
@@ -176,6 +177,7 @@ impl Conversation {
             (Phase::Greeted, _) => self.refuse(envelope, Refusal::LoginRequired),
             (Phase::Ended, _) => self.refuse(envelope, Refusal::SessionEnded),
             (Phase::LoggedIn { .. }, Request::GetStatus) => self.answer_status(envelope),
+            (Phase::LoggedIn { .. }, Request::GetRoutes) => self.answer_routes(envelope),
             (Phase::LoggedIn { actor, permissions }, request) => {
                 self.forward(header, actor, permissions, request, body, whole)
             }
@@ -198,7 +200,7 @@ impl Conversation {
             in_flight_max: U32::new(shared.limits.in_flight_max),
             server_time: U64::new(clock::wall().as_nanos()),
             feed_first: U64::new(shared.backend.feed_first().get()),
-            reserved_2: U64::new(0),
+            routes_version: U64::new(shared.backend.routes().map_or(0, |routes| routes.version)),
         };
         self.answer(envelope, &Reply::Hello(&reply))
     }
@@ -282,6 +284,24 @@ impl Conversation {
         self.answer(envelope, &Reply::Status(&status))
     }
 
+    /// The bank's branches, as the registry told last; a branch that has none, or has not heard of it yet, knows itself.
+    fn answer_routes(&mut self, envelope: Envelope) -> Result<(), CloseReason> {
+        let shared = &self.thread.shared;
+        let routes = shared.backend.routes().unwrap_or_default();
+        let body = if routes.version == 0 {
+            let here = Route { branch_id: shared.branch, status: BranchStatus::Serving, endpoint: "" };
+            Routes::encode(0, std::iter::once(here))
+        } else {
+            let told = routes.branches.iter().map(|(&branch_id, peer)| Route {
+                branch_id,
+                status: peer.status,
+                endpoint: &peer.endpoint,
+            });
+            Routes::encode(routes.version, told)
+        };
+        self.answer(envelope, &Reply::Routes(Routes::decode(&body).expect("just written")))
+    }
+
     /// Passes a request to the engine, if the role permits it.
     fn forward(
         &mut self,
@@ -316,7 +336,7 @@ impl Conversation {
             Request::GetAccount(id) => Op::GetAccount(id),
             Request::GetTransfer(id) => Op::GetTransfer(id),
             Request::ReadFeed(read) => Op::ReadFeed(*read),
-            Request::Hello(_) | Request::Login(_) | Request::Ping | Request::GetStatus => {
+            Request::Hello(_) | Request::Login(_) | Request::Ping | Request::GetStatus | Request::GetRoutes => {
                 unreachable!("answered by the session itself")
             }
         };
@@ -451,6 +471,7 @@ fn permits_kinds(permissions: Permissions, request: &Request<'_>) -> bool {
         | Request::Login(_)
         | Request::Ping
         | Request::GetStatus
+        | Request::GetRoutes
         | Request::OpenAccounts(_)
         | Request::CloseAccount(_)
         | Request::FreezeAccount(_)
@@ -483,6 +504,7 @@ fn reply_len_bytes_max(request: &Request<'_>) -> usize {
         | Request::Login(_)
         | Request::Ping
         | Request::GetStatus
+        | Request::GetRoutes
         | Request::CloseAccount(_)
         | Request::FreezeAccount(_)
         | Request::UnfreezeAccount(_)

@@ -44,6 +44,7 @@ use crate::bell::Bell;
 use crate::intake::Intake;
 use crate::limits::SessionLimits;
 use crate::replies::ReplyReceiver;
+use crate::two_phase;
 
 pub use stats::{CloseReason, SessionStats, ThreadStats};
 
@@ -55,6 +56,8 @@ pub trait Backend: Send + Sync + 'static {
     fn durable(&self) -> DurableLsn;
     /// How the branch is. The sessions fill in their own number.
     fn status(&self) -> message::Status;
+    /// The branches of the bank, if this one has a registry.
+    fn routes(&self) -> Option<two_phase::Routes>;
     /// The oldest position that the feed still holds.
     fn feed_first(&self) -> Lsn;
 }

@@ -12,11 +12,10 @@ use tally_protocol::request::Request;
 use tally_protocol::{AccountId, AccountKind, AccountStatus, BranchId, Currency, Refusal};
 use zerocopy::FromZeros;
 
-use super::BRANCH;
-
 /// See the module.
 #[derive(Default)]
 pub struct Ledger {
+    pub branch: u16,
     pub accounts: HashMap<u128, Account>,
     pub transfers: HashMap<u128, TransferFound>,
     pub feed: Vec<FeedEntry>,
@@ -25,6 +24,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// The books of a branch.
+    pub fn of(branch: u16) -> Self {
+        Self { branch, ..Self::default() }
+    }
+
     /// Credits less debits, posted.
     pub fn balance(&self, id: AccountId) -> i64 {
         let account = &self.accounts[&id.get()];
@@ -40,7 +44,7 @@ impl Ledger {
             Request::Ping => Reply::Pong.append_to(out, envelope),
             Request::GetStatus => {
                 let mut status = Status::new_zeroed();
-                status.branch_id.set(BRANCH);
+                status.branch_id.set(self.branch);
                 status.accepting = 1;
                 status.accounts.set(self.accounts.len() as u64);
                 status.durable.set(self.feed.len() as u64 + 1);
@@ -107,7 +111,7 @@ impl Ledger {
                 Reply::SetLimits(&item).append_to(out, envelope);
             }
             Request::ReadFeed(read) => self.read_feed(read, envelope, out),
-            Request::Hello(_) | Request::Login(_) => refuse(Refusal::FieldInvalid),
+            Request::Hello(_) | Request::Login(_) | Request::GetRoutes => refuse(Refusal::FieldInvalid),
         }
     }
 
@@ -205,7 +209,7 @@ impl Ledger {
 
     fn sides(&mut self, transfer: &Transfer) -> (u128, u128) {
         let currency = Currency::new(transfer.currency.get()).expect("tests use real currencies");
-        let cash = AccountId::of_house(BranchId::new(BRANCH), AccountKind::Cash, currency).get();
+        let cash = AccountId::of_house(BranchId::new(self.branch), AccountKind::Cash, currency).get();
         self.accounts.entry(cash).or_insert_with(|| {
             let mut account = Account::new_zeroed();
             account.open.id.set(cash);
@@ -216,6 +220,11 @@ impl Ledger {
         match TransferKind::from_wire(transfer.kind) {
             Some(TransferKind::Deposit) => (cash, credit),
             Some(TransferKind::Withdraw) => (debit, cash),
+            // To another branch: what is owed to it takes the account's place.
+            _ if credit >> 112 != u128::from(self.branch) => {
+                self.accounts.entry(credit).or_insert_with(Account::new_zeroed);
+                (debit, credit)
+            }
             _ => (debit, credit),
         }
     }

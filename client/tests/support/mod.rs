@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use rustls_pki_types::PrivateKeyDer;
 use tally_protocol::frame::Envelope;
+use tally_protocol::link::{BranchStatus, Route, Routes};
 use tally_protocol::message::{HelloReply, Role};
 use tally_protocol::reply::{LoggedIn, Refused, Reply};
 use tally_protocol::request::{Login, Request, decode};
-use tally_protocol::{CustomerId, FrameHeader, MessageType, Refusal, Timestamp, split_frame};
+use tally_protocol::{BranchId, CustomerId, FrameHeader, MessageType, Refusal, Timestamp, split_frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -51,16 +52,21 @@ pub struct Faults {
     /// How many sessions logged in by password, and by token.
     pub password_logins: AtomicU32,
     pub token_logins: AtomicU32,
+    /// How often it told of the branches.
+    pub asked: AtomicU32,
     /// How many requests came in all.
     pub requests: AtomicU64,
     /// The trace ids of those that had one.
     pub traces: Mutex<Vec<u128>>,
+    /// The branches that it tells of, and their version; with version 0, itself.
+    pub routes: Mutex<(u64, Vec<(u16, String)>)>,
     /// Forget every n-th acknowledged transfer: what a broken branch would do; 0 for never.
     pub forget_every: AtomicU64,
 }
 
 /// A branch that runs until it is dropped.
 pub struct FakeBranch {
+    pub branch: BranchId,
     pub address: SocketAddr,
     pub connect_file: PathBuf,
     pub faults: Arc<Faults>,
@@ -73,13 +79,18 @@ pub struct FakeBranch {
 impl FakeBranch {
     /// Starts one on a thread of its own.
     pub fn start() -> Self {
+        Self::start_as(BRANCH)
+    }
+
+    /// The same with a number.
+    pub fn start_as(branch: u16) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let acceptor = certificates(folder.path());
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on this machine");
         listener.set_nonblocking(true).expect("a fresh socket");
         let address = listener.local_addr().expect("it is bound");
         let faults = Arc::new(Faults::default());
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let ledger = Arc::new(Mutex::new(Ledger::of(branch)));
         let (stop, stopped) = oneshot::channel();
         let serving = (Arc::clone(&faults), Arc::clone(&ledger));
         let thread = std::thread::spawn(move || {
@@ -93,12 +104,27 @@ impl FakeBranch {
         });
         let connect_file = folder.path().join("connect.json");
         let text = format!(
-            r#"{{"branch_id": {BRANCH}, "endpoint": "{address}", "server_name": "localhost", "ca_file": "ca.pem",
+            r#"{{"branch_id": {branch}, "endpoint": "{address}", "server_name": "localhost", "ca_file": "ca.pem",
                 "users": [{{"name": "tess", "password": "{PASSWORD}", "role": "teller"}},
                           {{"name": "eve", "password": "wrong", "role": "customer"}}]}}"#
         );
         std::fs::write(&connect_file, text).expect("a file");
-        Self { address, connect_file, faults, ledger, folder, stop: Some(stop), thread: Some(thread) }
+        let branch = BranchId::new(branch);
+        Self { branch, address, connect_file, faults, ledger, folder, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Tells clients of these branches from here on.
+    pub fn tell(&self, version: u64, branches: &[&FakeBranch]) {
+        let routes = branches.iter().map(|other| (other.branch.get(), other.address.to_string())).collect();
+        *self.faults.routes.lock().expect("no test panics in it") = (version, routes);
+    }
+
+    /// How to log in as the teller at this branch, trusting those of `others` as well.
+    pub fn connect_info_with(&self, others: &[&FakeBranch]) -> tally_client::ConnectInfo {
+        let mut info = self.connect_info();
+        let pems: Vec<_> = others.iter().map(|other| other.connect_info().ca_pem).collect();
+        info.ca_pem = format!("{}{}", info.ca_pem, pems.concat()).into();
+        info
     }
 
     /// How to log in as the teller.
@@ -192,12 +218,45 @@ impl Session {
             }
         };
         match request {
-            Request::Hello(_) => hello().append_to_out(&mut self.out, envelope),
+            Request::Hello(_) => self.hello(envelope),
+            Request::GetRoutes if self.logged_in => self.routes(envelope),
             Request::Login(login) => self.login(login, envelope),
             _ if !self.logged_in => refuse(&mut self.out, envelope, Refusal::LoginRequired),
             request => return self.serve_request(request, envelope),
         }
         Ok(())
+    }
+
+    fn branch(&self) -> u16 {
+        self.ledger.lock().expect("no test panics in it").branch
+    }
+
+    fn hello(&mut self, envelope: Envelope) {
+        let mut hello = HelloReply::new_zeroed();
+        hello.version = 1;
+        hello.branch_id.set(self.branch());
+        hello.frame_len_bytes_max.set(1 << 20);
+        hello.batch_len_max.set(8_190);
+        hello.in_flight_max.set(4_096);
+        hello.routes_version.set(self.faults.routes.lock().expect("no test panics in it").0);
+        Reply::Hello(&hello).append_to(&mut self.out, envelope);
+    }
+
+    fn routes(&mut self, envelope: Envelope) {
+        let (version, mut routes) = self.faults.routes.lock().expect("no test panics in it").clone();
+        if version == 0 {
+            routes = vec![(self.branch(), String::new())];
+        }
+        let body = Routes::encode(
+            version,
+            routes.iter().map(|(branch, endpoint)| Route {
+                branch_id: BranchId::new(*branch),
+                status: BranchStatus::Serving,
+                endpoint,
+            }),
+        );
+        self.faults.asked.fetch_add(1, Ordering::Relaxed);
+        Reply::Routes(Routes::decode(&body).expect("just written")).append_to(&mut self.out, envelope);
     }
 
     fn login(&mut self, login: Login<'_>, envelope: Envelope) {
@@ -263,22 +322,4 @@ fn take_one(counter: &AtomicU32) -> bool {
 fn refuse(out: &mut Vec<u8>, envelope: Envelope, refusal: Refusal) {
     let retry_after_ms = if refusal == Refusal::Busy { 1 } else { 0 };
     Reply::Refused(Refused { code: refusal.code(), retry_after_ms, text: "" }).append_to(out, envelope);
-}
-
-struct HelloOut(HelloReply);
-
-fn hello() -> HelloOut {
-    let mut hello = HelloReply::new_zeroed();
-    hello.version = 1;
-    hello.branch_id.set(BRANCH);
-    hello.frame_len_bytes_max.set(1 << 20);
-    hello.batch_len_max.set(8_190);
-    hello.in_flight_max.set(4_096);
-    HelloOut(hello)
-}
-
-impl HelloOut {
-    fn append_to_out(&self, out: &mut Vec<u8>, envelope: Envelope) {
-        Reply::Hello(&self.0).append_to(out, envelope);
-    }
 }

@@ -4,9 +4,9 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{
-    BranchStatus, CrossTransfer, DecisionItem, LINK_ENDPOINT_LEN_BYTES_MAX, LINK_ITEMS_MAX, LINK_MAGIC,
-    LINK_ROUTES_MAX, LINK_VERSION, LinkHeartbeat, LinkHelloPrefix, LinkItem, LinkPeerHello, LinkRedirectPrefix,
-    LinkRoutePrefix, LinkRoutesPrefix, LinkType, LinkWelcome, MarkItem, VoteItem,
+    BranchStatus, CrossTransfer, DecisionItem, LINK_ENDPOINT_LEN_BYTES_MAX, LINK_ITEMS_MAX, LINK_MAGIC, LINK_VERSION,
+    LinkHeartbeat, LinkHelloPrefix, LinkItem, LinkPeerHello, LinkRedirectPrefix, LinkType, LinkWelcome, MarkItem,
+    Route, Routes, RoutesError, VoteItem,
 };
 use crate::{BranchId, Envelope, FrameHeader, Refusal, Timestamp};
 
@@ -68,25 +68,6 @@ pub struct LinkHello<'a> {
     /// The version of the routes that it has.
     pub routes_version: u64,
     /// Where clients reach it, 1 to 256 bytes.
-    pub endpoint: &'a str,
-}
-
-/// The bank's branches and where they are: checked as a whole, read one by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Routes<'a> {
-    version: u64,
-    count: u16,
-    bytes: &'a [u8],
-}
-
-/// Where a branch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route<'a> {
-    /// Which branch.
-    pub branch_id: BranchId,
-    /// How it is.
-    pub status: BranchStatus,
-    /// Where clients reach it.
     pub endpoint: &'a str,
 }
 
@@ -267,31 +248,11 @@ impl<'a> Body<'a> {
     }
 
     fn routes(self) -> Result<Routes<'a>, LinkError> {
-        let (prefix, mut rest) = self.prefix::<LinkRoutesPrefix>()?;
-        let count = prefix.count.get();
-        if usize::from(count) > LINK_ROUTES_MAX {
-            return Err(LinkError::Count { link_type: self.link_type, count: usize::from(count) });
-        }
-        self.field(prefix.reserved == [0; 6], "reserved")?;
-        let routes = Routes { version: prefix.version.get(), count, bytes: rest };
-        for _ in 0..count {
-            (_, rest) = self.route(rest)?;
-        }
-        if rest.is_empty() { Ok(routes) } else { Err(self.len_error()) }
-    }
-
-    /// The first route in `bytes`, and what is behind it.
-    fn route(self, bytes: &'a [u8]) -> Result<(Route<'a>, &'a [u8]), LinkError> {
-        let (prefix, rest) = LinkRoutePrefix::ref_from_prefix(bytes).map_err(|_| self.len_error())?;
-        let len_bytes = usize::from(prefix.endpoint_len_bytes.get());
-        self.field(len_bytes <= LINK_ENDPOINT_LEN_BYTES_MAX, "endpoint_len_bytes")?;
-        self.field(prefix.branch_id.get() != 0, "branch_id")?;
-        self.field(prefix.reserved == [0; 3], "reserved")?;
-        let status = BranchStatus::from_wire(prefix.status);
-        let status = status.ok_or(LinkError::Field { link_type: self.link_type, field: "status" })?;
-        let (endpoint, rest) = rest.split_at_checked(len_bytes).ok_or(self.len_error())?;
-        let endpoint = self.text(endpoint, "endpoint")?;
-        Ok((Route { branch_id: BranchId::new(prefix.branch_id.get()), status, endpoint }, rest))
+        Routes::decode(self.bytes).map_err(|error| match error {
+            RoutesError::BodyLen => self.len_error(),
+            RoutesError::Count { count } => LinkError::Count { link_type: self.link_type, count },
+            RoutesError::Field(field) => LinkError::Field { link_type: self.link_type, field },
+        })
     }
 
     fn peer_hello(self) -> Result<&'a LinkPeerHello, LinkError> {
@@ -303,48 +264,19 @@ impl<'a> Body<'a> {
     }
 }
 
-impl<'a> Routes<'a> {
-    /// Rises with every change.
-    pub const fn version(&self) -> u64 {
-        self.version
-    }
-
-    /// The branches, in the order of the frame.
-    pub fn iter(&self) -> impl Iterator<Item = Route<'a>> + use<'a> {
-        let body = Body { link_type: LinkType::LinkRoutes, bytes: self.bytes };
-        let mut rest = self.bytes;
-        (0..self.count).map(move |_| {
-            let (route, behind) = body.route(rest).expect("checked when it was decoded");
-            rest = behind;
-            route
-        })
-    }
-
+impl Routes<'_> {
     /// Appends the frame that tells `routes`.
     ///
     /// # Panics
-    /// When there are over [`LINK_ROUTES_MAX`], or an endpoint is over [`LINK_ENDPOINT_LEN_BYTES_MAX`].
+    /// As [`Routes::encode`].
     pub fn append<'b>(out: &mut Vec<u8>, version: u64, routes: impl Iterator<Item = Route<'b>>) {
-        let mut body = Vec::new();
-        let mut count = 0;
-        for Route { branch_id, status, endpoint } in routes {
-            let prefix = LinkRoutePrefix {
-                branch_id: U16::new(branch_id.get()),
-                endpoint_len_bytes: endpoint_len_bytes(endpoint),
-                status: status as u8,
-                reserved: [0; 3],
-            };
-            body.extend_from_slice(prefix.as_bytes());
-            body.extend_from_slice(endpoint.as_bytes());
-            count += 1;
-        }
-        assert!(count <= LINK_ROUTES_MAX, "{count} routes");
-        let routes = Routes { version, count: count as u16, bytes: &body };
+        let body = Routes::encode(version, routes);
+        let routes = Routes::decode(&body).expect("just written");
         LinkFrame::Routes(routes).append_to(out, Envelope::request(0));
     }
 }
 
-fn endpoint_len_bytes(endpoint: &str) -> U16 {
+pub(super) fn endpoint_len_bytes(endpoint: &str) -> U16 {
     assert!(endpoint.len() <= LINK_ENDPOINT_LEN_BYTES_MAX, "an endpoint of {} bytes", endpoint.len());
     U16::new(endpoint.len() as u16)
 }
@@ -395,9 +327,8 @@ impl LinkFrame<'_> {
             }
             Self::Heartbeat(heartbeat) => [heartbeat.as_bytes(), &[]],
             Self::Routes(known) => {
-                let version = U64::new(known.version);
-                routes = LinkRoutesPrefix { version, count: U16::new(known.count), reserved: [0; 6] };
-                [routes.as_bytes(), known.bytes]
+                routes = known.prefix();
+                [routes.as_bytes(), known.bytes()]
             }
             Self::Begin(items) | Self::Prepare(items) => [items.as_bytes(), &[]],
             Self::Vote(items) => [items.as_bytes(), &[]],

@@ -11,13 +11,15 @@
 
 mod body;
 mod items;
+mod routes;
 mod structs;
 mod types;
 
-pub use body::{LinkError, LinkFrame, LinkHello, Route, Routes, decode};
+pub use body::{LinkError, LinkFrame, LinkHello, decode};
 pub use items::{
     CrossTransfer, DecisionItem, LINK_ITEMS_MAX, LinkItem, MarkItem, VoteItem, append_items, outcome, reason,
 };
+pub use routes::{Route, Routes, RoutesError};
 pub use structs::{
     BranchStatus, LINK_CALL_LEN_BYTES_MAX, LINK_ENDPOINT_LEN_BYTES_MAX, LINK_MAGIC, LINK_ROUTES_MAX, LINK_VERSION,
     LinkHeartbeat, LinkHelloPrefix, LinkPeerHello, LinkRedirectPrefix, LinkRoutePrefix, LinkRoutesPrefix, LinkWelcome,

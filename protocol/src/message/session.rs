@@ -38,8 +38,8 @@ wire! {
         16 server_time: U64,
         /// The oldest position that the feed still holds.
         24 feed_first: U64,
-        /// 0.
-        32 reserved_2: U64,
+        /// Of the routes that the branch has ([`super::MessageType::GetRoutes`]); 0 for a branch that stands alone.
+        32 routes_version: U64,
     }
 }
 

@@ -30,6 +30,8 @@ message_types! {
     Ping = 0x0003;
     /// Empty body; answered with [`Status`].
     GetStatus = 0x0004;
+    /// Empty body; answered with [`MessageType::RoutesReply`].
+    GetRoutes = 0x0005;
     /// Body: 1 to 8,190 [`AccountOpen`], each on its own unless its `LINKED` flag joins it to the next.
     OpenAccounts = 0x0010;
     /// Body [`AccountRef`].
@@ -65,6 +67,8 @@ message_types! {
     Pong = 0x8003;
     /// Body [`Status`].
     StatusReply = 0x8004;
+    /// The branches of the bank: [`crate::link::Routes`].
+    RoutesReply = 0x8005;
     /// One [`ItemResult`] for each account, in order.
     OpenAccountsReply = 0x8010;
     /// Body [`ItemResult`].

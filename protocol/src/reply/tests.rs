@@ -2,7 +2,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::split_frame;
+use crate::link::{BranchStatus, Route};
+use crate::{BranchId, split_frame};
 
 fn decode_frame(frame: &[u8]) -> Result<Reply<'_>, ReplyError> {
     let (header, body) = split_frame(frame).expect("a valid header").expect("a whole frame");
@@ -23,6 +24,7 @@ proptest! {
         items in vec(any_wire::<ItemResult>(), 1..5),
         entries in vec(any_wire::<FeedEntry>(), 0..4),
         (next, durable, code, retry_after_ms) in any::<(u64, u64, u16, u32)>(),
+        routes in vec((1u16.., "[a-z0-9.:]{0,40}"), 0..5),
         (token, text) in ("[!-~]{1,400}", ".{0,80}"),
     ) {
         let logged_in = LoggedIn {
@@ -31,11 +33,17 @@ proptest! {
             expires_at: Timestamp::from_nanos(durable),
             token: &token,
         };
+        let routes = Routes::encode(next, routes.iter().map(|(raw, endpoint)| Route {
+            branch_id: BranchId::new(*raw),
+            status: BranchStatus::Serving,
+            endpoint,
+        }));
         for expected in [
             Reply::Hello(&hello),
             Reply::Login(logged_in),
             Reply::Pong,
             Reply::Status(&status),
+            Reply::Routes(Routes::decode(&routes).expect("just written")),
             Reply::OpenAccounts(&items),
             Reply::CloseAccount(&items[0]),
             Reply::FreezeAccount(&items[0]),

@@ -51,6 +51,7 @@ proptest! {
             Request::Login(Login::Token(&token)),
             Request::Ping,
             Request::GetStatus,
+            Request::GetRoutes,
             Request::OpenAccounts(&opens),
             Request::CloseAccount(account_id),
             Request::FreezeAccount(account_id),
@@ -92,7 +93,7 @@ proptest! {
 
 #[test]
 fn each_type_refuses_the_lengths_around_its_own() {
-    let one_struct: [(MessageType, usize); 16] = [
+    let one_struct: [(MessageType, usize); 17] = [
         (MessageType::Hello, 16),
         (MessageType::CloseAccount, 16),
         (MessageType::FreezeAccount, 16),
@@ -109,6 +110,7 @@ fn each_type_refuses_the_lengths_around_its_own() {
         (MessageType::ReadFeed, 16),
         (MessageType::Ping, 0),
         (MessageType::GetStatus, 0),
+        (MessageType::GetRoutes, 0),
     ];
     for (message_type, len_bytes) in one_struct {
         for wrong in [len_bytes + 1, len_bytes.wrapping_sub(1)].into_iter().filter(|&len| len < 1_000) {

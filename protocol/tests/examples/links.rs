@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use tally_protocol::link::*;
 use tally_protocol::{AccountId, BranchId, Refusal, Timestamp};
 
-use super::{BRANCH, Example, Frame, HOLD, PAYMENT, TRANSFERS, Transfer, layout, tail};
+use super::{BRANCH, Example, FieldLayout, Frame, HOLD, PAYMENT, TRANSFERS, Transfer, layout, tail};
 
 const OTHER: BranchId = BranchId::new(9);
 const CLUSTER: u128 = 0x7a11_7a11_0000_0000_0000_0000_0000_c1c1;
@@ -90,9 +90,21 @@ static ROUTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     frame
 });
 
-fn routes() -> LinkFrame<'static> {
-    let (header, body) = tally_protocol::split_frame(&ROUTES).expect("valid").expect("whole");
-    decode(header, body).expect("what was written is read")
+/// The same routes, as a branch tells them to a client.
+pub(super) fn routes_body() -> Routes<'static> {
+    let (_, body) = tally_protocol::split_frame(&ROUTES).expect("valid").expect("whole");
+    Routes::decode(body).expect("what was written is read")
+}
+
+/// The parts of their body.
+pub(super) fn routes_layout() -> Vec<(&'static str, Vec<FieldLayout>)> {
+    vec![
+        layout("LinkRoutesPrefix"),
+        layout("LinkRoutePrefix"),
+        tail("endpoint", 24),
+        layout("LinkRoutePrefix"),
+        tail("endpoint", 18),
+    ]
 }
 
 /// Every example.
@@ -124,18 +136,7 @@ pub(super) fn all() -> Vec<Example> {
             vec![layout("LinkRedirectPrefix"), tail("endpoint", 15)],
         ),
         link("link/heartbeat", "LinkHeartbeat", LinkFrame::Heartbeat(&HEARTBEAT), vec![layout("LinkHeartbeat")]),
-        link(
-            "link/routes",
-            "LinkRoutes: two branches",
-            routes(),
-            vec![
-                layout("LinkRoutesPrefix"),
-                layout("LinkRoutePrefix"),
-                tail("endpoint", 24),
-                layout("LinkRoutePrefix"),
-                tail("endpoint", 18),
-            ],
-        ),
+        link("link/routes", "LinkRoutes: two branches", LinkFrame::Routes(routes_body()), routes_layout()),
         link("link/begin", "LinkBegin: two transfers", LinkFrame::Begin(&*CROSS), two("CrossTransfer")),
         link("link/prepare", "LinkPrepare", LinkFrame::Prepare(&CROSS[..1]), vec![layout("CrossTransfer")]),
         link("link/vote", "LinkVote: a yes and a no", LinkFrame::Vote(&*VOTES), two("VoteItem")),

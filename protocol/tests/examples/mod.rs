@@ -173,7 +173,7 @@ static HELLO_REPLY: LazyLock<HelloReply> = LazyLock::new(|| HelloReply {
     in_flight_max: 1_024.into(),
     server_time: 1_790_000_000_123_456_789.into(),
     feed_first: 64.into(),
-    reserved_2: 0.into(),
+    routes_version: 17.into(),
 });
 
 static STATUS: LazyLock<Status> = LazyLock::new(|| Status {
@@ -353,6 +353,7 @@ pub(crate) fn all() -> Vec<Example> {
         ),
         request("ping", "Ping", Request::Ping, vec![]),
         request("get_status", "GetStatus", Request::GetStatus, vec![]),
+        request("get_routes", "GetRoutes", Request::GetRoutes, vec![]),
         request(
             "open_accounts",
             "OpenAccounts: two accounts",
@@ -412,6 +413,7 @@ pub(crate) fn all() -> Vec<Example> {
         ),
         reply("pong", "Pong", Reply::Pong, vec![]),
         reply("status_reply", "StatusReply", Reply::Status(&STATUS), vec![layout("Status")]),
+        reply("routes_reply", "RoutesReply: two branches", Reply::Routes(links::routes_body()), links::routes_layout()),
         reply("open_accounts_reply", "OpenAccountsReply: done, known already", Reply::OpenAccounts(&*OPENED), items(2)),
         reply("close_account_reply", "CloseAccountReply", Reply::CloseAccount(&ITEMS[0]), items(1)),
         reply("freeze_account_reply", "FreezeAccountReply", Reply::FreezeAccount(&ITEMS[0]), items(1)),

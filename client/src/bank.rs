@@ -1,0 +1,195 @@
+//! The client of a whole bank: one endpoint is known, the branches are found.
+//!
+//! Invariant: a request only ever goes to the branch that is meant: a session with another one is not used, so a
+//! refusal or an outcome is that branch's, and a retry with the same id is safe wherever the branch has moved.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU128;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tally_protocol::message::{Account, Balance, Transfer, TransferKind};
+use tally_protocol::{AccountId, BranchId, TransferId};
+
+use crate::directory::Directory;
+use crate::{
+    Between, Client, ClientOptions, ConnectError, ConnectInfo, Dialer, Money, Outcome, RequestError, RetryPolicy,
+    Routes, transfers,
+};
+
+/// A client of a bank of any number of branches. Cheap to clone; all clones share the connections.
+///
+/// Each branch has its own users: the same name and password are used at all of them.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use tally_client::{Bank, Between, ClientOptions, ConnectFile, Money, next_transfer_id};
+/// use tally_protocol::{AccountId, Amount, BranchId, Currency};
+///
+/// let info = ConnectFile::read("bank/connect.json".as_ref())?.connect_info(None)?;
+/// let bank = Bank::connect(info, ClientOptions::default()).await?;
+/// let between = Between {
+///     debit_account_id: AccountId::of_branch(BranchId::new(1), 1_001),
+///     credit_account_id: AccountId::of_branch(BranchId::new(2), 1_001),
+/// };
+/// let money = Money { amount: Amount::new(12_50), currency: Currency::EUR };
+/// let outcome = bank.transfer(next_transfer_id(), between, money).await;
+/// println!("{outcome:?}, {:?}", bank.balance(between.credit_account_id).await?);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Bank {
+    inner: Arc<Inner>,
+    options: ClientOptions,
+    trace_id: Option<NonZeroU128>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    directory: Arc<Directory>,
+    /// Opened on first use; only branches that were told of.
+    clients: Mutex<BTreeMap<BranchId, Client>>,
+}
+
+impl Bank {
+    /// Asks the branch at `info.endpoint` for the others. `options` hold for each branch.
+    ///
+    /// # Errors
+    /// When nobody answers there, or the login is refused.
+    pub async fn connect(info: ConnectInfo, options: ClientOptions) -> Result<Self, ConnectError> {
+        let bank = Self::new(info, options)?;
+        bank.ask_again().await?;
+        Ok(bank)
+    }
+
+    /// A bank that is asked when it is first used.
+    ///
+    /// # Errors
+    /// When `info` cannot be used.
+    pub fn new(info: ConnectInfo, options: ClientOptions) -> Result<Self, ConnectError> {
+        // What cannot be used is told now, and not by every call.
+        Dialer::new(info.clone())?;
+        let inner = Inner { directory: Arc::new(Directory::new(info)), clients: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner), options, trace_id: None })
+    }
+
+    /// The same connections with another deadline for each call.
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { options: ClientOptions { deadline, ..self.options }, ..self.clone() }
+    }
+
+    /// The same connections with another idea of when to try again.
+    pub fn with_retry(&self, retry: RetryPolicy) -> Self {
+        Self { options: ClientOptions { retry, ..self.options }, ..self.clone() }
+    }
+
+    /// The same connections with requests that carry this W3C trace id; see [`Client::with_trace_id`].
+    pub fn with_trace_id(&self, trace_id: NonZeroU128) -> Self {
+        Self { trace_id: Some(trace_id), ..self.clone() }
+    }
+
+    /// The branches as they are known now: none before the first use.
+    pub fn routes(&self) -> Routes {
+        self.inner.directory.routes()
+    }
+
+    /// Asks where the branches are, unless that was just told. There is no need to: this happens by itself when a
+    /// branch is not known, not reached, another than expected, or knows newer routes.
+    ///
+    /// # Errors
+    /// When no branch answers.
+    pub async fn ask_again(&self) -> Result<(), ConnectError> {
+        match tokio::time::timeout(self.options.deadline, self.inner.directory.ask()).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(ConnectError::DeadlinePassed),
+        }
+    }
+
+    /// The client of one branch, wherever it is from time to time: for all that has no method here.
+    ///
+    /// # Errors
+    /// `BranchUnknown` when the bank has none of this number, others when the bank cannot be asked.
+    pub async fn branch(&self, branch_id: BranchId) -> Result<Client, ConnectError> {
+        let located = self.inner.directory.locate(branch_id);
+        tokio::time::timeout(self.options.deadline, located)
+            .await
+            .map_err(|_elapsed| ConnectError::DeadlinePassed)??;
+        let mut clients = self.inner.clients.lock().expect("nothing panics while it holds the clients");
+        let client = match clients.get(&branch_id) {
+            Some(client) => client,
+            None => {
+                let dialer = Dialer::of_branch(self.inner.directory.clone(), branch_id)?;
+                clients.entry(branch_id).or_insert(Client::over(dialer, self.options))
+            }
+        };
+        Ok(client.with(self.options, self.trace_id))
+    }
+
+    /// The client of the branch that is the account's home.
+    ///
+    /// # Errors
+    /// As [`Self::branch`].
+    pub async fn home_of(&self, account_id: AccountId) -> Result<Client, ConnectError> {
+        self.branch(account_id.branch()).await
+    }
+
+    /// Closes all connections. Calls in flight end as lost; a later call opens new ones.
+    pub fn close(&self) {
+        let clients = self.inner.clients.lock().expect("nothing panics while it holds the clients");
+        clients.values().for_each(Client::close);
+        self.inner.directory.close();
+    }
+
+    /// Sends any transfer that names an account, as it is, to the branch that must begin it. A settle, void or reversal
+    /// that leaves out the accounts goes to the branch of what it refers to: [`Self::branch`].
+    pub async fn submit(&self, transfer: &Transfer) -> Outcome {
+        let home = match self.home_of_transfer(transfer).await {
+            Ok(home) => home,
+            Err(why) => return Outcome::NotSent { id: TransferId::new(transfer.id.get()), why },
+        };
+        home.submit(transfer).await
+    }
+
+    /// Pays `money` into an account, from its branch's cash.
+    pub async fn deposit(&self, id: TransferId, credit_account_id: AccountId, money: Money) -> Outcome {
+        self.submit(&transfers::deposit(id, credit_account_id, money)).await
+    }
+
+    /// Pays `money` out of an account, to its branch's cash.
+    pub async fn withdraw(&self, id: TransferId, debit_account_id: AccountId, money: Money) -> Outcome {
+        self.submit(&transfers::withdraw(id, debit_account_id, money)).await
+    }
+
+    /// Moves `money` at once, within a branch or between two. An unknown outcome is made final at the home of the
+    /// debit account: `bank.home_of(debit_account_id).await?.make_final(id)`.
+    pub async fn transfer(&self, id: TransferId, between: Between, money: Money) -> Outcome {
+        self.submit(&transfers::transfer(id, between, money)).await
+    }
+
+    /// An account's balance, with holds, at one instant.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn balance(&self, id: AccountId) -> Result<Balance, RequestError> {
+        self.home_of(id).await?.balance(id).await
+    }
+
+    /// All about an account.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn account(&self, id: AccountId) -> Result<Account, RequestError> {
+        self.home_of(id).await?.account(id).await
+    }
+
+    async fn home_of_transfer(&self, transfer: &Transfer) -> Result<Client, ConnectError> {
+        let is_deposit = transfer.kind == TransferKind::Deposit as u8;
+        let account_id = if is_deposit { transfer.credit_account_id } else { transfer.debit_account_id };
+        if account_id.get() == 0 {
+            return Err(ConnectError::Config(
+                "the transfer names no account, so it is not known where it belongs".into(),
+            ));
+        }
+        self.home_of(AccountId::new(account_id.get())).await
+    }
+}
