@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{branch_server, config, down, up, user};
+use commands::{branch_server, cluster, config, down, registry, txn, up, user};
 
 /// Small allocations on many threads are what a server does all day.
 #[global_allocator]
@@ -30,6 +30,12 @@ enum Command {
     Down(down::Args),
     /// Serve one branch
     BranchServer(branch_server::Args),
+    /// Serve one node of the registry
+    Registry(registry::Args),
+    /// Look at and change the members of the registry and the branches of the bank
+    Cluster(cluster::Args),
+    /// Look at transfers between branches, and end one that hangs
+    Txn(txn::Args),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -54,13 +60,16 @@ fn main() -> ExitCode {
     // Two crypto providers in one process would make TLS panic; this makes the choice, first thing.
     tally_branch_server::tls::install_crypto_provider();
     let command = Cli::parse().command;
-    if !matches!(command, Command::BranchServer(_)) {
+    if !matches!(command, Command::BranchServer(_) | Command::Registry(_)) {
         broken_pipe::end_quietly();
     }
     let result = match command {
         Command::Up(args) => up::run(args),
         Command::Down(args) => down::run(&args),
         Command::BranchServer(args) => branch_server::run(&args),
+        Command::Registry(args) => registry::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Txn(args) => txn::run(&args),
         Command::Config(command) => config::run(&command),
         Command::User(command) => user::run(&command),
         Command::Load(args) => tally_client::load::run(&args),

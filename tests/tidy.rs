@@ -21,7 +21,18 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("tally-client", &["tally-protocol"]),
     ("tally-sim", &["tally-protocol", "tally-ledger", "tally-journal", "tally-branch-server", "tally-client"]),
     ("tally-benches", &["tally-protocol", "tally-ledger", "tally-branch-server", "tally-client", "tally-sim"]),
-    ("tally", &["tally-protocol", "tally-ledger", "tally-branch-server", "tally-client", "tally-sim", "tally-benches"]),
+    (
+        "tally",
+        &[
+            "tally-registry",
+            "tally-protocol",
+            "tally-ledger",
+            "tally-branch-server",
+            "tally-client",
+            "tally-sim",
+            "tally-benches",
+        ],
+    ),
 ];
 
 fn root() -> &'static Path {
@@ -124,7 +135,8 @@ fn files_that_the_documents_name_exist() {
 
 #[test]
 fn metrics_that_the_documents_name_exist() {
-    let metrics: BTreeSet<&str> = tally_branch_server::metrics::METRICS.iter().map(|metric| metric.name).collect();
+    let of_registry = tally_registry::metrics::METRICS.iter().map(|metric| metric.name);
+    let metrics: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).chain(of_registry).collect();
     let crates: BTreeSet<String> = crates().keys().map(|name| name.replace('-', "_")).collect();
     for document in files(".md") {
         let text = read(&document);
@@ -176,5 +188,24 @@ fn every_key_and_every_metric_is_in_the_operators_manual() {
         let row = format!("| `{}` | {kind} | {} |", metric.name, metric.help);
         assert!(rows.contains(row.as_str()), "docs/OPERATING.md lacks\n{row}");
     }
-    assert_eq!(rows.iter().filter(|row| row.starts_with("| `tally_")).count(), METRICS.len(), "rows of old metrics");
+    for key in tally_registry::config::KEYS {
+        let default = match key.default {
+            tally_registry::config::Default::Integer(value) => value.to_string(),
+            tally_registry::config::Default::Flag(value) => value.to_string(),
+            tally_registry::config::Default::Text(text) => text.to_owned(),
+        };
+        let row = format!("| `{}` | `{default}` | {} |", key.name, key.help);
+        assert!(rows.contains(row.as_str()), "docs/OPERATING.md lacks\n{row}");
+    }
+    for metric in tally_registry::metrics::METRICS {
+        let kind = format!("{:?}", metric.kind).to_lowercase();
+        let row = format!("| `{}` | {kind} | {} |", metric.name, metric.help);
+        assert!(rows.contains(row.as_str()), "docs/OPERATING.md lacks\n{row}");
+    }
+    let metrics = METRICS.len() + tally_registry::metrics::METRICS.len();
+    // The tables of faults begin with metrics, too; those of metrics have a kind in the second column.
+    let kinds = [" counter ", " gauge ", " histogram "];
+    let is_row =
+        |row: &&&str| row.starts_with("| `tally_") && row.split('|').nth(2).is_some_and(|kind| kinds.contains(&kind));
+    assert_eq!(rows.iter().filter(is_row).count(), metrics, "rows of old metrics");
 }

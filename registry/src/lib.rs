@@ -6,6 +6,16 @@
 //!                                         '-- frames --'------- state <--applied'
 //! ```
 
+pub mod admin;
 pub mod bytes;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod coordinator;
+pub mod core;
+pub mod link;
 pub mod log;
+pub mod metrics;
 pub mod raft;
+pub mod server;
+pub mod state;

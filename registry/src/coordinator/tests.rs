@@ -1,0 +1,462 @@
+//! The coordinators against participants behind a network that loses, doubles and reorders, leaders that die, and a log
+//! that keeps or loses what was proposed when they did.
+
+use std::collections::BTreeMap;
+
+use tally_ledger::two_phase::{AbortReason, Participant, ParticipantEffect, ParticipantEvent};
+use tally_protocol::link::{LinkFrame, decode};
+use tally_protocol::message::Transfer;
+use tally_protocol::{Refusal, split_frame};
+use zerocopy::FromBytes;
+
+use super::*;
+use crate::state::{BatchReader, Outcome};
+
+const A: BranchId = BranchId::new(1);
+const B: BranchId = BranchId::new(2);
+const C: BranchId = BranchId::new(3);
+const MS: u64 = 1_000_000;
+
+fn at(nanos: u64) -> Timestamp {
+    Timestamp::from_nanos(nanos)
+}
+
+fn cross(id: u128, source: BranchId, destination: BranchId, now: u64) -> CrossTransfer {
+    let mut transfer = Transfer::read_from_bytes(&[0; 112]).expect("its size");
+    transfer.id.set(id);
+    CrossTransfer::new(transfer, now, now + 5_000 * MS, 0, source, destination)
+}
+
+fn bank() -> State {
+    let mut state = State::default();
+    state.apply(&Command::Found { cluster_id: 1, remembered_max: 100_000, stamp: at(1) });
+    for id in [A, B, C] {
+        state.apply(&Command::Branch { id, incarnation: 1, endpoint: "b:1", stamp: at(1) });
+    }
+    state
+}
+
+/// What a branch would hear.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Heard {
+    Prepare(u128),
+    Decision(u128, Decision),
+    Busy(u128),
+}
+
+fn heard(coordinators: &mut Coordinators, branch: BranchId) -> Vec<Heard> {
+    let (mut out, mut all) = (Vec::new(), Vec::new());
+    coordinators.take_frames(branch, &mut out);
+    let mut rest = &out[..];
+    while let Some((header, body)) = split_frame(rest).expect("our own frames") {
+        match decode(header, body).expect("our own frames") {
+            LinkFrame::Prepare(items) => {
+                all.extend(items.iter().map(|item| Heard::Prepare(item.transfer.id.get())));
+            }
+            LinkFrame::Decision(items) => all.extend(
+                items.iter().map(|item| Heard::Decision(item.id.get(), Decision::of_item(item).expect("our own"))),
+            ),
+            LinkFrame::Busy(items) => all.extend(items.iter().map(|item| Heard::Busy(item.id.get()))),
+            other => panic!("{other:?}"),
+        }
+        rest = &rest[header.len_bytes.get() as usize..];
+    }
+    all
+}
+
+/// Applies everything that is proposed.
+fn replicate(coordinators: &mut Coordinators, state: &mut State, now: Timestamp) -> u32 {
+    let mut builder = BatchBuilder::default();
+    coordinators.fill(&mut builder, now);
+    let count = builder.count();
+    let bytes = builder.take(1, 1, 1);
+    apply(&bytes, Some(coordinators), state, now);
+    count
+}
+
+/// Applies a batch; `proposer` hears of its own decisions.
+fn apply(bytes: &[u8], mut proposer: Option<&mut Coordinators>, state: &mut State, now: Timestamp) {
+    let mut reader = BatchReader::new(bytes).expect("written");
+    while let Some(command) = reader.next_command().expect("written") {
+        let outcome = state.apply(&command);
+        if let (Command::Decide { id, participants, .. }, Outcome::Decided(known), Some(proposer)) =
+            (command, outcome, proposer.as_deref_mut())
+        {
+            proposer.replicated(id, known, participants, state, now);
+        }
+    }
+}
+
+#[test]
+fn a_transfer_from_begin_to_forgotten() {
+    let (mut state, now) = (bank(), 1_000 * MS);
+    let mut all = Coordinators::new(10, &state, at(now));
+    all.connect(A);
+    all.connect(B);
+    all.begin(A, &[cross(7, A, B, now)], &state, at(now));
+    assert_eq!(heard(&mut all, B), [Heard::Prepare(7)]);
+    assert_eq!(heard(&mut all, A), [], "the source prepares by itself");
+    all.vote(A, &[VoteItem::new(7, now + 1, 0)], &state, at(now));
+    assert!(!all.has_proposals(at(now)));
+    all.vote(B, &[VoteItem::new(7, now + 2, 0)], &state, at(now));
+    assert!(all.has_proposals(at(now)));
+    assert_eq!(heard(&mut all, A), [], "nobody hears before the log has it");
+    assert_eq!(replicate(&mut all, &mut state, at(now)), 1);
+    for branch in [A, B] {
+        assert_eq!(heard(&mut all, branch), [Heard::Decision(7, Decision::Commit)]);
+    }
+    let shown = all.show(TransferId::new(7)).expect("not over");
+    assert_eq!(shown.voted_at, [Some(at(now + 1)), Some(at(now + 2))]);
+    all.acknowledge(A, &[MarkItem::new(7, now)], &state, at(now));
+    assert_eq!(all.len(), 1);
+    all.acknowledge(B, &[MarkItem::new(7, now)], &state, at(now));
+    assert!(all.is_empty() && !all.has_proposals(at(now)), "acknowledgements are in no hurry");
+    assert_eq!(replicate(&mut all, &mut state, at(now)), 0);
+    let later = at(now + ACKNOWLEDGE_PAUSE_NANOS);
+    assert!(all.has_proposals(later));
+    assert_eq!(replicate(&mut all, &mut state, later), 1);
+    assert_eq!((state.decisions.open_count(), state.decisions.done_count()), (0, 1));
+    // Late copies are answered from the state, and leave nothing behind.
+    all.vote(B, &[VoteItem::new(7, now, 0)], &state, later);
+    all.ask(A, &[MarkItem::new(7, now)], &state, later);
+    all.begin(A, &[cross(7, A, B, now)], &state, later);
+    assert_eq!(heard(&mut all, B), [Heard::Decision(7, Decision::Commit)]);
+    assert_eq!(heard(&mut all, A), [Heard::Decision(7, Decision::Commit); 2]);
+    assert!(all.is_empty() && !all.has_proposals(later));
+    let counters = Counters { begun: 1, committed: 1, done: 1, ..Counters::default() };
+    assert_eq!(all.counters(), counters);
+}
+
+#[test]
+fn what_nobody_knows_is_decided_by_the_log_before_it_is_answered() {
+    let (mut state, now) = (bank(), at(1_000 * MS));
+    let mut all = Coordinators::new(10, &state, now);
+    all.connect(A);
+    all.ask(A, &[MarkItem::new(5, 1)], &state, now);
+    assert_eq!(heard(&mut all, A), []);
+    replicate(&mut all, &mut state, now);
+    assert_eq!(heard(&mut all, A), [Heard::Decision(5, Decision::Abort(AbortReason::Presumed))]);
+    // A former leader's commit comes first: then that is the answer.
+    state.apply(&Command::Decide {
+        id: TransferId::new(6),
+        decision: Decision::Commit,
+        participants: Participants::of([A, B]).expect("two"),
+        stamp: now,
+    });
+    all.ask(A, &[MarkItem::new(6, 1)], &state, now);
+    assert_eq!(heard(&mut all, A), [Heard::Decision(6, Decision::Commit)]);
+}
+
+#[test]
+fn a_full_table_and_a_destination_that_is_away_are_answered_at_once() {
+    let (mut state, now) = (bank(), 1_000 * MS);
+    let mut all = Coordinators::new(2, &state, at(now));
+    all.connect(A);
+    let begin = |all: &mut Coordinators, state: &State, id, to| all.begin(A, &[cross(id, A, to, now)], state, at(now));
+    begin(&mut all, &state, 1, BranchId::new(77));
+    assert_eq!(heard(&mut all, A), [Heard::Busy(1)]);
+    for (status, id, is_there) in
+        [(BranchStatus::Down, 2, false), (BranchStatus::Suspect, 3, true), (BranchStatus::Left, 4, false)]
+    {
+        state.apply(&Command::BranchStatus { id: B, status, stamp: at(now) });
+        begin(&mut all, &state, id, B);
+        let expected: &[Heard] = if is_there { &[] } else { &[Heard::Busy(id)] };
+        assert_eq!(heard(&mut all, A), expected, "{status:?}");
+    }
+    begin(&mut all, &state, 5, C);
+    begin(&mut all, &state, 6, C);
+    assert_eq!(heard(&mut all, A), [Heard::Busy(6)]);
+    begin(&mut all, &state, 5, C);
+    assert_eq!(heard(&mut all, A), [], "a repeat is no second one");
+    all.begin(C, &[cross(9, A, B, now)], &state, at(now));
+    assert_eq!(all.counters().contradictions, 1, "only the source begins");
+    assert_eq!(all.take_contradictions(), [(TransferId::new(9), Contradiction::Stranger(C))]);
+}
+
+#[test]
+fn silence_is_broken_and_ends_at_the_deadline() {
+    let (mut state, begun) = (bank(), 1_000 * MS);
+    let mut all = Coordinators::new(10, &state, at(begun));
+    all.connect(A);
+    all.connect(B);
+    all.begin(A, &[cross(7, A, B, begun)], &state, at(begun));
+    all.vote(A, &[VoteItem::new(7, begun, 0)], &state, at(begun));
+    let mut prepares = 0;
+    for now in (begun..begun + 4_900 * MS).step_by(50 * MS as usize) {
+        all.tick(&state, at(now));
+        prepares += heard(&mut all, B).len();
+        assert_eq!(heard(&mut all, A), [], "who has voted is not asked again");
+        assert!(!all.has_proposals(at(now)));
+    }
+    assert!((3..=5).contains(&prepares), "{prepares}");
+    let late = at(begun + 5_100 * MS);
+    all.tick(&state, late);
+    assert!(all.has_proposals(late));
+    replicate(&mut all, &mut state, late);
+    let timed_out = Decision::Abort(AbortReason::TimedOut(B));
+    assert_eq!(heard(&mut all, A), [Heard::Decision(7, timed_out)]);
+    assert_eq!(heard(&mut all, B), [Heard::Decision(7, timed_out)]);
+    all.disconnect(B);
+    all.tick(&state, at(begun + 9_000 * MS));
+    all.connect(B);
+    assert_eq!(heard(&mut all, B), [Heard::Decision(7, timed_out)], "a new link begins with what is owed");
+}
+
+#[test]
+fn an_operator_ends_what_waits_and_not_what_is_committed() {
+    let (mut state, now) = (bank(), at(1_000 * MS));
+    let mut all = Coordinators::new(10, &state, now);
+    all.begin(A, &[cross(7, A, B, 1_000 * MS)], &state, now);
+    let both = Participants::of([A, B]).expect("two");
+    assert_eq!(all.resolve(TransferId::new(7), &state, now), Ok(Some(both)));
+    assert_eq!(all.resolve(TransferId::new(7), &state, now), Ok(None), "under way");
+    assert_eq!(all.resolve(TransferId::new(8), &state, now), Ok(Some(Participants::default())), "never heard of");
+    let (id, decision) = (TransferId::new(9), Decision::Commit);
+    state.apply(&Command::Decide { id, decision, participants: both, stamp: now });
+    let other = Decision::Abort(AbortReason::Resolved);
+    assert_eq!(all.resolve(id, &state, now), Err(Contradiction::OtherDecision { known: Decision::Commit, other }));
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn one_in(&mut self, many: u64) -> bool {
+        self.below(many) == 0
+    }
+}
+
+/// What a branch sends.
+#[derive(Clone, Copy, Debug)]
+enum Said {
+    Begin(CrossTransfer),
+    Vote(u128, Vote),
+    Acknowledge(u128),
+    Ask(u128),
+}
+
+/// Three branches, one registry, and what is under way between them.
+struct World {
+    random: Random,
+    now: u64,
+    state: State,
+    leader: Option<Coordinators>,
+    /// Proposed and not applied.
+    log: Vec<Vec<u8>>,
+    participants: BTreeMap<(BranchId, u128), Participant>,
+    to_registry: Vec<(BranchId, Said)>,
+    to_branches: Vec<(BranchId, Heard)>,
+    healed: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            random: Random(seed),
+            now: 1_000 * MS,
+            state: bank(),
+            leader: None,
+            log: Vec::new(),
+            participants: BTreeMap::new(),
+            to_registry: Vec::new(),
+            to_branches: Vec::new(),
+            healed: false,
+        }
+    }
+
+    fn elect(&mut self) {
+        // What a former leader has proposed is in the log, or is not; a barrier settles which before anybody serves.
+        for bytes in std::mem::take(&mut self.log) {
+            if self.random.one_in(2) {
+                apply(&bytes, None, &mut self.state, at(self.now));
+            }
+        }
+        let mut leader = Coordinators::new(20, &self.state, at(self.now));
+        [A, B, C].into_iter().for_each(|branch| leader.connect(branch));
+        self.leader = Some(leader);
+    }
+
+    fn say(&mut self, from: BranchId, said: Said) {
+        if !self.healed && self.random.one_in(4) {
+            return;
+        }
+        self.to_registry.push((from, said));
+        if !self.healed && self.random.one_in(6) {
+            self.to_registry.push((from, said));
+        }
+    }
+
+    fn participant(&mut self, branch: BranchId, id: u128, event: ParticipantEvent) {
+        let machine = self.participants.get(&(branch, id)).copied().unwrap_or_default();
+        let mut effects = Vec::new();
+        let next = machine
+            .handle(branch, event, &mut effects)
+            .unwrap_or_else(|contradiction| panic!("branch {branch}, transfer {id}: {contradiction}"));
+        self.participants.insert((branch, id), next);
+        for effect in effects {
+            match effect {
+                ParticipantEffect::Vote(vote) => self.say(branch, Said::Vote(id, vote)),
+                ParticipantEffect::Acknowledge => self.say(branch, Said::Acknowledge(id)),
+                ParticipantEffect::Ask => self.say(branch, Said::Ask(id)),
+                ParticipantEffect::Hold
+                | ParticipantEffect::Refuse(_)
+                | ParticipantEffect::Settle
+                | ParticipantEffect::Void => {}
+            }
+        }
+    }
+
+    /// What a branch's rules would say; the same whenever it is asked.
+    fn ruling(branch: BranchId, id: u128) -> Result<(), Refusal> {
+        match TransferId::new(id).hash64(u64::from(branch.get())) % 8 {
+            0 => Err(Refusal::InsufficientFunds),
+            _ => Ok(()),
+        }
+    }
+
+    fn prepare(&mut self, branch: BranchId, id: u128) {
+        let event = ParticipantEvent::Prepare { ruling: Self::ruling(branch, id), now: at(self.now) };
+        self.participant(branch, id, event);
+    }
+
+    fn begin(&mut self, id: u128) {
+        let branches = [A, B, C];
+        let source = branches[self.random.below(3) as usize];
+        let destination = branches[(usize::from(source.get()) + self.random.below(2) as usize) % 3];
+        self.say(source, Said::Begin(cross(id, source, destination, self.now)));
+        self.prepare(source, id);
+    }
+
+    fn step(&mut self) {
+        self.now += self.random.below(20) * MS;
+        if !self.healed && self.random.one_in(200) {
+            self.leader = None;
+        }
+        if self.leader.is_none() && (self.healed || self.random.one_in(20)) {
+            self.elect();
+        }
+        if !self.to_registry.is_empty() {
+            let at_index = self.random.below(self.to_registry.len() as u64) as usize;
+            let (from, said) = self.to_registry.swap_remove(at_index);
+            self.tell_registry(from, said);
+        }
+        if !self.to_branches.is_empty() {
+            let at_index = self.random.below(self.to_branches.len() as u64) as usize;
+            let (to, told) = self.to_branches.swap_remove(at_index);
+            self.tell_branch(to, told);
+        }
+        let waiting: Vec<_> = self.participants.keys().copied().collect();
+        for (branch, id) in waiting {
+            self.participant(branch, id, ParticipantEvent::Tick(at(self.now)));
+        }
+        self.run_registry();
+    }
+
+    fn tell_registry(&mut self, from: BranchId, said: Said) {
+        let Some(leader) = &mut self.leader else { return };
+        let (state, now) = (&self.state, at(self.now));
+        match said {
+            Said::Begin(transfer) => leader.begin(from, &[transfer], state, now),
+            Said::Vote(id, vote) => leader.vote(from, &[vote.to_item(TransferId::new(id), now)], state, now),
+            Said::Acknowledge(id) => leader.acknowledge(from, &[MarkItem::new(id, 1)], state, now),
+            Said::Ask(id) => leader.ask(from, &[MarkItem::new(id, 1)], state, now),
+        }
+    }
+
+    fn tell_branch(&mut self, to: BranchId, told: Heard) {
+        match told {
+            Heard::Prepare(id) => self.prepare(to, id),
+            Heard::Decision(id, decision) => self.participant(to, id, ParticipantEvent::Told(decision)),
+            Heard::Busy(_) => {}
+        }
+    }
+
+    fn run_registry(&mut self) {
+        let Some(leader) = &mut self.leader else { return };
+        let now = at(self.now);
+        leader.tick(&self.state, now);
+        let mut builder = BatchBuilder::default();
+        leader.fill(&mut builder, now);
+        if !builder.is_empty() {
+            self.log.push(builder.take(1, 1, 1).to_vec());
+        }
+        if !self.log.is_empty() && (self.healed || self.random.one_in(3)) {
+            let bytes = self.log.remove(0);
+            apply(&bytes, Some(leader), &mut self.state, now);
+        }
+        assert_eq!(leader.take_contradictions(), []);
+        assert!(leader.decisions.len() <= 40);
+        for branch in [A, B, C] {
+            for told in heard(leader, branch) {
+                if !self.healed && self.random.one_in(4) {
+                    continue;
+                }
+                self.to_branches.push((branch, told));
+                if !self.healed && self.random.one_in(6) {
+                    self.to_branches.push((branch, told));
+                }
+            }
+        }
+    }
+
+    /// All that took part agree, with each other and with the log.
+    fn check_agreement(&self) {
+        for (&(branch, id), machine) in &self.participants {
+            let known = self.state.decisions.get(TransferId::new(id)).map(|known| known.decision);
+            match (machine, known) {
+                (Participant::Settled, known) => assert_eq!(known, Some(Decision::Commit), "{branch}: {id}"),
+                (Participant::Voided, known) => {
+                    assert!(matches!(known, Some(Decision::Abort(_))), "{branch}: {id}: {known:?}");
+                }
+                (Participant::Refused(_), known) => assert_ne!(known, Some(Decision::Commit), "{branch}: {id}"),
+                (Participant::Prepared { .. } | Participant::Absent, _) => {}
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let is_over = |machine: &Participant| !matches!(machine, Participant::Prepared { .. });
+        self.participants.values().all(is_over)
+            && self.leader.as_ref().is_some_and(|leader| leader.is_empty() && leader.acknowledged.is_empty())
+            && self.state.decisions.open_count() == 0
+    }
+}
+
+#[test]
+fn all_agree_whatever_is_lost_and_all_ends_once_it_heals() {
+    let (mut committed, mut aborted) = (0, 0);
+    for seed in 0..60 {
+        let mut world = World::new(seed);
+        for step in 0..1_500u64 {
+            if step % 25 == 0 {
+                world.begin(u128::from(step) + 1);
+            }
+            world.step();
+        }
+        world.check_agreement();
+        world.healed = true;
+        let mut steps = 0;
+        while !world.is_over() {
+            steps += 1;
+            assert!(steps < 60_000, "seed {seed}: it does not end: {:?}", world.leader.map(|leader| leader.census()));
+            world.step();
+        }
+        world.check_agreement();
+        let count = |settled| world.participants.values().filter(|&&machine| machine == settled).count();
+        committed += count(Participant::Settled);
+        aborted += count(Participant::Voided);
+    }
+    assert!(committed > 500 && aborted > 500, "{committed} settled, {aborted} voided");
+}

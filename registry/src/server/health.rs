@@ -1,0 +1,116 @@
+//! How the branches are. Heartbeats stay in the leader's memory; only what changes goes into the log. Also asks for
+//! snapshots, which every node makes of its own state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tally_protocol::link::BranchStatus;
+use tally_protocol::{BranchId, Timestamp};
+
+use super::node::{Node, NodeOptions, Running};
+use crate::clock::wall;
+use crate::core::{Core, Heard};
+use crate::state::Command;
+
+const PAUSE: Duration = Duration::from_millis(100);
+/// A change that the log does not take in time is found again.
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs until the process ends.
+pub(super) async fn run(node: Arc<Node>, running: Running) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        if running.raft.metrics().borrow().running_state.is_err() {
+            tracing::error!(stage = "raft", "raft has ended: stopping");
+            node.stopping.send_replace(true);
+            return;
+        }
+        for (id, status, before) in changes(&node) {
+            let stamp = node.shared.lock().now();
+            let command = Command::BranchStatus { id, status, stamp };
+            if let Ok(Ok(_)) = tokio::time::timeout(PROPOSE_TIMEOUT, node.shared.propose(&command)).await {
+                let (branch, before, status) = (id.get(), before.name(), status.name());
+                tracing::warn!(stage = "health", branch, before, status, "a branch is seen otherwise");
+            }
+        }
+        snapshot_if_due(&node, &running).await;
+    }
+}
+
+/// Branches that the log has otherwise than they are.
+fn changes(node: &Node) -> Vec<(BranchId, BranchStatus, BranchStatus)> {
+    let core = node.shared.lock();
+    let Core { leading: Some(leading), state, .. } = &*core else { return Vec::new() };
+    let now = wall();
+    let seen = |(&id, entry): (&BranchId, &crate::state::BranchEntry)| {
+        let status = seen(entry.status, leading.heard(id), now, &node.options);
+        (status != entry.status).then_some((id, status, entry.status))
+    };
+    state.directory.branches.iter().filter_map(seen).collect()
+}
+
+/// How a branch is seen that the log has as `known`.
+fn seen(known: BranchStatus, heard: Option<Heard>, now: Timestamp, options: &NodeOptions) -> BranchStatus {
+    if known == BranchStatus::Left {
+        return known;
+    }
+    let silence =
+        heard.map_or(Duration::MAX, |heard| Duration::from_nanos(now.as_nanos().saturating_sub(heard.at.as_nanos())));
+    match heard {
+        _ if silence >= options.down_after => BranchStatus::Down,
+        // Nothing was heard of one that is down, so it stays so.
+        _ if silence >= options.suspect_after && known == BranchStatus::Down => BranchStatus::Down,
+        _ if silence >= options.suspect_after => BranchStatus::Suspect,
+        // An operator's drain stands until the operator ends it.
+        _ if known == BranchStatus::Draining => BranchStatus::Draining,
+        Some(heard) => heard.status,
+        None => known,
+    }
+}
+
+async fn snapshot_if_due(node: &Node, running: &Running) {
+    let due = {
+        let metrics = running.raft.metrics();
+        let metrics = metrics.borrow();
+        let index = |log_id: Option<openraft::LogId<u64>>| log_id.map_or(0, |log_id| log_id.index);
+        index(metrics.last_applied).saturating_sub(index(metrics.snapshot)) >= node.options.snapshot_entries
+    };
+    if due && let Err(error) = running.raft.trigger().snapshot().await {
+        tracing::warn!(stage = "snapshot", %error, "no snapshot was made");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_makes_suspect_then_down_and_a_word_makes_well_again() {
+        use BranchStatus::*;
+        let options = NodeOptions {
+            suspect_after: Duration::from_nanos(100),
+            down_after: Duration::from_nanos(300),
+            ..crate::server::node::NodeOptions::for_tests()
+        };
+        for (known, said, silence, expected) in [
+            (Serving, Serving, 99, Serving),
+            (Serving, Serving, 100, Suspect),
+            (Serving, Serving, 299, Suspect),
+            (Suspect, Serving, 300, Down),
+            (Down, Serving, 200, Down),
+            (Down, Serving, 50, Serving),
+            (Suspect, Serving, 50, Serving),
+            (Serving, Draining, 50, Draining),
+            (Draining, Serving, 50, Draining),
+            (Draining, Serving, 150, Suspect),
+            (Left, Serving, 0, Left),
+            (Left, Serving, 900, Left),
+        ] {
+            let at = Timestamp::from_nanos(1_000);
+            let heard = Heard { at, status: said, durable: 0, in_doubt: 0 };
+            let now = Timestamp::from_nanos(1_000 + silence);
+            assert_eq!(seen(known, Some(heard), now, &options), expected, "{known:?}, silent for {silence}");
+        }
+        assert_eq!(seen(Serving, None, Timestamp::from_nanos(1), &options), Down);
+    }
+}

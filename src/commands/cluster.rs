@@ -1,0 +1,119 @@
+//! `tally cluster`: who is in the registry and in the bank, and changes of that, while it serves.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::operator::{OperatorArgs, print_table, shown};
+
+/// Look at and change the members of the registry and the branches of the bank
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    operator: OperatorArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Who is there, who leads, how the branches are
+    Status {
+        /// As any node knows it: also where nobody leads
+        #[arg(long)]
+        any: bool,
+    },
+    /// Take in a node that waits (node.found = false), while the registry serves
+    Join {
+        /// Where the new node listens
+        #[arg(value_name = "HOST:PORT")]
+        endpoint: String,
+        /// The number of a node whose disk or machine is lost: it leaves in the same step
+        #[arg(long, value_name = "NODE")]
+        replace: Option<u64>,
+    },
+    /// A node or a branch leaves for good: its number never comes back
+    Leave(Target),
+    /// A branch takes no new transfers; a node hands over leadership if it has it
+    Drain {
+        #[command(flatten)]
+        target: Target,
+        /// The branch takes transfers again
+        #[arg(long, requires = "branch")]
+        undo: bool,
+    },
+    /// Another node is to lead, before this one is stopped
+    TransferLeader {
+        /// Which; without it the one that has most of the log
+        #[arg(long, value_name = "NODE")]
+        to: Option<u64>,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Target {
+    /// A node of the registry
+    #[arg(long, value_name = "NODE")]
+    node: Option<u64>,
+    /// A branch
+    #[arg(long, value_name = "BRANCH")]
+    branch: Option<u16>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let Args { operator, command } = args;
+    match command {
+        Command::Status { any } => operator.call(&json!({ "call": "cluster_status", "any": any }), print_status),
+        Command::Join { endpoint, replace } => {
+            let request = json!({ "call": "cluster_join", "endpoint": endpoint, "replace": replace });
+            operator.call(&request, |answer| println!("node {} is a member", shown(&answer["node"])))
+        }
+        Command::Leave(Target { node, branch }) => {
+            let request = json!({ "call": "cluster_leave", "node": node, "branch": branch });
+            operator.call(&request, |_| println!("it has left; stop its process"))
+        }
+        Command::Drain { target: Target { node, branch }, undo } => {
+            let request = json!({ "call": "cluster_drain", "node": node, "branch": branch, "undo": undo });
+            operator.call(&request, |answer| match answer.get("status") {
+                Some(status) => println!("branch {} is {}", shown(&answer["branch"]), shown(status)),
+                None => println!("node {} leads", shown(&answer["leader"])),
+            })
+        }
+        Command::TransferLeader { to } => {
+            let request = json!({ "call": "cluster_transfer_leader", "to": to });
+            operator.call(&request, |answer| println!("node {} leads", shown(&answer["leader"])))
+        }
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_status(answer: &Value) {
+    println!("registry {}", shown(&answer["cluster_id"]));
+    println!(
+        "leader: node {}, term {}; log at {}, applied {}\n",
+        shown(&answer["leader"]),
+        shown(&answer["term"]),
+        shown(&answer["last_log_index"]),
+        shown(&answer["applied_index"])
+    );
+    let rows = |list: &Value, fields: &[&str]| -> Vec<Vec<String>> {
+        let row = |entry: &Value| fields.iter().map(|field| shown(&entry[*field])).collect();
+        list.as_array().map_or(Vec::new(), |entries| entries.iter().map(row).collect())
+    };
+    print_table(
+        &["node", "endpoint", "votes", "leads", "confirmed"],
+        &rows(&answer["nodes"], &["node", "endpoint", "voter", "leader", "replicated_index"]),
+    );
+    println!();
+    print_table(
+        &["branch", "endpoint", "status", "linked", "in doubt"],
+        &rows(&answer["branches"], &["branch", "endpoint", "status", "linked", "in_doubt"]),
+    );
+    println!(
+        "\n{} transfers in hand; {} decisions not carried out by all, {} remembered",
+        shown(&answer["transfers_in_hand"]),
+        shown(&answer["decisions_open"]),
+        shown(&answer["decisions_remembered"])
+    );
+}

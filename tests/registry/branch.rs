@@ -1,0 +1,232 @@
+//! A branch's link, written on the protocol: finds the leader, begins, votes, asks and acknowledges.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tally_ledger::two_phase::Decision;
+use tally_protocol::link::{
+    BranchStatus, CrossTransfer, LinkFrame, LinkHeartbeat, LinkHello, MarkItem, VoteItem, append_items,
+};
+use tally_protocol::message::Transfer;
+use tally_protocol::{BranchId, Envelope, LinkType, Timestamp};
+use tally_registry::clock::wall;
+use tally_registry::link::identity::REGISTRY_NAME;
+use tally_registry::link::{Frame, FrameReader, Tls};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::client::TlsStream;
+use zerocopy::FromBytes;
+
+use crate::books::Books;
+
+const DEADLINE_NANOS: u64 = 5_000_000_000;
+
+/// See the module.
+pub(crate) struct TestBranch {
+    pub(crate) id: BranchId,
+    books: Arc<Mutex<Books>>,
+    begin: mpsc::Sender<Vec<CrossTransfer>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for TestBranch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Dialler {
+    id: BranchId,
+    incarnation: u128,
+    tls: Tls,
+    endpoints: Vec<String>,
+    books: Arc<Mutex<Books>>,
+}
+
+impl TestBranch {
+    /// A branch that keeps a link to whoever leads.
+    pub(crate) fn start(id: u16, tls: Tls, endpoints: Vec<String>) -> Self {
+        Self::start_as(id, 0xb000 + u128::from(id), tls, endpoints)
+    }
+
+    /// The same, from a data folder of this incarnation.
+    pub(crate) fn start_as(id: u16, incarnation: u128, tls: Tls, endpoints: Vec<String>) -> Self {
+        let (begin, to_begin) = mpsc::channel(4_096);
+        let books = Arc::new(Mutex::new(Books::default()));
+        let id = BranchId::new(id);
+        let dialler = Dialler { id, incarnation, tls, endpoints, books: books.clone() };
+        Self { id, books, begin, task: tokio::spawn(dialler.run(to_begin)) }
+    }
+
+    /// What it knows.
+    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().expect("no test has failed within")
+    }
+
+    /// Begins transfers to `to`: they are held from here on, whatever becomes of the frame.
+    pub(crate) fn begin(&self, ids: impl IntoIterator<Item = u128>, to: BranchId) {
+        let now = wall().as_nanos();
+        let items: Vec<_> = ids
+            .into_iter()
+            .map(|id| {
+                let mut transfer = Transfer::read_from_bytes(&[0; 112]).expect("its size");
+                transfer.id.set(id);
+                transfer.amount.set(100);
+                CrossTransfer::new(transfer, now, now + DEADLINE_NANOS, 0, self.id, to)
+            })
+            .collect();
+        self.books().held.extend(items.iter().map(|item| item.transfer.id.get()));
+        self.begin.try_send(items).expect("the task runs, and few wait");
+    }
+
+    /// Takes part in something of which the registry knows nothing.
+    pub(crate) fn hold(&self, id: u128) {
+        self.books().held.insert(id);
+    }
+}
+
+type Reader = FrameReader<ReadHalf<TlsStream<TcpStream>>>;
+type Writer = WriteHalf<TlsStream<TcpStream>>;
+
+impl Dialler {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().expect("no test has failed within")
+    }
+
+    async fn run(self, mut to_begin: mpsc::Receiver<Vec<CrossTransfer>>) {
+        let mut next = 0;
+        let mut redirected: Option<String> = None;
+        loop {
+            let endpoint = redirected.take().unwrap_or_else(|| self.endpoints[next % self.endpoints.len()].clone());
+            next += 1;
+            let dialled = tokio::time::timeout(Duration::from_secs(3), self.dial(&endpoint)).await;
+            match dialled {
+                Ok(Ok(Ok((reader, writer)))) => drop(self.serve(reader, writer, &mut to_begin).await),
+                Ok(Ok(Err(leader))) => redirected = leader,
+                Ok(Err(_)) | Err(_) => {}
+            }
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    /// A link that was welcomed, or who leads.
+    async fn dial(&self, endpoint: &str) -> io::Result<Result<(Reader, Writer), Option<String>>> {
+        let (stream, _) = self.tls.connect(endpoint, REGISTRY_NAME).await?;
+        let (read, mut writer) = tokio::io::split(stream);
+        let mut reader = FrameReader::new(read);
+        let mut out = Vec::new();
+        let (cluster_id, routes_version) = {
+            let books = self.books();
+            (books.cluster_id, books.routes_version)
+        };
+        let hello = LinkHello {
+            branch_id: self.id,
+            cluster_id,
+            incarnation: self.incarnation,
+            stamp: wall(),
+            routes_version,
+            endpoint: "127.0.0.1:7411",
+        };
+        LinkFrame::Hello(hello).append_to(&mut out, Envelope::request(0));
+        writer.write_all(&out).await?;
+        let Some(frame) = reader.next_frame().await? else { return Ok(Err(None)) };
+        match frame.decode() {
+            Ok(LinkFrame::Welcome(welcome)) => {
+                let mut books = self.books();
+                books.welcomes += 1;
+                books.cluster_id = welcome.cluster_id.get();
+                drop(books);
+                Ok(Ok((reader, writer)))
+            }
+            Ok(LinkFrame::Redirect { endpoint: "", .. }) => Ok(Err(None)),
+            Ok(LinkFrame::Redirect { endpoint, .. }) => Ok(Err(Some(endpoint.to_owned()))),
+            Ok(_) | Err(_) => {
+                let why = frame.refused_text().unwrap_or_default();
+                self.books().changed.push(format!("not welcome: {why}"));
+                Ok(Err(None))
+            }
+        }
+    }
+
+    async fn serve(
+        &self,
+        mut reader: Reader,
+        mut writer: Writer,
+        to_begin: &mut mpsc::Receiver<Vec<CrossTransfer>>,
+    ) -> io::Result<()> {
+        let mut beat = tokio::time::interval(Duration::from_millis(250));
+        let mut ask = tokio::time::interval(Duration::from_millis(500));
+        let mut out = Vec::new();
+        loop {
+            tokio::select! {
+                frame = reader.next_frame() => match frame? {
+                    Some(frame) => self.hear(&frame, &mut out),
+                    None => return Ok(()),
+                },
+                Some(items) = to_begin.recv() => {
+                    append_items(&mut out, LinkType::LinkBegin, items.iter().copied());
+                    let votes = items.iter().map(|item| VoteItem::new(item.transfer.id.get(), item.stamp.get(), 0));
+                    append_items(&mut out, LinkType::LinkVote, votes);
+                }
+                _ = beat.tick() => {
+                    let heartbeat = LinkHeartbeat {
+                        stamp: wall().as_nanos().into(),
+                        routes_version: self.books().routes_version.into(),
+                        durable: 1.into(),
+                        in_doubt: 0.into(),
+                        status: BranchStatus::Serving as u8,
+                        reserved: [0; 3],
+                    };
+                    LinkFrame::Heartbeat(&heartbeat).append_to(&mut out, Envelope::request(0));
+                }
+                _ = ask.tick() => {
+                    let books = self.books();
+                    // What waits to be begun is not asked about: it would be presumed aborted before it came.
+                    if to_begin.is_empty() {
+                        let marks = books.held.iter().map(|&id| MarkItem::new(id, wall().as_nanos()));
+                        append_items(&mut out, LinkType::LinkAsk, marks);
+                    }
+                }
+            }
+            writer.write_all(&out).await?;
+            out.clear();
+        }
+    }
+
+    fn hear(&self, frame: &Frame, out: &mut Vec<u8>) {
+        let mut books = self.books();
+        match frame.decode().expect("the registry keeps the rules") {
+            LinkFrame::Prepare(items) => {
+                let ids: Vec<u128> = items.iter().map(|item| item.transfer.id.get()).collect();
+                let (done, held): (Vec<u128>, Vec<u128>) =
+                    ids.into_iter().partition(|id| books.decided.contains_key(id));
+                books.held.extend(&held);
+                append_items(
+                    out,
+                    LinkType::LinkVote,
+                    held.into_iter().map(|id| VoteItem::new(id, wall().as_nanos(), 0)),
+                );
+                append_items(out, LinkType::LinkAcknowledge, done.into_iter().map(|id| MarkItem::new(id, 1)));
+            }
+            LinkFrame::Decision(items) => {
+                for item in items {
+                    books.tell(item.id.get(), Decision::of_item(item).expect("known codes"));
+                }
+                append_items(out, LinkType::LinkAcknowledge, items.iter().map(|item| MarkItem::new(item.id.get(), 1)));
+            }
+            LinkFrame::Busy(items) => books.busy.extend(items.iter().map(|item| item.id.get())),
+            LinkFrame::Routes(routes) => {
+                books.routes_version = routes.version();
+                books.routes =
+                    routes.iter().map(|route| (route.branch_id.get(), route.status.name().to_owned())).collect();
+            }
+            LinkFrame::Heartbeat(beat) => {
+                assert!(Timestamp::from_nanos(beat.stamp.get()) > Timestamp::from_nanos(0));
+            }
+            LinkFrame::Redirect { .. } => {}
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The registry as real processes: one node and three, killed, emptied and restarted under a stream of transfers
+//! between two branches.
+
+mod books;
+mod branch;
+mod cluster;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use branch::TestBranch;
+use cluster::{Cluster, wait};
+use tally_ledger::two_phase::{AbortReason, Decision};
+use tally_protocol::BranchId;
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+}
+
+/// Two branches that are linked, and what they have begun.
+struct Bank {
+    a: TestBranch,
+    b: TestBranch,
+    begun: BTreeSet<u128>,
+}
+
+impl Bank {
+    fn start(cluster: &Cluster) -> Self {
+        let start = |id: u16| TestBranch::start(id, cluster.branch_tls(BranchId::new(id)), cluster.endpoints());
+        let bank = Self { a: start(1), b: start(2), begun: BTreeSet::new() };
+        for branch in [&bank.a, &bank.b] {
+            wait("two branches in the routes", || {
+                let books = branch.books();
+                if books.routes.len() == 2 { Ok(()) } else { Err(format!("{:?}, {:?}", books.routes, books.changed)) }
+            });
+        }
+        bank
+    }
+
+    /// Begins `count` transfers, in both directions, a few at a time.
+    fn pay(&mut self, count: usize) {
+        for _ in 0..count.div_ceil(20) {
+            let first = self.begun.last().copied().unwrap_or(0) + 1;
+            let (there, back) = (first..first + 10, first + 10..first + 20);
+            self.begun.extend(there.clone().chain(back.clone()));
+            self.a.begin(there, self.b.id);
+            self.b.begin(back, self.a.id);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until nobody holds anything, and both know the same.
+    fn settle(&self) {
+        for branch in [&self.a, &self.b] {
+            wait("the end of every transfer", || {
+                let books = branch.books();
+                if books.held.is_empty() { Ok(()) } else { Err(format!("{} are held", books.held.len())) }
+            });
+        }
+        let (a, b) = (self.a.books(), self.b.books());
+        assert!(a.changed.is_empty() && b.changed.is_empty(), "{:?}, {:?}", a.changed, b.changed);
+        assert_eq!(a.committed(), b.committed(), "a transfer happens at both branches or at none");
+        let known: BTreeSet<u128> = a.decided.keys().chain(b.decided.keys()).copied().collect();
+        assert_eq!(known, self.begun, "every transfer has an end");
+    }
+
+    fn committed(&self) -> usize {
+        self.a.books().committed().len()
+    }
+}
+
+#[test]
+fn one_node_decides_and_remembers_what_it_decided() {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let mut cluster = Cluster::start();
+    let mut bank = Bank::start(&cluster);
+    bank.pay(400);
+    bank.settle();
+    assert_eq!(bank.committed(), 400);
+
+    // What nobody began is aborted, by the log.
+    bank.a.hold(77_777);
+    wait("an answer", || bank.a.books().decided.get(&77_777).copied().ok_or_else(|| "none".to_owned()));
+    assert_eq!(bank.a.books().decided[&77_777], Decision::Abort(AbortReason::Presumed));
+    bank.begun.insert(77_777);
+
+    cluster.node(1).kill();
+    // While it is away: begun, and lost with the link.
+    bank.a.begin([88_888], bank.b.id);
+    bank.begun.insert(88_888);
+    cluster.node(1).start();
+    wait("new links", || {
+        if bank.a.books().welcomes > 1 && bank.b.books().welcomes > 1 { Ok(()) } else { Err(String::new()) }
+    });
+    bank.settle();
+
+    // The answers of before, again: as they were.
+    let ids: Vec<u128> = bank.begun.iter().copied().collect();
+    ids.iter().for_each(|&id| bank.a.hold(id));
+    bank.settle();
+    cluster.wait("an end of all transfers", |status| status["transfers_in_hand"] == 0 && status["decisions_open"] == 0);
+
+    let node = cluster.node(1);
+    node.stop();
+    assert!(node.log().contains("stopped"));
+    assert!(node.dir().join("snapshots").exists());
+}
+
+#[test]
+fn an_operator_sees_what_hangs_and_ends_it() {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let cluster = Cluster::start();
+    let tls = |id: u16| cluster.branch_tls(BranchId::new(id));
+    let a = TestBranch::start(1, tls(1), cluster.endpoints());
+    {
+        // A destination that was there once, and does not answer now.
+        let b = TestBranch::start(2, tls(2), cluster.endpoints());
+        wait("two branches in the routes", || if a.books().routes.len() == 2 { Ok(b.id) } else { Err(String::new()) });
+    }
+    a.begin([0xabc], BranchId::new(2));
+    let listed = wait("a transfer in doubt", || {
+        let listed = cluster.tally(&["txn", "list", "--in-doubt"])?;
+        if listed["transfers"].as_array().is_some_and(|list| list.len() == 1) {
+            Ok(listed)
+        } else {
+            Err(listed.to_string())
+        }
+    });
+    let id = format!("{:032x}", 0xabc);
+    assert_eq!(listed["transfers"][0]["id"], id);
+    assert_eq!(listed["transfers"][0]["destination"], 2);
+    let resolved = cluster.tally(&["txn", "resolve", &id, "--reason", "branch 2 is gone", "--operator-name", "ana"]);
+    let resolved = resolved.expect("resolved");
+    assert_eq!(resolved["decision"]["outcome"], "abort");
+    wait("the abort", || a.books().decided.get(&0xabc).copied().ok_or_else(|| "not told".to_owned()));
+    assert_eq!(a.books().decided[&0xabc], Decision::Abort(AbortReason::Resolved));
+    let shown = cluster.tally(&["txn", "show", &id]).expect("known");
+    assert_eq!(shown["decision"]["reason"], "resolved");
+    let audit = cluster.tally(&["txn", "audit"]).expect("noted");
+    assert_eq!((&audit["entries"][0]["operator"], &audit["entries"][0]["id"]), (&"ana".into(), &id.clone().into()));
+
+    let error = cluster.tally(&["txn", "show", "zz"]).expect_err("no id");
+    assert!(error.contains("is no transfer id"), "{error}");
+    let error = cluster.tally(&["cluster", "drain", "--branch", "9"]).expect_err("no branch");
+    assert!(error.contains("no such branch"), "{error}");
+    // A branch that is down is refused at once, and the source is told how it ends.
+    cluster.wait("branch 2 to be down", |status| status["branches"][1]["status"] == "down");
+    a.begin([0xdef], BranchId::new(2));
+    wait("an abort", || a.books().decided.get(&0xdef).copied().ok_or_else(|| "not told".to_owned()));
+    assert!(a.books().busy.contains(&0xdef));
+}
+
+#[test]
+fn another_folder_under_the_same_number_is_not_let_in() {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let cluster = Cluster::start();
+    let tls = cluster.branch_tls(BranchId::new(1));
+    let first = TestBranch::start(1, tls.clone(), cluster.endpoints());
+    wait("a welcome", || if first.books().welcomes > 0 { Ok(()) } else { Err(String::new()) });
+    let second = TestBranch::start_as(1, 0xdead, tls, cluster.endpoints());
+    wait("a refusal", || if second.books().changed.is_empty() { Err(String::new()) } else { Ok(()) });
+    let why = second.books().changed[0].clone();
+    assert!(why.contains("another data folder"), "{why}");
+    assert_eq!(second.books().welcomes, 0);
+}
+
+#[test]
+fn three_nodes_lose_their_leader_and_then_a_disk() {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let mut cluster = Cluster::start_three();
+    let mut bank = Bank::start(&cluster);
+    bank.pay(200);
+    let lost = cluster.leader();
+    bank.pay(100);
+    cluster.node(lost).kill();
+    bank.pay(300);
+    bank.settle();
+    assert!(bank.committed() >= 200, "{} were committed", bank.committed());
+    let leader = cluster.leader();
+    assert_ne!(leader, lost);
+
+    // The old number with an empty disk is somebody else.
+    cluster.node(lost).lose_disk();
+    cluster.node(lost).start();
+    let error = cluster.join(lost, &[]).expect_err("a number never comes back");
+    // The first node would found a registry of its own with an empty folder, the others wait to be joined.
+    let expected = if lost == 1 { "belongs to registry" } else { "another data folder" };
+    assert!(error.contains(expected), "{error}");
+    cluster.node(lost).kill();
+
+    // A new number takes its place.
+    cluster.add(4, false);
+    let replace = lost.to_string();
+    cluster.join(4, &["--replace", &replace]).expect("joined");
+    let status = cluster.wait("three members", |status| {
+        status["nodes"].as_array().is_some_and(|nodes| nodes.iter().filter(|node| node["voter"] == true).count() == 3)
+    });
+    let members: BTreeSet<u64> =
+        status["nodes"].as_array().expect("a list").iter().filter_map(|node| node["node"].as_u64()).collect();
+    assert!(members.contains(&4) && !members.contains(&lost), "{members:?}");
+
+    // It holds the registry: with the other follower gone, leader and newcomer are the majority.
+    let follower = members.iter().copied().find(|&id| id != leader && id != 4).expect("three members");
+    cluster.node(follower).kill();
+    bank.pay(200);
+    bank.settle();
+}
+
+#[test]
+fn a_rolling_restart_loses_nothing() {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let mut cluster = Cluster::start_three();
+    let mut bank = Bank::start(&cluster);
+    for id in [1, 2, 3] {
+        bank.pay(200);
+        cluster.node(id).stop();
+        bank.pay(200);
+        cluster.node(id).start();
+        cluster.wait("a node that keeps up", |status| {
+            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+            let applied = status["applied_index"].as_u64().unwrap_or(0);
+            nodes.len() == 3
+                && nodes.iter().all(|node| node["replicated_index"].as_u64().is_some_and(|index| index + 50 >= applied))
+        });
+    }
+    let to = cluster.leader() % 3 + 1;
+    let moved = cluster.tally(&["cluster", "transfer-leader", "--to", &to.to_string()]).expect("handed over");
+    assert_eq!(moved["leader"], to);
+    bank.pay(100);
+    bank.settle();
+    assert!(bank.committed() >= 600, "{} of {}", bank.committed(), bank.begun.len());
+}
