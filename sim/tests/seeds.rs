@@ -6,7 +6,7 @@ use tally_sim::world::{Options, run_seed};
 /// Seeds that every run of the tests goes through; `tally sim` runs as many as one likes.
 const SEEDS: std::ops::Range<u64> = 0..50;
 /// Seeds in which a planted bug must show at least once.
-const SEEDS_TO_CATCH: std::ops::Range<u64> = 0..600;
+const SEEDS_TO_CATCH: std::ops::Range<u64> = 0..300;
 /// What each seed has to have, at least.
 const EVENTS_MIN: u64 = 2_000;
 

@@ -1,15 +1,16 @@
 //! Accounts to open, and limits to set.
 
+use tally_ledger::Actor;
 use tally_protocol::message::{self, account_flags};
 use tally_protocol::{AccountId, AccountKind};
 
-use super::{CUSTOMER_COUNT, Workload};
+use super::{CUSTOMER_COUNT, Workload, admin, staff};
 use crate::clock::BEGIN_NS;
 use crate::request::Asked;
 
 pub(super) const HOUR_NS: u64 = 3_600 * 1_000_000_000;
 /// Few enough that requests meet on them.
-const ACCOUNTS_LEN: usize = 24;
+const ACCOUNTS_LEN: usize = 18;
 
 /// EUR mostly, so that most transfers find two accounts of one currency.
 const CURRENCIES: [u16; 4] = [978, 978, 978, 840];
@@ -19,7 +20,32 @@ pub(super) fn currency_of(id: AccountId) -> u16 {
     CURRENCIES[id.get() as usize % CURRENCIES.len()]
 }
 
+/// As if it came from an older ledger. The time is a function of the id, so that opening it again mostly says the same.
+fn import_account(open: &mut message::AccountOpen) {
+    open.flags.set(open.flags.get() | account_flags::IMPORTED);
+    open.user_data_64.set(BEGIN_NS - HOUR_NS * (open.id.get() as u64 % 100 + 1));
+}
+
 impl Workload {
+    /// Accounts to begin with, and who opens them: all of it can be done.
+    pub(super) fn first_accounts(&mut self, count: u64) -> (Actor, Asked) {
+        let mut opens: Vec<message::AccountOpen> = (0..count)
+            .map(|_| {
+                let id = self.new_account();
+                self.account_open(id)
+            })
+            .collect();
+        if self.random.one_in(2) {
+            let chain = opens.len() - 1;
+            opens[..chain].iter_mut().for_each(|open| open.flags.set(open.flags.get() | account_flags::LINKED));
+        }
+        if !self.random.one_in(4) {
+            return (staff(), Asked::Open(opens));
+        }
+        opens.iter_mut().for_each(import_account);
+        (admin(), Asked::Open(opens))
+    }
+
     pub(super) fn open_accounts(&mut self, count: u64) -> Asked {
         let mut opens = Vec::new();
         for _ in 0..count {
@@ -36,29 +62,27 @@ impl Workload {
             opens.push(open);
         }
         // Mostly the chain has an end.
-        if let Some(last) = opens.last_mut().filter(|_| !self.random.one_in(6)) {
+        if let Some(last) = opens.last_mut().filter(|_| !self.random.one_in(10)) {
             last.flags.set(last.flags.get() & !account_flags::LINKED);
         }
-        if self.random.one_in(5) {
+        if self.random.one_in(6) {
             self.import_accounts(&mut opens);
         }
         Asked::Open(opens)
     }
 
-    /// As if they came from an older ledger; now and then one of them does not.
+    /// As if they came from an older ledger; now and then one of them does not, or at an impossible time.
     fn import_accounts(&mut self, opens: &mut [message::AccountOpen]) {
         for open in opens {
-            if self.random.one_in(12) {
+            if self.random.one_in(16) {
                 continue;
             }
-            open.flags.set(open.flags.get() | account_flags::IMPORTED);
-            let own_time = match self.random.weighted(&[12, 1, 1]) {
-                // A function of the id, so that opening it again mostly says the same.
-                0 => BEGIN_NS - HOUR_NS * (open.id.get() as u64 % 100 + 1),
-                1 => BEGIN_NS * 2,
-                _ => 0,
-            };
-            open.user_data_64.set(own_time);
+            import_account(open);
+            match self.random.below(24) {
+                0 => open.user_data_64.set(BEGIN_NS * 2),
+                1 => open.user_data_64.set(0),
+                _ => {}
+            }
         }
     }
 
@@ -76,7 +100,7 @@ impl Workload {
             1 => 0,
             _ => account_flags::CREDITS_LIMITED,
         };
-        let state = match random.weighted(&[60, 4, 1]) {
+        let state = match random.weighted(&[90, 3, 1]) {
             0 => 0,
             1 => account_flags::OPENED_FROZEN,
             _ => account_flags::OPENED_CLOSED,

@@ -107,8 +107,7 @@ impl Workload {
 
     fn choose(&mut self) -> (Actor, Asked) {
         if self.accounts.len() < 8 {
-            let actor = if self.random.one_in(3) { admin() } else { staff() };
-            return (actor, self.open_accounts(3));
+            return self.first_accounts(3);
         }
         if !self.unknown.is_empty() && self.random.percent(30) {
             return self.unknown.pop_front().expect("it is not empty");
@@ -118,6 +117,11 @@ impl Workload {
         }
         let actor = self.actor();
         let mut asked = self.fresh(&actor);
+        let actor = match &asked {
+            // Mostly by those who may, or many accounts would never be there.
+            Asked::Open(_) if !self.random.one_in(8) => admin(),
+            _ => actor,
+        };
         if self.random.one_in(if actor.role == Role::Admin { 3 } else { 200 }) {
             self.import(&mut asked);
         }

@@ -106,7 +106,7 @@ impl Workload {
             _ => u32::MAX,
         };
         transfer.timeout_s.set(timeout_s);
-        if self.random.one_in(if actor.role == Role::Customer { 60 } else { 8 }) {
+        if self.random.one_in(if actor.role == Role::Customer { 80 } else { 14 }) {
             self.close_by(&mut transfer);
         }
         transfer
@@ -127,8 +127,9 @@ impl Workload {
             }
             _ => {}
         }
-        if !self.random.one_in(4) {
-            transfer.timeout_s.set(self.random.between(1, 30) as u32);
+        // Mostly not for long, or soon nothing would move.
+        if !self.random.one_in(8) {
+            transfer.timeout_s.set(self.random.between(1, 8) as u32);
         }
         transfer.flags.set(flags);
     }
