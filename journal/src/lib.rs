@@ -35,6 +35,8 @@ pub mod conformance;
 #[cfg(not(feature = "loom"))]
 pub mod disk;
 #[cfg(not(feature = "loom"))]
+mod flushing;
+#[cfg(not(feature = "loom"))]
 pub mod published;
 #[cfg(not(feature = "loom"))]
 pub mod reader;
@@ -56,6 +58,7 @@ pub use stats::JournalStats;
 #[cfg(not(feature = "loom"))]
 pub use {
     disk::{Disk, DiskFile, OpenMode},
+    flushing::FlusherByHand,
     reader::{ReadError, Reader},
     real_disk::RealDisk,
     recovery::{Anchor, Recovered, RecoveryError, TornTail, recover_groups},

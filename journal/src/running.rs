@@ -2,29 +2,24 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tally_ledger::journal::cursor::Geometry;
 use tally_ledger::journal::group::{Chain, Epoch};
 use tally_ledger::journal::position::DurableLsn;
 use tally_protocol::{Lsn, Timestamp};
 
-use crate::bell::Bell;
-use crate::blocking::BlockingWriter;
 use crate::disk::Disk;
-use crate::flusher::{Flusher, GroupWriter, Step};
+use crate::flushing::{FlusherByHand, Flushing, Shared};
 use crate::log::{Log, LogWriter, Refused};
-use crate::published::Published;
 use crate::reader::Reader;
 use crate::recovery::Recovered;
 use crate::scheduling;
-use crate::segment::{SegmentOptions, Segments, list_segments};
+use crate::segment::list_segments;
 use crate::stats::JournalStats;
-use crate::uring::UringWriter;
 
 /// Which system calls write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,14 +95,10 @@ pub struct Journal {
     disk: Arc<dyn Disk>,
     options: JournalOptions,
     log: Arc<Log>,
-    segments: Arc<Segments>,
-    published: Arc<Published>,
+    shared: Shared,
     reader: Arc<Reader>,
-    stats: Arc<JournalStats>,
-    stopping: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     writers_given: Mutex<Vec<bool>>,
-    epoch: Epoch,
 }
 
 impl Journal {
@@ -119,67 +110,51 @@ impl Journal {
         recovered: &Recovered,
         on_durable: OnDurable,
     ) -> Result<Self, StartError> {
-        let geometry = Geometry::for_segments(options.segment_len_bytes)
-            .ok_or(StartError::SegmentLen(options.segment_len_bytes))?;
-        disk.create_directory(&options.directory)?;
-        let stats = Arc::new(JournalStats::default());
-        let segments = Arc::new(Segments::open(
-            disk.clone(),
-            &options.directory,
-            geometry,
-            SegmentOptions {
-                ahead: options.segments_ahead,
-                zero_bytes_per_second_max: options.zero_bytes_per_second_max,
-                free_bytes_min: options.free_bytes_min,
-            },
-            recovered.next,
-            stats.clone(),
-        )?);
-        let published = Arc::new(Published::new(recovered.next, recovered.chain));
-        let stopping = Arc::new(AtomicBool::new(false));
-        let epoch = recovered.epoch.next();
-        let start = Start {
-            geometry,
-            next: recovered.next,
-            last_timestamp: recovered.last_timestamp,
-            writers: options.writers,
-            via: options.write_via,
-            spins: options.spins,
-            mark_after_idle: options.mark_after_idle,
-            epoch,
-            chain: recovered.chain,
-            segments: segments.clone(),
-            stats: stats.clone(),
-            published: published.clone(),
-            stopping: stopping.clone(),
-            on_durable,
-        };
+        let flushing = Flushing::new(&disk, &options, recovered, on_durable)?;
+        let shared = flushing.shared.clone();
         let (started, told) = mpsc::channel();
-        let flusher = std::thread::Builder::new().name("journal-flusher".into()).spawn(move || start.run(&started))?;
+        let run = move || flushing.run(&started);
+        let flusher = std::thread::Builder::new().name("journal-flusher".into()).spawn(run)?;
         let log = match told.recv() {
             Ok(Ok(log)) => log,
             Ok(Err(error)) => return Err(error),
             Err(mpsc::RecvError) => return Err(io::Error::other("the flusher did not start").into()),
         };
         let preparer = {
-            let (segments, log) = (segments.clone(), log.clone());
+            let (segments, log) = (shared.segments.clone(), log.clone());
             let work = move || segments.prepare_until_stopped(&log);
             scheduling::spawn_background("journal-segments", work)?
         };
-        let reader = Arc::new(Reader::open(disk.clone(), options.directory.clone(), geometry)?);
-        Ok(Self {
-            disk,
-            log,
-            segments,
-            published,
-            reader,
-            stats,
-            stopping,
-            threads: Mutex::new(vec![flusher, preparer]),
-            writers_given: Mutex::new(vec![false; options.writers]),
-            options,
-            epoch,
-        })
+        Self::assemble(disk, options, shared, log, vec![flusher, preparer])
+    }
+
+    /// As [`Journal::start`], without threads: nothing is flushed but by the [`FlusherByHand`], always with blocking calls.
+    /// For a simulator.
+    ///
+    /// # Errors
+    /// When the disk does not take writes, or the options cannot be met.
+    pub fn start_by_hand(
+        disk: Arc<dyn Disk>,
+        options: JournalOptions,
+        recovered: &Recovered,
+        on_durable: OnDurable,
+    ) -> Result<(Self, FlusherByHand), StartError> {
+        let flushing = Flushing::new(&disk, &options, recovered, on_durable)?;
+        let shared = flushing.shared.clone();
+        let (log, flusher) = flushing.by_hand()?;
+        Ok((Self::assemble(disk, options, shared, log, Vec::new())?, flusher))
+    }
+
+    fn assemble(
+        disk: Arc<dyn Disk>,
+        options: JournalOptions,
+        shared: Shared,
+        log: Arc<Log>,
+        threads: Vec<JoinHandle<()>>,
+    ) -> Result<Self, StartError> {
+        let reader = Arc::new(Reader::open(disk.clone(), options.directory.clone(), *log.geometry())?);
+        let writers_given = Mutex::new(vec![false; options.writers]);
+        Ok(Self { disk, options, log, shared, reader, threads: Mutex::new(threads), writers_given })
     }
 
     /// The end of the log for writer `index`.
@@ -195,7 +170,7 @@ impl Journal {
     /// What survives a crash.
     #[inline]
     pub fn durable(&self) -> DurableLsn {
-        self.published.durable()
+        self.shared.published.durable()
     }
 
     /// Every record so far begins below this.
@@ -216,12 +191,12 @@ impl Journal {
 
     /// Waits until the record at `lsn` is durable. For helper threads; false when the journal stopped.
     pub fn wait_durable(&self, lsn: Lsn) -> bool {
-        self.published.wait(|durable| durable.covers(lsn))
+        self.shared.published.wait(|durable| durable.covers(lsn))
     }
 
     /// Waits until everything below `end` is durable; false when the journal stopped.
     pub fn wait_durable_end(&self, end: Lsn) -> bool {
-        self.published.wait(|durable| durable.reaches(end))
+        self.shared.published.wait(|durable| durable.reaches(end))
     }
 
     /// The oldest position that is still on disk.
@@ -236,12 +211,12 @@ impl Journal {
 
     /// What is durable, and the checksum of the group before its end: what a checkpoint has to know.
     pub fn anchor(&self) -> (DurableLsn, Chain) {
-        self.published.anchor()
+        self.shared.published.anchor()
     }
 
     /// Which run this is.
     pub const fn epoch(&self) -> Epoch {
-        self.epoch
+        self.shared.epoch
     }
 
     /// How it is kept.
@@ -266,14 +241,14 @@ impl Journal {
         let retired: Vec<_> = segments.into_iter().filter(|&number| number < first_kept).collect();
         if !retired.is_empty() {
             self.reader.forget_below(Lsn::new(first_kept * geometry.segment_len_bytes));
-            self.segments.retire(&retired);
+            self.shared.segments.retire(&retired);
         }
         Ok(())
     }
 
     /// Counters.
     pub fn stats(&self) -> &JournalStats {
-        &self.stats
+        &self.shared.stats
     }
 
     /// How often there was no room for a record.
@@ -290,14 +265,14 @@ impl Journal {
     /// Flushes what was accepted, says in the log that it is durable, and ends the threads. All writers
     /// must be idle.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.shared.stopping.store(true, Ordering::SeqCst);
         self.log.bell().ring();
-        self.segments.stop();
+        self.shared.segments.stop();
         for thread in self.threads.lock().drain(..) {
             // A panic there has been reported, and has stopped the process in a release build.
             let _ = thread.join();
         }
-        self.published.stop();
+        self.shared.published.stop();
     }
 }
 
@@ -310,119 +285,5 @@ impl Drop for Journal {
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Journal").field("options", &self.options).field("durable", &self.durable()).finish()
-    }
-}
-
-/// What the flusher's thread begins with.
-struct Start {
-    geometry: Geometry,
-    next: Lsn,
-    last_timestamp: Timestamp,
-    writers: usize,
-    via: WriteVia,
-    spins: u32,
-    mark_after_idle: Option<Duration>,
-    epoch: Epoch,
-    chain: Chain,
-    segments: Arc<Segments>,
-    stats: Arc<JournalStats>,
-    published: Arc<Published>,
-    stopping: Arc<AtomicBool>,
-    on_durable: OnDurable,
-}
-
-type Started = mpsc::Sender<Result<Arc<Log>, StartError>>;
-
-impl Start {
-    fn run(self, started: &Started) {
-        scheduling::prompt();
-        let segments = self.segments.clone();
-        let uring = match self.via {
-            WriteVia::Blocking => None,
-            WriteVia::Uring | WriteVia::Auto => Some(UringWriter::new(segments.clone())),
-        };
-        match uring {
-            Some(Ok(writer)) => self.run_with(writer, started),
-            Some(Err(error)) if self.via == WriteVia::Uring => {
-                // The receiver waits for exactly this.
-                let _ = started.send(Err(StartError::Uring(error)));
-            }
-            Some(Err(error)) => {
-                tracing::warn!(stage = "journal", %error, "io_uring is not permitted here: the journal writes with blocking calls");
-                self.run_with(BlockingWriter::new(segments), started);
-            }
-            None => self.run_with(BlockingWriter::new(segments), started),
-        }
-    }
-
-    fn run_with<W: GroupWriter>(self, writer: W, started: &Started) {
-        let thread = std::thread::current();
-        let bell = Bell::new(move || thread.unpark());
-        let log = Arc::new(Log::new(self.geometry, self.next, self.last_timestamp, self.writers, bell.clone()));
-        let mut flusher = Flusher::new(log.clone(), writer, self.stats.clone(), self.next, self.epoch, self.chain);
-        match flusher.mark() {
-            Ok(step) => self.publish(step),
-            Err(error) => {
-                let _ = started.send(Err(error.into()));
-                return;
-            }
-        }
-        let _ = started.send(Ok(log));
-        let result = self.flush_until_stopped(&mut flusher, &bell);
-        if let Err(error) = result {
-            // What the disk has kept of the group is unknown, and trying again can hide the loss: whoever
-            // starts next reads what there is.
-            tracing::error!(stage = "journal", %error, "a journal flush failed: stopping at once");
-            std::process::abort();
-        }
-    }
-
-    fn flush_until_stopped<W: GroupWriter>(&self, flusher: &mut Flusher<W>, bell: &Bell) -> io::Result<()> {
-        let mut idle_looks = 0;
-        let mut mark_at = None;
-        loop {
-            match flusher.step()? {
-                step @ Step::Flushed { .. } => {
-                    idle_looks = 0;
-                    mark_at = self.mark_after_idle.map(|idle| Instant::now() + idle);
-                    self.publish(step);
-                }
-                Step::Idle if self.stopping.load(Ordering::SeqCst) => {
-                    let step = flusher.mark()?;
-                    self.publish(step);
-                    return Ok(());
-                }
-                Step::Idle if mark_at.is_some_and(|at| at <= Instant::now()) => {
-                    mark_at = None;
-                    let step = flusher.mark_if_idle()?;
-                    self.publish(step);
-                }
-                Step::Idle | Step::Filling if idle_looks < self.spins => {
-                    idle_looks += 1;
-                    std::hint::spin_loop();
-                }
-                Step::Idle | Step::Filling => {
-                    bell.announce_sleep();
-                    if !flusher.is_ready() && !self.stopping.load(Ordering::SeqCst) {
-                        self.stats.sleeps.fetch_add(1, Ordering::Relaxed);
-                        match mark_at {
-                            Some(at) => std::thread::park_timeout(at.saturating_duration_since(Instant::now())),
-                            None => std::thread::park(),
-                        }
-                    }
-                    bell.awake();
-                }
-            }
-        }
-    }
-
-    fn publish(&self, step: Step) {
-        match step {
-            Step::Flushed { durable, chain } => {
-                self.published.publish(durable, chain);
-                (self.on_durable)(durable);
-            }
-            Step::Idle | Step::Filling => {}
-        }
     }
 }

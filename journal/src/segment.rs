@@ -167,6 +167,18 @@ impl Segments {
         self.changed.notify_all();
     }
 
+    /// Removes the retired files here and now, where no thread makes new segments of them.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub fn remove_retired(&self) -> io::Result<()> {
+        loop {
+            // Lowest first: numbers have no gap.
+            let Some(path) = self.state.lock().retired.pop() else { return Ok(()) };
+            self.disk.remove(&path)?;
+        }
+    }
+
     /// Ends [`prepare_until_stopped`](Self::prepare_until_stopped).
     pub fn stop(&self) {
         self.state.lock().stopping = true;

@@ -26,6 +26,6 @@ mod tests;
 
 pub use identity::Identity;
 pub use manifest::{Manifest, ManifestError};
-pub use open::{LogOptions, OpenError, create, identity_of, open};
+pub use open::{LogByHand, LogOptions, OpenError, create, identity_of, open, open_by_hand};
 pub use record::{Record, RecordError};
 pub use store::{LogHandle, LogReader, LogStore};

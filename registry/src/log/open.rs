@@ -5,17 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tally_journal::flusher::Step;
 use tally_journal::recovery::open_directory;
 use tally_journal::segment::list_segments;
-use tally_journal::{Disk, Journal, JournalOptions, Recovered, RecoveryError, StartError, WriteVia, recover_groups};
-use tally_ledger::journal::position::{DurableLsn, Positions};
+use tally_journal::{
+    Disk, FlusherByHand, Journal, JournalOptions, OnDurable, Recovered, RecoveryError, StartError, WriteVia,
+    recover_groups,
+};
+use tally_ledger::journal::position::Positions;
 use tally_protocol::Lsn;
 
 use super::identity::Identity;
 use super::index::{Index, Place, State};
 use super::manifest::{self, Manifest, ManifestError};
 use super::record::{Record, RecordError};
-use super::retention::Retention;
+use super::retention::{Retention, Work};
 use super::store::{LogHandle, LogStore, Shared};
 use super::waiting::Waiting;
 
@@ -145,35 +149,78 @@ pub fn create(disk: &dyn Disk, options: &LogOptions, identity: Identity) -> Resu
 /// # Errors
 /// When there is none, or its files cannot be trusted.
 pub fn open(disk: Arc<dyn Disk>, options: &LogOptions) -> Result<(LogStore, LogHandle), OpenError> {
-    let Some(manifest) = manifest::read(&*disk, &options.directory)? else {
-        return Err(match identity_of(&*disk, &options.directory) {
+    let Replayed { manifest, index, recovered, waiting } = replay(&*disk, options)?;
+    let journal = Journal::start(disk, options.journal(), &recovered, on_durable(&waiting))?;
+    let writer = journal.writer(0);
+    let shared = Arc::new(Shared::new(index, journal, waiting));
+    let retention = Retention::start(shared.clone(), manifest)?;
+    let handle = LogHandle::new(shared.clone(), Some(Arc::new(retention)), manifest.identity);
+    Ok((LogStore::new(shared, writer, handle.clone()), handle))
+}
+
+/// As [`open`], without threads: nothing is flushed or given up but by hand. For a simulator.
+///
+/// # Errors
+/// When there is none, or its files cannot be trusted.
+pub fn open_by_hand(disk: Arc<dyn Disk>, options: &LogOptions) -> Result<(LogStore, LogHandle, LogByHand), OpenError> {
+    let Replayed { manifest, index, recovered, waiting } = replay(&*disk, options)?;
+    let told = on_durable(&waiting);
+    let (journal, flusher) = Journal::start_by_hand(disk, options.journal(), &recovered, told)?;
+    let writer = journal.writer(0);
+    let shared = Arc::new(Shared::new(index, journal, waiting));
+    let retention = Work::begin(shared.clone(), manifest)?;
+    let handle = LogHandle::new(shared.clone(), None, manifest.identity);
+    Ok((LogStore::new(shared, writer, handle.clone()), handle, LogByHand { flusher, retention }))
+}
+
+/// What the threads of an opened log do, one step at a time.
+pub struct LogByHand {
+    flusher: FlusherByHand,
+    retention: Work,
+}
+
+impl LogByHand {
+    /// Makes the next group durable, and tells openraft; false when there was none.
+    ///
+    /// # Errors
+    /// When the disk failed: the log must not be used any more.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        Ok(matches!(self.flusher.step()?, Step::Flushed { .. }))
+    }
+
+    /// Gives up segments that purges have freed, if everything is durable; false if not.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub fn retire(&mut self) -> io::Result<bool> {
+        let is_done = self.retention.retire_if_flushed()?;
+        self.flusher.remove_retired()?;
+        Ok(is_done)
+    }
+}
+
+fn on_durable(waiting: &Arc<Waiting>) -> OnDurable {
+    let told = waiting.clone();
+    Box::new(move |durable| told.handle_durable(durable))
+}
+
+/// What a log goes on with.
+struct Replayed {
+    manifest: Manifest,
+    index: Index,
+    recovered: Recovered,
+    waiting: Arc<Waiting>,
+}
+
+/// What the manifest and the journal behind it say.
+fn replay(disk: &dyn Disk, options: &LogOptions) -> Result<Replayed, OpenError> {
+    let Some(manifest) = manifest::read(disk, &options.directory)? else {
+        return Err(match identity_of(disk, &options.directory) {
             Ok(_) => OpenError::Missing(options.directory.clone()),
             Err(error) => error,
         });
     };
     let manifest = manifest?;
-    let (index, recovered) = replay(&*disk, options, &manifest)?;
-    tracing::info!(
-        stage = "raft-log",
-        node_id = manifest.identity.node_id,
-        next = %recovered.next,
-        last = ?index.last(),
-        torn_tail_bytes = recovered.torn_tail.map_or(0, |tail| tail.len_bytes),
-        "the log is in memory"
-    );
-    let waiting = Arc::new(Waiting::default());
-    let told = waiting.clone();
-    let on_durable = Box::new(move |durable: DurableLsn| told.handle_durable(durable));
-    let journal = Journal::start(disk, options.journal(), &recovered, on_durable)?;
-    let writer = journal.writer(0);
-    let shared = Arc::new(Shared::new(index, journal, waiting));
-    let retention = Retention::start(shared.clone(), manifest)?;
-    let handle = LogHandle::new(shared.clone(), Arc::new(retention), manifest.identity);
-    Ok((LogStore::new(shared, writer, handle.clone()), handle))
-}
-
-/// What the manifest and the journal behind it say.
-fn replay(disk: &dyn Disk, options: &LogOptions, manifest: &Manifest) -> Result<(Index, Recovered), OpenError> {
     let (expected, found) = (options.segment_len_bytes, manifest.segment_len_bytes);
     if expected != found {
         return Err(RecoveryError::SegmentLen { expected, found }.into());
@@ -184,10 +231,18 @@ fn replay(disk: &dyn Disk, options: &LogOptions, manifest: &Manifest) -> Result<
     let recovered = recover_groups(disk, &options.directory, geometry, anchor, &mut |first, count, bytes| {
         apply_group(&mut index, first, count, bytes)
     })?;
-    match index.gap() {
-        Some((before, found)) => Err(OpenError::Gap { before, found }),
-        None => Ok((index, recovered)),
+    if let Some((before, found)) = index.gap() {
+        return Err(OpenError::Gap { before, found });
     }
+    tracing::info!(
+        stage = "raft-log",
+        node_id = manifest.identity.node_id,
+        next = %recovered.next,
+        last = ?index.last(),
+        torn_tail_bytes = recovered.torn_tail.map_or(0, |tail| tail.len_bytes),
+        "the log is in memory"
+    );
+    Ok(Replayed { manifest, index, recovered, waiting: Arc::default() })
 }
 
 fn apply_group(index: &mut Index, first: Lsn, count: u32, mut bytes: &[u8]) -> Result<(), OpenError> {

@@ -65,9 +65,7 @@ impl Retention {
     /// # Errors
     /// When the disk fails, or the system has no thread left.
     pub(super) fn start(shared: Arc<Shared>, before: Manifest) -> io::Result<Self> {
-        let mut work = Work { shared: shared.clone(), manifest: before };
-        // The last run may have had no time to give up all that its manifest freed.
-        work.publish_and_retire()?;
+        let mut work = Work::begin(shared.clone(), before)?;
         let run = move || {
             while work.shared.wanted.wait() {
                 if let Err(error) = work.retire() {
@@ -89,13 +87,30 @@ impl Retention {
     }
 }
 
-struct Work {
+/// What the thread does.
+pub(super) struct Work {
     shared: Arc<Shared>,
     /// The one on disk.
     manifest: Manifest,
 }
 
 impl Work {
+    /// Publishes what was recovered. The last run may have had no time to give up all that its manifest freed.
+    pub(super) fn begin(shared: Arc<Shared>, before: Manifest) -> io::Result<Self> {
+        let mut work = Self { shared, manifest: before };
+        work.publish_and_retire()?;
+        Ok(work)
+    }
+
+    /// As [`Work::retire`], if that need not wait for a flush; false if it would.
+    pub(super) fn retire_if_flushed(&mut self) -> io::Result<bool> {
+        let journal = &self.shared.journal;
+        if !journal.durable().reaches(journal.end()) {
+            return Ok(false);
+        }
+        self.retire().map(|()| true)
+    }
+
     /// Gives up the segments below the first entry that is left.
     fn retire(&mut self) -> io::Result<()> {
         let journal = &self.shared.journal;

@@ -76,12 +76,13 @@ impl Shared {
 #[derive(Clone)]
 pub struct LogHandle {
     shared: Arc<Shared>,
-    retention: Arc<Retention>,
+    /// `None` where it is done by hand.
+    retention: Option<Arc<Retention>>,
     identity: Identity,
 }
 
 impl LogHandle {
-    pub(super) const fn new(shared: Arc<Shared>, retention: Arc<Retention>, identity: Identity) -> Self {
+    pub(super) const fn new(shared: Arc<Shared>, retention: Option<Arc<Retention>>, identity: Identity) -> Self {
         Self { shared, retention, identity }
     }
 
@@ -119,7 +120,9 @@ impl LogHandle {
 
     /// Ends the threads; what was written is durable then. The store does it itself when openraft drops it.
     pub fn stop(&self) {
-        self.retention.stop();
+        if let Some(retention) = &self.retention {
+            retention.stop();
+        }
         self.shared.journal.stop();
     }
 }

@@ -1,5 +1,6 @@
 //! The log on a disk in memory that crashes anywhere, and on the real one.
 
+mod by_hand;
 mod crashes;
 mod keeping;
 mod model;
