@@ -239,7 +239,6 @@ impl Bank {
             side.poll();
             let mut said = Vec::new();
             let durable = side.branch.durable();
-            side.link.begins.poll_ready(durable, |item| said.push(item));
             side.link.says.poll_ready(durable, |item| said.push(item));
             for item in said {
                 if (self.deaf)(&item) {

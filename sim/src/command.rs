@@ -1,13 +1,15 @@
 //! `tally sim`: run seeds until one fails or all have passed.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::bail;
 
+use crate::bank::{BankOptions, BankOutcome, run_bank_seed};
 use crate::world::{Options, Outcome, run_seed};
 
-/// Runs the branch in simulation.
+/// Runs a branch, or the whole bank, in simulation.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SimArgs {
     /// How many seeds to run.
@@ -22,6 +24,9 @@ pub struct SimArgs {
     /// Events of each seed, at least.
     #[arg(long, default_value_t = 2_500)]
     pub events: u64,
+    /// The whole bank: branches, registry, network.
+    #[arg(long)]
+    pub bank: bool,
     /// Print each event as it happens.
     #[arg(long)]
     pub verbose: bool,
@@ -44,17 +49,34 @@ fn say_seed_in_panics() {
 /// # Errors
 /// When a seed violates an invariant: the error names the seed, the event and the last events before it.
 pub fn run(args: &SimArgs) -> anyhow::Result<()> {
-    let (from, count) = args.seed.map_or((args.from, args.seeds), |seed| (seed, 1));
-    let options = Options { events_min: args.events, is_verbose: args.verbose, bug: None };
     say_seed_in_panics();
+    let trace_hash = if args.bank {
+        let options = BankOptions { events_min: args.events, is_verbose: args.verbose, bug: None };
+        let mut total = BankOutcome::default();
+        run_seeds(args, |seed| run_bank_seed(seed, &options).map(|outcome| total.add(&outcome)))?;
+        println!("{total}");
+        total.trace_hash
+    } else {
+        let options = Options { events_min: args.events, is_verbose: args.verbose, bug: None };
+        let mut total = Outcome::default();
+        run_seeds(args, |seed| run_seed(seed, &options).map(|outcome| total.add(&outcome)))?;
+        println!("{total}");
+        total.trace_hash
+    };
+    if args.seed.is_some() {
+        println!("trace hash {trace_hash:016x}");
+    }
+    Ok(())
+}
+
+fn run_seeds<F: Display>(args: &SimArgs, mut run_seed: impl FnMut(u64) -> Result<(), Box<F>>) -> anyhow::Result<()> {
+    let (from, count) = args.seed.map_or((args.from, args.seeds), |seed| (seed, 1));
     let begun = Instant::now();
-    let mut total = Outcome::default();
     let mut said = Instant::now();
     for seed in from..from + count {
         CURRENT_SEED.store(seed, Ordering::Relaxed);
-        match run_seed(seed, &options) {
-            Ok(outcome) => total.add(&outcome),
-            Err(failure) => bail!("{failure}"),
+        if let Err(failure) = run_seed(seed) {
+            bail!("{failure}");
         }
         if said.elapsed().as_secs() >= 10 {
             said = Instant::now();
@@ -63,9 +85,5 @@ pub fn run(args: &SimArgs) -> anyhow::Result<()> {
     }
     let seconds = begun.elapsed().as_secs_f64();
     println!("{count} seeds passed in {seconds:.1} s ({:.0} seeds/s)", count as f64 / seconds.max(0.001));
-    println!("{total}");
-    if args.seed.is_some() {
-        println!("trace hash {:016x}", total.trace_hash);
-    }
     Ok(())
 }

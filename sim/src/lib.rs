@@ -16,6 +16,7 @@
 //! **Invariant:** everything that happens follows from the seed.
 
 pub mod audit;
+pub mod bank;
 pub mod clock;
 pub mod command;
 pub mod disk;

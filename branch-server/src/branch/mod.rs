@@ -90,9 +90,7 @@ pub struct Branch {
 pub struct LinkParts {
     /// What is in doubt, routes, clock.
     pub shared: Arc<TwoPhase>,
-    /// Transfers that begin.
-    pub begins: GatedReceiver<Said>,
-    /// Votes, acknowledgements, questions.
+    /// What the registry is told.
     pub says: GatedReceiver<Said>,
     /// Rung when there may be something to say.
     pub bell: LinkBell,
@@ -173,13 +171,10 @@ impl Branch {
                 .iter()
                 .filter(|hold| hold.leg.is_part())
                 .for_each(|hold| shared.doubts.insert_recovered(&hold));
-            let channels = || replies::channels::<Said>(options.workers, std::slice::from_ref(&link_bell.bell));
-            let ((begin_senders, mut begins), (say_senders, mut says)) = (channels(), channels());
-            let ends = begin_senders.into_iter().zip(say_senders);
-            between.extend(ends.map(|(begins, says)| Between::new(shared.clone(), begins, says)));
+            let (senders, mut says) = replies::channels::<Said>(options.workers, std::slice::from_ref(&link_bell.bell));
+            between.extend(senders.into_iter().map(|says| Between::new(shared.clone(), says)));
             LinkParts {
                 shared: shared.clone(),
-                begins: begins.remove(0),
                 says: says.remove(0),
                 bell: link_bell,
                 lanes: lanes.iter().map(|(lane, _)| lane.clone()).collect(),

@@ -100,10 +100,10 @@ impl Link {
                 .enable_all()
                 .build()
                 .expect("a thread that is being started can make its runtime");
-            let LinkParts { shared, begins, says, bell, lanes } = parts;
+            let LinkParts { shared, says, bell, lanes } = parts;
             let mut keeper = Keeper {
                 incoming: Incoming::new(shared.clone(), lanes),
-                outgoing: Outgoing::new(shared.clone(), journal, begins, says, bell),
+                outgoing: Outgoing::new(shared.clone(), journal, says, bell),
                 options,
                 identity,
                 shared,

@@ -18,7 +18,6 @@ use crate::two_phase::{Said, TwoPhase};
 pub(super) struct Outgoing {
     shared: Arc<TwoPhase>,
     journal: Arc<Journal>,
-    begins: GatedReceiver<Said>,
     says: GatedReceiver<Said>,
     bell: LinkBell,
     gathered: Gathered,
@@ -52,14 +51,8 @@ impl Gathered {
 }
 
 impl Outgoing {
-    pub(super) fn new(
-        shared: Arc<TwoPhase>,
-        journal: Arc<Journal>,
-        begins: GatedReceiver<Said>,
-        says: GatedReceiver<Said>,
-        bell: LinkBell,
-    ) -> Self {
-        Self { shared, journal, begins, says, bell, gathered: Gathered::default(), bytes: Vec::new() }
+    pub(super) fn new(shared: Arc<TwoPhase>, journal: Arc<Journal>, says: GatedReceiver<Said>, bell: LinkBell) -> Self {
+        Self { shared, journal, says, bell, gathered: Gathered::default(), bytes: Vec::new() }
     }
 
     /// Writes until the link ends. What was gathered and not written is lost with it: it is told or asked again.
@@ -100,7 +93,6 @@ impl Outgoing {
     fn gather(&mut self) {
         let durable = self.journal.durable();
         let gathered = &mut self.gathered;
-        self.begins.poll_ready(durable, |said| gathered.take(said));
         self.says.poll_ready(durable, |said| gathered.take(said));
         self.gathered.append_to(&mut self.bytes);
     }

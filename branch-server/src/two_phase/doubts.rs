@@ -84,19 +84,21 @@ impl Doubts {
         Ok(fits)
     }
 
-    /// Tells every leg that time has passed; `ask` hears of those about which the registry is to be asked.
+    /// Tells every leg that time has passed; `ask` hears, in order of id, of those about which the registry is to be asked.
     pub fn tick(&self, branch: BranchId, now: Timestamp, mut ask: impl FnMut(TransferId, Lsn)) {
-        let mut effects = Vec::new();
+        let (mut effects, mut due) = (Vec::new(), Vec::new());
         for shard in &self.shards {
             for (&id, doubt) in shard.lock().iter_mut() {
                 // A tick contradicts nothing.
                 let Ok(next) = doubt.state.handle(branch, ParticipantEvent::Tick(now), &mut effects) else { continue };
                 doubt.state = next;
                 if effects.drain(..).any(|effect| effect == ParticipantEffect::Ask) {
-                    ask(id, doubt.lsn);
+                    due.push((id, doubt.lsn));
                 }
             }
         }
+        due.sort_unstable();
+        due.into_iter().for_each(|(id, lsn)| ask(id, lsn));
     }
 
     /// How many legs are in doubt, and since when the oldest.

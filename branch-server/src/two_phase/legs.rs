@@ -92,9 +92,9 @@ impl TwoPhase {
         let stamp = done.timestamp.as_nanos();
         let deadline = stamp.saturating_add(VOTES_TIMEOUT_NS);
         let cross = CrossTransfer::new(wire, stamp, deadline, asker.trace_id, self.branch, peer);
-        // It need not be durable here: the vote says when it is.
-        led.says.push((Lsn::ZERO, Said::Begin(cross)));
-        self.note_prepared(id, &done, vec![Waiting { asker: *asker, wants_balances, is_repeat: false }], led);
+        // The begin is the source's vote: it leaves once the record is durable.
+        led.says.push((done.lsn, Said::Begin(cross)));
+        self.note_prepared(id, &done, vec![Waiting { asker: *asker, wants_balances, is_repeat: false }]);
         self.stats.begun.fetch_add(1, Ordering::Relaxed);
         Begun::InDoubt
     }
@@ -111,10 +111,11 @@ impl TwoPhase {
     ) {
         let id = TransferId::new(cross.transfer.id.get());
         // Causes come before effects: this part is stamped behind the source's.
-        let now = now.max(Timestamp::from_nanos(cross.stamp.get()));
+        let now = now.max(Timestamp::from_nanos(cross.stamp.get().saturating_add(1)));
         match engine.prepare_destination(writer, &cross.transfer, looked, now) {
             LegStep::Prepared(done) => {
-                self.note_prepared(id, &done, Vec::new(), led);
+                self.note_prepared(id, &done, Vec::new());
+                led.say(id, done.lsn, ParticipantEffect::Vote(Vote::Yes), done.timestamp);
                 self.stats.prepared.fetch_add(1, Ordering::Relaxed);
             }
             LegStep::Refused(done) => {
@@ -175,9 +176,10 @@ impl TwoPhase {
     }
 
     /// A leg was prepared: it is in doubt from here on.
-    fn note_prepared(&self, id: TransferId, done: &Done, waiting: Vec<Waiting>, led: &mut Led) {
+    fn note_prepared(&self, id: TransferId, done: &Done, waiting: Vec<Waiting>) {
         let event = ParticipantEvent::Prepare { ruling: Ok(()), now: done.timestamp };
-        let state = self.handle(id, done.lsn, Participant::Absent, event, (done.timestamp, led));
+        let state = Participant::Absent.handle(self.branch, event, &mut Vec::with_capacity(2));
+        let state = state.expect("a new leg contradicts nothing");
         self.doubts.insert(id, Doubt { state, lsn: done.lsn, since: done.timestamp, waiting });
     }
 

@@ -34,7 +34,7 @@ pub const CLOCK_AHEAD_NS_MAX: u64 = 500_000_000;
 /// What the branch tells the registry.
 #[derive(Clone, Copy, Debug)]
 pub enum Said {
-    /// A transfer begins.
+    /// A transfer begins: this branch is its source and has promised its part.
     Begin(CrossTransfer),
     /// What this branch says of its part.
     Vote(VoteItem),
@@ -71,7 +71,7 @@ pub struct TwoPhase {
     /// What happened so far.
     pub stats: TwoPhaseStats,
     is_linked: AtomicBool,
-    /// The highest stamp that another clock has shown us.
+    /// Just behind the highest stamp that another clock has shown us.
     seen: AtomicU64,
     routes: RwLock<Routes>,
 }
@@ -145,7 +145,8 @@ impl TwoPhase {
         if stamp > wall.as_nanos().saturating_add(CLOCK_AHEAD_NS_MAX) {
             return false;
         }
-        self.seen.fetch_max(stamp, Ordering::Relaxed);
+        // Behind it, not beside it: what is stamped next may have it as its cause.
+        self.seen.fetch_max(stamp.saturating_add(1), Ordering::Relaxed);
         true
     }
 }

@@ -29,9 +29,7 @@ const TICK_INTERVAL_NS: u64 = 250_000_000;
 pub struct Between {
     /// What all threads share.
     pub shared: Arc<TwoPhase>,
-    /// Begins, which wait for nothing.
-    pub begins: GatedSender<Said>,
-    /// Votes, acknowledgements and questions, behind their records.
+    /// What the registry is told, behind its records.
     pub says: GatedSender<Said>,
     /// Instructions that could not be carried out yet: the log was full, or another worker had the id in hand.
     pub(super) waiting: VecDeque<Instruction>,
@@ -41,8 +39,8 @@ pub struct Between {
 
 impl Between {
     /// The worker's ends of the queues to the link.
-    pub fn new(shared: Arc<TwoPhase>, begins: GatedSender<Said>, says: GatedSender<Said>) -> Self {
-        Self { shared, begins, says, waiting: VecDeque::new(), led: Led::default(), tick_next_ns: 0 }
+    pub fn new(shared: Arc<TwoPhase>, says: GatedSender<Said>) -> Self {
+        Self { shared, says, waiting: VecDeque::new(), led: Led::default(), tick_next_ns: 0 }
     }
 }
 
@@ -173,8 +171,7 @@ impl Running {
             }
         }
         for (gate, said) in between.led.says.drain(..) {
-            let sender = if matches!(said, Said::Begin(_)) { &mut between.begins } else { &mut between.says };
-            sender.push_to(0, gate, said);
+            between.says.push_to(0, gate, said);
         }
         between.waiting.extend(between.led.again.take());
         let decided = between.led.decided.take();

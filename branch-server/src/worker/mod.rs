@@ -159,7 +159,6 @@ impl Running {
         let journal = &self.worker.journal;
         self.worker.replies.hand_over(|| journal.durable());
         if let Some(between) = &mut self.worker.between {
-            between.begins.hand_over(|| journal.durable());
             between.says.hand_over(|| journal.durable());
         }
         worked

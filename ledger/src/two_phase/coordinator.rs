@@ -56,7 +56,7 @@ pub enum Coordinator {
 /// What happens to a coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CoordinatorEvent {
-    /// A source branch wants a transfer, and prepares its own part meanwhile.
+    /// A source branch wants a transfer. It has prepared its own part, durably: this is its promise.
     Begin {
         /// The source.
         source: BranchId,
@@ -118,7 +118,7 @@ fn from_unknown(event: CoordinatorEvent, effects: &mut Vec<CoordinatorEffect>) -
         CoordinatorEvent::Begin { source, participants, deadline } => {
             let others = participants.without(source);
             effects.extend(others.iter().map(CoordinatorEffect::Prepare));
-            Coordinator::Collecting { participants, missing: participants, deadline }
+            Coordinator::Collecting { participants, missing: others, deadline }
         }
         // It holds something of which nobody knows any more: "unknown" is not answered from memory, the log decides.
         CoordinatorEvent::Asked(branch) | CoordinatorEvent::Voted(branch, Vote::Yes) => {

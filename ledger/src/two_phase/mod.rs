@@ -6,19 +6,23 @@
 //!
 //! ```text
 //!   source branch            coordinator (registry)           destination branch
+//!       | hold, durable            |                                 |
 //!       |------ begin ------------>|------- prepare ---------------->|
-//!       | hold, durable            |                                 | hold, durable
-//!       |------ vote yes --------->|<------ vote yes ----------------|
+//!       |                          |                                 | hold, durable
+//!       |                          |<------ vote yes ----------------|
 //!       |                   decision, replicated                     |
 //!       |<----- decision ----------|------- decision --------------->|
 //!       | settle, durable          |                                 | settle, durable
 //!       |------ acknowledged ----->|<------ acknowledged ------------|
 //! ```
 //!
+//! The source begins only once its own part is durable: its begin is its vote. Were it to begin earlier, a crash could take
+//! its part, and the same id could come back with another content while the destination holds the first one.
+//!
 //! Two machines, [`Coordinator`] and [`Participant`], each with one function from state and event to the next state and
 //! what has to be done. The same functions run live, in replay, in the simulator and in the model checker.
 //!
-//! **Invariants:** a yes vote leaves only once the prepare is durable; a decision only once the registry's log has it,
+//! **Invariants:** a begin or a yes vote leaves only once the prepare is durable; a decision only once the registry's log has it,
 //! and the first decision in that log stands for ever; an acknowledgement leaves only once the settle or void is
 //! durable. What would break one of them is a [`Contradiction`], and changes nothing.
 

@@ -171,10 +171,14 @@ impl Bank {
     fn request(&mut self, allowed: bool) {
         let ruling = if allowed { Ok(()) } else { Err(Refusal::InsufficientFunds) };
         self.participant(SOURCE, ParticipantEvent::Prepare { ruling, now: EARLY });
-        // The source prepares while the request is on its way to the registry; what it refuses does not leave it.
-        if matches!(self.branches[0].memory, Participant::Prepared { .. }) {
-            self.network.insert(Message::Begin);
+        // Its vote is the begin, behind the flush; what it refuses does not leave it.
+        for said in &mut self.branches[0].gated {
+            if *said == Message::Voted(SOURCE, Vote::Yes) {
+                *said = Message::Begin;
+            }
         }
+        self.branches[0].gated.retain(|said| !matches!(said, Message::Voted(..)));
+        self.branches[0].gated.sort_unstable();
     }
 }
 
@@ -185,6 +189,10 @@ pub(super) struct Transfers {
 
 fn is_prepared(state: Participant) -> bool {
     matches!(state, Participant::Prepared { .. })
+}
+
+fn has_ended(state: Participant) -> bool {
+    matches!(state, Participant::Settled | Participant::Voided)
 }
 
 impl Model for Transfers {
@@ -273,11 +281,8 @@ impl Model for Transfers {
                     Message::Voted(branch, Vote::No(_)) => {
                         matches!(bank.branches[number(branch)].durable, Participant::Refused(_))
                     }
-                    Message::Begin
-                    | Message::Prepare(_)
-                    | Message::Tell(..)
-                    | Message::Acknowledged(_)
-                    | Message::Proposed(..) => true,
+                    Message::Begin => is_prepared(bank.branches[0].durable) || has_ended(bank.branches[0].durable),
+                    Message::Prepare(_) | Message::Tell(..) | Message::Acknowledged(_) | Message::Proposed(..) => true,
                 })
             }),
             // Of an abort, a branch that holds nothing says so at once; a prepare that comes late is asked about.

@@ -335,8 +335,11 @@ impl World {
         let branches = [A, B, C];
         let source = branches[self.random.below(3) as usize];
         let destination = branches[(usize::from(source.get()) + self.random.below(2) as usize) % 3];
-        self.say(source, Said::Begin(cross(id, source, destination, self.now)));
         self.prepare(source, id);
+        // Its begin is its promise: what it refuses does not leave it.
+        if matches!(self.participants.get(&(source, id)), Some(Participant::Prepared { .. })) {
+            self.say(source, Said::Begin(cross(id, source, destination, self.now)));
+        }
     }
 
     fn step(&mut self) {

@@ -60,6 +60,16 @@ pub enum Rule {
     Answered,
     /// What the branch wrote down can be read back; what was damaged is refused.
     Recoverable,
+    /// Both branches, the registry and the client know one end of a transfer between branches.
+    Agreement,
+    /// What a branch has promised or acknowledged outlives its crashes.
+    Promises,
+    /// The settlement accounts of two branches mirror each other, at every consistent cut.
+    Mirrored,
+    /// Causes are stamped before their effects, across branches.
+    Causality,
+    /// When nothing fails any more, every transfer is decided and every hold resolved.
+    ComesToRest,
     /// The server must not panic.
     NoPanic,
 }

@@ -11,13 +11,13 @@ const MEMORY: &str = "/dev/shm";
 
 /// A directory of its own for each run, removed behind it.
 #[derive(Debug)]
-pub(super) struct IdsDirectory {
+pub(crate) struct IdsDirectory {
     path: PathBuf,
     seed: u64,
 }
 
 impl IdsDirectory {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let base = if Path::new(MEMORY).is_dir() { PathBuf::from(MEMORY) } else { std::env::temp_dir() };
@@ -25,7 +25,7 @@ impl IdsDirectory {
     }
 
     /// Opens the index. It writes out and merges only by hand.
-    pub(super) fn open(&self) -> Result<(IdRecovery, KeeperByHand), IdError> {
+    pub(crate) fn open(&self) -> Result<(IdRecovery, KeeperByHand), IdError> {
         let config = IdConfig {
             generation_len_max: 1 << 12,
             shard_count: 4,

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use tally_protocol::BranchId;
 
+pub(crate) use ids::IdsDirectory;
 pub use outcome::{Failure, Outcome};
 
 use crate::audit::Audit;
@@ -112,7 +113,7 @@ pub fn run_seed(seed: u64, options: &Options) -> Result<Outcome, Box<Failure>> {
     }))
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text").to_owned()
 }

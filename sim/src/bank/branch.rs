@@ -1,0 +1,529 @@
+//! One branch of the bank: the real engine, journal and look-ups on a simulated disk. Its threads are one here, which takes a
+//! request or an instruction at a time; how workers interleave is the single branch's simulator's business.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tally_branch_server::accounts::Accounts;
+use tally_branch_server::engine::{Done, Engine, Step};
+use tally_branch_server::holds::Holds;
+use tally_branch_server::ids::{KeeperByHand, LogPositions};
+use tally_branch_server::intake::Instruction;
+use tally_branch_server::journal::checkpoint::{self, CheckpointMeta};
+use tally_branch_server::journal::{Records, RecoveryTarget, Unfit, recover};
+use tally_branch_server::lookup::{Answer, Asker, Looked, Question, RecordReader, Returned, resolve};
+use tally_branch_server::recovery::Rebuilding;
+use tally_branch_server::replies::ReplyBody;
+use tally_branch_server::two_phase::{Begun, Led, Said, TwoPhase, Waiting};
+use tally_journal::bell::Bell;
+use tally_journal::blocking::BlockingWriter;
+use tally_journal::flusher::{Flusher, Step as Flushed};
+use tally_journal::log::{Log, LogWriter};
+use tally_journal::published::Published;
+use tally_journal::segment::{SegmentOptions, Segments};
+use tally_journal::{Disk, JournalStats, ReadError, Reader};
+use tally_ledger::journal::cursor::Geometry;
+use tally_ledger::journal::record::{Record, RecordBody};
+use tally_ledger::two_phase::{AbortReason, Decision};
+use tally_ledger::{Account, Hold, Leg};
+use tally_protocol::message;
+use tally_protocol::{BranchId, Lsn, Refusal, Timestamp, TransferId};
+
+use super::BankBug;
+use crate::disk::SimDisk;
+use crate::invariants::{Violation, hold, violated};
+use crate::world::IdsDirectory;
+
+const SEGMENT_LEN_BYTES: u64 = 1 << 20;
+const DISK_LEN_BYTES: u64 = 64 << 20;
+
+/// What a client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The client's number for the request.
+    pub(super) request: u64,
+    pub(super) refusal: Option<Refusal>,
+    pub(super) amount: u64,
+}
+
+/// A branch, up or down.
+pub(super) struct SimBranch {
+    pub(super) id: BranchId,
+    pub(super) disk: SimDisk,
+    ids: IdsDirectory,
+    directory: PathBuf,
+    bug: Option<BankBug>,
+    pub(super) life: Option<Life>,
+}
+
+/// One life, from recovery to crash.
+pub(super) struct Life {
+    pub(super) engine: Engine,
+    pub(super) shared: TwoPhase,
+    writer: LogWriter,
+    log: Arc<Log>,
+    flusher: Flusher<BlockingWriter>,
+    published: Arc<Published>,
+    records: Records,
+    ids_keeper: KeeperByHand,
+    epoch: tally_ledger::journal::group::Epoch,
+    said: VecDeque<(Lsn, Said)>,
+    told: VecDeque<(Lsn, Told)>,
+    again: Vec<Instruction>,
+    led: Led,
+    bug: Option<BankBug>,
+    /// For the planted bug that posts twice.
+    posted: BTreeMap<TransferId, Hold>,
+}
+
+struct Positions(Arc<Published>);
+
+impl LogPositions for Positions {
+    fn accepted(&self) -> Lsn {
+        self.0.durable().end()
+    }
+    fn durable(&self) -> Lsn {
+        self.0.durable().end()
+    }
+}
+
+struct Durable<'a>(&'a Records, &'a Published);
+
+impl RecordReader for Durable<'_> {
+    fn read_durable(&self, lsn: Lsn) -> Result<Record, ReadError> {
+        self.0.record(lsn, self.1.durable())
+    }
+}
+
+/// Passes on what is recovered, but for what a planted bug keeps.
+struct Target {
+    inner: Rebuilding,
+    bug: Option<BankBug>,
+}
+
+impl RecoveryTarget for Target {
+    fn restart(&mut self) {
+        self.inner.restart();
+    }
+    fn checkpoint(&mut self, meta: &CheckpointMeta) {
+        self.inner.checkpoint(meta);
+    }
+    fn prefetch_accounts(&self, accounts: &[Account]) {
+        self.inner.prefetch_accounts(accounts);
+    }
+    fn prefetch_records(&self, records: &[Record]) {
+        self.inner.prefetch_records(records);
+    }
+    fn account(&mut self, account: Account) -> Result<(), Unfit> {
+        self.inner.account(account)
+    }
+    fn hold(&mut self, hold: Hold) {
+        self.inner.hold(hold);
+    }
+    fn record(&mut self, record: &Record) -> Result<(), Unfit> {
+        let is_decision = matches!(record.body, RecordBody::Decided(..));
+        if is_decision && self.bug == Some(BankBug::DecisionsNotReplayed) {
+            return Ok(());
+        }
+        self.inner.record(record)
+    }
+}
+
+impl SimBranch {
+    pub(super) fn new(id: BranchId, disk: SimDisk, ids: IdsDirectory, bug: Option<BankBug>) -> Self {
+        Self { id, disk, ids, directory: PathBuf::from("/journal"), bug, life: None }
+    }
+
+    /// A disk of the size that branches have.
+    pub(super) fn disk(random: crate::random::Random) -> SimDisk {
+        SimDisk::new(DISK_LEN_BYTES, random)
+    }
+
+    pub(super) fn crash(&mut self) {
+        self.disk.power_off();
+        self.life = None;
+        self.disk.restart();
+    }
+
+    /// Recovers. `false` when power failed meanwhile.
+    pub(super) fn boot(&mut self, now: Timestamp) -> Result<bool, Violation> {
+        match self.try_boot() {
+            Ok(life) => self.life = Some(life),
+            Err(_) if self.disk.is_down() => {
+                self.disk.restart();
+                return Ok(false);
+            }
+            Err(error) => violated!(Recoverable, "branch {} does not start: {error}", self.id),
+        }
+        let life = self.life.as_mut().expect("just made");
+        let mut legs: Vec<Hold> = life.engine.holds.iter().filter(|hold| hold.leg.is_part()).collect();
+        legs.sort_by_key(|hold| hold.id);
+        for hold in &legs {
+            match self.bug {
+                Some(BankBug::PreparesForgotten) => drop(life.engine.holds.remove(hold.id)),
+                Some(BankBug::PreparesExpire) => {
+                    let presumed = Decision::Abort(AbortReason::Presumed);
+                    life.engine.decide(&mut life.writer, hold.id, presumed, now);
+                }
+                _ => life.shared.doubts.insert_recovered(hold),
+            }
+        }
+        Ok(true)
+    }
+
+    fn try_boot(&self) -> io::Result<Life> {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        disk.create_directory(&self.directory)?;
+        let (ids, ids_keeper) = self.ids.open().map_err(|error| io::Error::other(error.to_string()))?;
+        let fresh = || (Accounts::new(256, 1), Holds::new(10_000));
+        let mut target = Target { inner: Rebuilding::new(self.id, ids, fresh), bug: self.bug };
+        let recovered = recover(&disk, &self.directory, SEGMENT_LEN_BYTES, &mut target).map_err(io::Error::other)?;
+        let geometry = Geometry::for_segments(SEGMENT_LEN_BYTES).expect("one that the journal allows");
+        let (next, chain, epoch) = (recovered.journal.next, recovered.journal.chain, recovered.journal.epoch.next());
+        let stats = Arc::new(JournalStats::default());
+        let options = SegmentOptions { ahead: 1, zero_bytes_per_second_max: u64::MAX, free_bytes_min: 0 };
+        let segments = Segments::open(disk.clone(), &self.directory, geometry, options, next, stats.clone())?;
+        let writer = BlockingWriter::new(Arc::new(segments));
+        let log = Arc::new(Log::new(geometry, next, recovered.journal.last_timestamp, 1, Bell::new(|| {})));
+        let mut flusher = Flusher::new(log.clone(), writer, stats, next, epoch, chain);
+        let published = Arc::new(Published::new(next, chain));
+        if let Flushed::Flushed { durable, chain } = flusher.mark()? {
+            published.publish(durable, chain);
+        }
+        let Rebuilding { accounts, holds, ids, .. } = target.inner;
+        let ids = ids.finish(Arc::new(Positions(published.clone())));
+        Ok(Life {
+            engine: Engine { branch: self.id, accounts, holds, ids },
+            shared: TwoPhase::new(self.id),
+            writer: LogWriter::new(log.clone(), 0),
+            log,
+            flusher,
+            published,
+            records: Records::new(Arc::new(Reader::open(disk, self.directory.clone(), geometry)?)),
+            ids_keeper,
+            epoch,
+            said: VecDeque::new(),
+            told: VecDeque::new(),
+            again: Vec::new(),
+            led: Led::default(),
+            bug: self.bug,
+            posted: BTreeMap::new(),
+        })
+    }
+
+    /// A whole checkpoint. `false` when the disk failed.
+    pub(super) fn checkpoint(&mut self) -> bool {
+        let (disk, directory) = (&self.disk, &self.directory);
+        let Some(life) = &mut self.life else { return false };
+        let replay_from = life.published.durable().end();
+        if !life.flush() || !life.ids_keeper.rotate_and_merge() || life.engine.ids.covered_lsn() < replay_from {
+            return false;
+        }
+        let accounts: Vec<Account> = life.engine.accounts.iter().collect();
+        let mut holds: Vec<Hold> = life.engine.holds.iter().collect();
+        // The table's order is by a hash that differs from run to run; the file's must not.
+        holds.sort_by_key(|hold| hold.id);
+        if self.bug == Some(BankBug::CheckpointSkipsLegs) {
+            holds.retain(|hold| !hold.leg.is_part());
+        }
+        let (mut accounts, mut holds) = (accounts.into_iter(), holds.into_iter());
+        let Ok(written) = checkpoint::write_blocks(disk, directory, None, &mut accounts, &mut holds) else {
+            return false;
+        };
+        let (durable, chain) = life.published.anchor();
+        let meta = CheckpointMeta {
+            branch: self.id,
+            number: 0,
+            segment_len_bytes: SEGMENT_LEN_BYTES,
+            replay_from,
+            complete_at: life.log.end(),
+            durable: durable.end(),
+            chain,
+            epoch: life.epoch,
+            last_timestamp: life.log.last_timestamp(),
+            ids_covered: life.engine.ids.covered_lsn(),
+            blocks: 0,
+            blocks_check: 0,
+            accounts: 0,
+            holds: 0,
+            counters: Vec::new(),
+        };
+        if !durable.reaches(meta.complete_at) || checkpoint::verify(disk, directory, &written, None).is_err() {
+            return false;
+        }
+        let Ok(meta) = checkpoint::complete(meta, &written) else { return false };
+        checkpoint::publish(disk, directory, &meta).is_ok() && checkpoint::remove_older(disk, directory).is_ok()
+    }
+}
+
+impl Life {
+    /// Writes what there is. `false` when the disk failed: the process stops.
+    pub(super) fn flush(&mut self) -> bool {
+        loop {
+            match self.flusher.step() {
+                Ok(Flushed::Flushed { durable, chain }) => self.published.publish(durable, chain),
+                Ok(Flushed::Idle | Flushed::Filling) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Opens an account.
+    pub(super) fn open(&mut self, open: &message::AccountOpen, now: Timestamp) {
+        self.engine.open_account(&mut self.writer, open, Asker::bank().actor, now);
+    }
+
+    /// A client's request.
+    pub(super) fn request(&mut self, request: u64, wire: &message::Transfer, now: Timestamp) -> Result<(), Violation> {
+        let now = self.shared.now(now);
+        let asker = Asker { request_id: request, ..Asker::bank() };
+        self.take(&asker, wire, None, now)
+    }
+
+    fn take(
+        &mut self,
+        asker: &Asker,
+        wire: &message::Transfer,
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) -> Result<(), Violation> {
+        let refused = |refusal| Told { request: asker.request_id, refusal: Some(refusal), amount: 0 };
+        if !self.engine.is_between(wire) {
+            match self.engine.transfer(&mut self.writer, wire, asker, looked, now) {
+                Step::Done(done) => self.tell(asker, &done),
+                Step::NotRecorded(refusal) => self.told.push_back((Lsn::ZERO, refused(refusal))),
+                Step::InFlight => unreachable!("one at a time"),
+                Step::Lookup => return self.look_up(Question::Transfer(*asker, *wire), now),
+            }
+            return Ok(());
+        }
+        let peer = tally_protocol::AccountId::new(wire.credit_account_id.get()).branch();
+        if let Err(refusal) = self.shared.admit(peer) {
+            if looked.is_none() {
+                return self.look_up(Question::Transfer(*asker, *wire), now);
+            }
+            self.told.push_back((Lsn::ZERO, refused(refusal)));
+            return Ok(());
+        }
+        let begun = self.shared.begin(&self.engine, &mut self.writer, wire, asker, looked, now, &mut self.led);
+        match begun {
+            Begun::InDoubt => {
+                if self.bug == Some(BankBug::SourceHoldsNothing) {
+                    self.hold_nothing(TransferId::new(wire.id.get()));
+                }
+                self.pass_on(now)
+            }
+            Begun::Refused(done) => {
+                self.tell(asker, &done);
+                Ok(())
+            }
+            Begun::NotRecorded(refusal) => {
+                self.told.push_back((Lsn::ZERO, refused(refusal)));
+                Ok(())
+            }
+            Begun::InFlight => unreachable!("one at a time"),
+            Begun::Lookup => self.look_up(Question::Transfer(*asker, *wire), now),
+        }
+    }
+
+    /// What the registry wants.
+    pub(super) fn instruct(&mut self, instruction: Instruction, now: Timestamp) -> Result<(), Violation> {
+        let now = self.shared.now(now);
+        self.carry_out(instruction, None, now)
+    }
+
+    fn carry_out(
+        &mut self,
+        instruction: Instruction,
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) -> Result<(), Violation> {
+        let (engine, writer, led) = (&self.engine, &mut self.writer, &mut self.led);
+        match instruction {
+            Instruction::Prepare(mut cross) => {
+                let stamp = cross.stamp.get();
+                if self.bug == Some(BankBug::StampsIgnored) {
+                    cross.stamp = 0.into();
+                }
+                self.shared.prepare(engine, writer, &cross, looked, now, led);
+                let hold = engine.holds.get(TransferId::new(cross.transfer.id.get()));
+                if let Some(hold) = hold.filter(|hold| hold.leg == Leg::Destination) {
+                    let own = hold.timestamp.as_nanos();
+                    hold!(Causality, own > stamp, "{} stamped {own} here and {stamp} at its source", hold.id);
+                }
+            }
+            Instruction::Decide(id, decision) => {
+                let open = engine.holds.get(id);
+                let is_destination = open.is_some_and(|hold| hold.leg == Leg::Destination);
+                let decision = match (self.bug, decision) {
+                    (Some(BankBug::DestinationNotPosted), Decision::Commit) if is_destination => {
+                        Decision::Abort(AbortReason::Presumed)
+                    }
+                    (Some(BankBug::AbortPosts), Decision::Abort(_)) if is_destination => Decision::Commit,
+                    _ => decision,
+                };
+                self.shared.decide(engine, writer, id, decision, now, led);
+                match open {
+                    Some(hold) if decision == Decision::Commit => drop(self.posted.insert(id, hold)),
+                    None if self.bug == Some(BankBug::PostedTwice) => self.post_again(id),
+                    _ => {}
+                }
+            }
+        }
+        self.pass_on(now)
+    }
+
+    /// Asks about what nobody decides, and tries again what found no room.
+    pub(super) fn tick(&mut self, now: Timestamp) -> Result<(), Violation> {
+        let now = self.shared.now(now);
+        for instruction in std::mem::take(&mut self.again) {
+            self.carry_out(instruction, None, now)?;
+        }
+        if self.bug != Some(BankBug::NobodyAsks) {
+            self.shared.ask(now, &mut self.led);
+        }
+        self.pass_on(now)
+    }
+
+    fn pass_on(&mut self, now: Timestamp) -> Result<(), Violation> {
+        let mut led = std::mem::take(&mut self.led);
+        self.said.extend(led.says.drain(..));
+        self.again.extend(led.again.take());
+        for (Waiting { asker, .. }, done) in led.answers.drain(..) {
+            self.tell(&asker, &done);
+        }
+        match led.question.take() {
+            Some(question) => self.look_up(question, now),
+            None => Ok(()),
+        }
+    }
+
+    fn look_up(&mut self, question: Question, now: Timestamp) -> Result<(), Violation> {
+        // A look-up thread waits until what it reads is durable.
+        if !self.flush() {
+            return Ok(());
+        }
+        match resolve(&self.engine, &Durable(&self.records, &self.published), question) {
+            Answer::Reply(asker, body) => {
+                let told = match body {
+                    ReplyBody::Transfer { reply, .. } => {
+                        Told { request: asker.request_id, refusal: reply.known_refusal(), amount: reply.amount.get() }
+                    }
+                    ReplyBody::Refused { refusal, .. } => {
+                        Told { request: asker.request_id, refusal: Some(refusal), amount: 0 }
+                    }
+                    other => violated!(AnswersMatchModel, "a transfer was answered {other:?}"),
+                };
+                self.told.push_back((Lsn::ZERO, told));
+                Ok(())
+            }
+            Answer::Return(Returned::Transfer(asker, wire, looked)) => self.take(&asker, &wire, Some(&looked), now),
+            Answer::Return(Returned::InDoubt(asker, wire)) => {
+                let waiting = Waiting { asker, wants_balances: false, is_repeat: true };
+                let busy = Told { request: asker.request_id, refusal: Some(Refusal::Busy), amount: 0 };
+                match self.shared.doubts.attach(TransferId::new(wire.id.get()), waiting) {
+                    Ok(true) => {}
+                    Ok(false) | Err(_) => self.told.push_back((Lsn::ZERO, busy)),
+                }
+                Ok(())
+            }
+            Answer::Return(Returned::Prepare(cross, looked)) => {
+                self.carry_out(Instruction::Prepare(cross), Some(&looked), now)
+            }
+            Answer::Return(Returned::Decide(id, decision)) => {
+                violated!(Agreement, "{id} is prepared on disk, and not open in memory ({decision:?} came)")
+            }
+            Answer::Return(Returned::Leg(id, effect)) => {
+                self.shared.say(id, effect, now, &mut self.led);
+                self.pass_on(now)
+            }
+            Answer::Return(Returned::Contradiction) => {
+                violated!(Agreement, "branch {}: a decision contradicts the journal", self.engine.branch)
+            }
+            Answer::Return(Returned::Nothing) => Ok(()),
+            Answer::Return(other) => violated!(AnswersMatchModel, "nobody asked for {other:?}"),
+        }
+    }
+
+    /// What became of a transfer, as a client would be told; `None` where nothing is known.
+    pub(super) fn state_of(&mut self, id: TransferId) -> Result<Option<message::TransferFound>, Violation> {
+        if !self.flush() {
+            violated!(Recoverable, "a healed disk does not take a flush");
+        }
+        let question = Question::GetTransfer(Asker::bank(), id);
+        match resolve(&self.engine, &Durable(&self.records, &self.published), question) {
+            Answer::Reply(_, ReplyBody::Found(found)) => Ok(Some(*found)),
+            Answer::Reply(_, ReplyBody::Refused { refusal: Refusal::TransferNotFound, .. }) => Ok(None),
+            other => violated!(Reads, "{id} was looked up: {other:?}"),
+        }
+    }
+
+    fn tell(&mut self, asker: &Asker, done: &Done) {
+        let told = Told { request: asker.request_id, refusal: done.refusal, amount: done.amount.get() };
+        self.told.push_back((done.lsn, told));
+    }
+
+    /// What may leave for the registry.
+    pub(super) fn take_said(&mut self) -> Vec<Said> {
+        let durable = self.published.durable();
+        let bug = self.bug;
+        let may_leave = |gate: Lsn, said: &Said| {
+            durable.covers(gate)
+                || match said {
+                    Said::Begin(_) => bug == Some(BankBug::BeginBeforeDurable),
+                    Said::Vote(_) => bug == Some(BankBug::VoteBeforeDurable),
+                    Said::Acknowledge(_) => bug == Some(BankBug::AcknowledgedBeforeDurable),
+                    Said::Ask(_) => bug == Some(BankBug::AskBeforeDurable),
+                }
+        };
+        let (leaves, stays) = self.said.drain(..).partition::<VecDeque<_>, _>(|(gate, said)| may_leave(*gate, said));
+        self.said = stays;
+        leaves.into_iter().map(|(_, said)| said).collect()
+    }
+
+    /// What clients may be told.
+    pub(super) fn take_told(&mut self) -> Vec<Told> {
+        let durable = self.published.durable();
+        let is_early = self.bug == Some(BankBug::AnswerBeforeDurable);
+        let may_leave = |gate: Lsn| is_early || durable.covers(gate);
+        let (leaves, stays) = self.told.drain(..).partition::<VecDeque<_>, _>(|(gate, _)| may_leave(*gate));
+        self.told = stays;
+        leaves.into_iter().map(|(_, told)| told).collect()
+    }
+
+    /// Whether something still has to be said, told or tried again.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.said.is_empty() || !self.told.is_empty() || !self.again.is_empty()
+    }
+
+    /// Whether the branch knows durably how `id` ended.
+    pub(super) fn has_ended(&self, id: TransferId) -> bool {
+        self.engine.ids.lookup_on_disk(id).is_ok_and(|looked_up| looked_up.facts.ended.is_some())
+    }
+
+    /// The planted bug: what the hold took is given back at once.
+    fn hold_nothing(&self, id: TransferId) {
+        let Some(hold) = self.engine.holds.get(id) else { return };
+        for (account, is_debit) in [(hold.debit_account_id, true), (hold.credit_account_id, false)] {
+            let slot = self.engine.accounts.find(account).expect("a hold's accounts exist").lock();
+            let mut account = slot.load();
+            let held = if is_debit { &mut account.sums.debits_held } else { &mut account.sums.credits_held };
+            *held = held.checked_sub(hold.amount).unwrap_or_default();
+            slot.publish_sums(&account);
+        }
+    }
+
+    /// The planted bug: a commit that comes again posts again.
+    fn post_again(&self, id: TransferId) {
+        let Some(hold) = self.posted.get(&id) else { return };
+        for (account, is_debit) in [(hold.debit_account_id, true), (hold.credit_account_id, false)] {
+            let slot = self.engine.accounts.find(account).expect("a hold's accounts exist").lock();
+            let mut account = slot.load();
+            let posted = if is_debit { &mut account.sums.debits_posted } else { &mut account.sums.credits_posted };
+            *posted = posted.checked_add(hold.amount).unwrap_or_default();
+            slot.publish_sums(&account);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The whole bank under one seed: branches with their disks, the registry with its log, a network that loses, repeats,
+//! delays and reorders, and clients that pay across.
+//!
+//! ```text
+//!  clients --pay, ask again--> branch <===network===> registry's leader --> replicated log
+//!                              engine, journal,        coordinators          state
+//!                              simulated disk
+//! ```
+//!
+//! First anything may fail: branches crash with what they had not flushed, the leader is lost with all that it knew, links
+//! break. Then everything heals, and the bank has to come to rest: every transfer decided, every hold resolved, both sides of
+//! every transfer alike.
+//!
+//! Real: the engine and its legs, the journal, recovery, checkpoints, the id index, the look-ups' answers, the registry's
+//! coordinators and its replicated state. Written again here: threads, sockets, and Raft, of which the log's promise is kept
+//! (what was committed stays, in order; what was only proposed may be lost with its leader).
+//!
+//! **Invariant:** everything that happens follows from the seed.
+
+mod branch;
+mod checks;
+mod network;
+mod outcome;
+mod registry;
+mod workload;
+mod world;
+
+pub use outcome::{BankFailure, BankOutcome};
+pub use world::{BankOptions, run_bank_seed};
+
+/// What is wrong with the bank, on purpose: each must be caught, or the simulator is blind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BankBug {
+    /// A source begins before its prepare is durable.
+    BeginBeforeDurable,
+    /// A vote leaves before the prepare is durable.
+    VoteBeforeDurable,
+    /// An acknowledgement leaves before the decision is durable at the branch.
+    AcknowledgedBeforeDurable,
+    /// A client is answered before the decision is durable at its branch.
+    AnswerBeforeDurable,
+    /// A question leaves before the prepare is durable.
+    AskBeforeDurable,
+    /// A decision is told before the log has it.
+    ToldBeforeReplicated,
+    /// A new leader answers questions about what it does not know by itself, without the log.
+    AbortFromMemory,
+    /// A new leader forgets decisions that nobody has acknowledged.
+    DecisionsForgotten,
+    /// A later decision replaces an earlier one.
+    LastDecisionWins,
+    /// The leader commits what is begun, without the destination's vote.
+    CommitOnBegin,
+    /// The leader takes a no for a yes.
+    NoTakenForYes,
+    /// A restarted branch gives prepared holds back by itself.
+    PreparesExpire,
+    /// A restarted branch forgets what it has prepared.
+    PreparesForgotten,
+    /// A checkpoint leaves legs out.
+    CheckpointSkipsLegs,
+    /// The decision's record is not replayed.
+    DecisionsNotReplayed,
+    /// A commit posts at the source only.
+    DestinationNotPosted,
+    /// A commit posts twice when it is told twice.
+    PostedTwice,
+    /// An abort posts all the same.
+    AbortPosts,
+    /// A branch never asks.
+    NobodyAsks,
+    /// The leader never says a decision again.
+    NeverToldAgain,
+    /// The source's part is prepared without a hold on the money.
+    SourceHoldsNothing,
+    /// A destination does not follow the source's clock.
+    StampsIgnored,
+}
+
+impl BankBug {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::BeginBeforeDurable,
+        Self::VoteBeforeDurable,
+        Self::AcknowledgedBeforeDurable,
+        Self::AnswerBeforeDurable,
+        Self::AskBeforeDurable,
+        Self::ToldBeforeReplicated,
+        Self::AbortFromMemory,
+        Self::DecisionsForgotten,
+        Self::LastDecisionWins,
+        Self::CommitOnBegin,
+        Self::NoTakenForYes,
+        Self::PreparesExpire,
+        Self::PreparesForgotten,
+        Self::CheckpointSkipsLegs,
+        Self::DecisionsNotReplayed,
+        Self::DestinationNotPosted,
+        Self::PostedTwice,
+        Self::AbortPosts,
+        Self::NobodyAsks,
+        Self::NeverToldAgain,
+        Self::SourceHoldsNothing,
+        Self::StampsIgnored,
+    ];
+}

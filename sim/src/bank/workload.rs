@@ -1,0 +1,143 @@
+//! What clients do: pay within a branch and across, send payments again, and remember what they were told.
+
+use tally_protocol::message::{self, TransferKind, account_flags};
+use tally_protocol::{AccountId, BranchId, Currency, Refusal};
+use zerocopy::FromZeros;
+
+use super::branch::Told;
+use crate::invariants::{Violation, hold};
+use crate::random::Random;
+
+/// Few, so that payments meet on them.
+pub(super) const ACCOUNTS_PER_BRANCH: u64 = 3;
+/// What each account is given at the beginning.
+pub(super) const DEPOSIT: u64 = 1_000;
+
+/// A payment and what is known of it.
+#[derive(Clone, Debug)]
+pub(super) struct Payment {
+    pub(super) wire: message::Transfer,
+    /// The branch that it is sent to.
+    pub(super) source: usize,
+    pub(super) is_between: bool,
+    /// The final answer, once one was given.
+    pub(super) answer: Option<(Option<Refusal>, u64)>,
+    /// Whether its client has nothing left to ask: it has the answer, or learnt that the id has another content, which it
+    /// sent earlier.
+    pub(super) is_over: bool,
+}
+
+/// See the top of the file.
+pub(super) struct Workload {
+    branches: Vec<BranchId>,
+    pub(super) payments: Vec<Payment>,
+    /// The payment that each request was about.
+    requests: Vec<usize>,
+    pub(super) answers: u64,
+}
+
+pub(super) const fn account(branch: BranchId, number: u64) -> AccountId {
+    AccountId::of_branch(branch, number as u128 + 1)
+}
+
+/// An account that cannot be overdrawn.
+pub(super) fn account_open(id: AccountId) -> message::AccountOpen {
+    message::AccountOpen {
+        id: id.get().into(),
+        owner: 5.into(),
+        currency: Currency::EUR.get().into(),
+        code: 1.into(),
+        kind: 1,
+        flags: account_flags::DEBITS_LIMITED.into(),
+        day_limit: u64::MAX.into(),
+        ..message::AccountOpen::new_zeroed()
+    }
+}
+
+pub(super) fn deposit(id: u128, into: AccountId) -> message::Transfer {
+    message::Transfer {
+        id: id.into(),
+        credit_account_id: into.get().into(),
+        amount: DEPOSIT.into(),
+        currency: Currency::EUR.get().into(),
+        code: 1.into(),
+        kind: TransferKind::Deposit as u8,
+        ..message::Transfer::new_zeroed()
+    }
+}
+
+impl Workload {
+    pub(super) const fn new(branches: Vec<BranchId>) -> Self {
+        Self { branches, payments: Vec::new(), requests: Vec::new(), answers: 0 }
+    }
+
+    /// The next request: its number, the branch that it goes to, and what it asks for.
+    pub(super) fn next(&mut self, random: &mut Random) -> (u64, usize, message::Transfer) {
+        let payment = if !self.payments.is_empty() && random.one_in(4) {
+            let again = random.index(self.payments.len());
+            // A client that should not: the same id, another amount.
+            let payment = &mut self.payments[again];
+            if !payment.is_over && random.one_in(3) {
+                payment.wire.amount = (payment.wire.amount.get() + 1).into();
+            }
+            again
+        } else {
+            let payment = self.new_payment(random);
+            self.payments.push(payment);
+            self.payments.len() - 1
+        };
+        self.ask(payment)
+    }
+
+    /// A request for a payment that was sent before.
+    pub(super) fn ask(&mut self, payment: usize) -> (u64, usize, message::Transfer) {
+        self.requests.push(payment);
+        let Payment { wire, source, .. } = &self.payments[payment];
+        (self.requests.len() as u64 - 1, *source, *wire)
+    }
+
+    fn new_payment(&self, random: &mut Random) -> Payment {
+        let source = random.index(self.branches.len());
+        let peer = random.index(self.branches.len());
+        let debit = account(self.branches[source], random.below(ACCOUNTS_PER_BRANCH));
+        let mut credit = account(self.branches[peer], random.below(ACCOUNTS_PER_BRANCH));
+        if credit == debit {
+            credit = account(self.branches[peer], (credit.get() as u64) % ACCOUNTS_PER_BRANCH);
+        }
+        if random.one_in(12) {
+            // Nobody's: refused by whoever keeps it.
+            credit = account(self.branches[peer], 99);
+        }
+        let amount = if random.one_in(6) { random.between(500, 3_000) } else { random.between(1, 60) };
+        let wire = message::Transfer {
+            id: (self.payments.len() as u128 + 1_000).into(),
+            debit_account_id: debit.get().into(),
+            credit_account_id: credit.get().into(),
+            amount: amount.into(),
+            currency: Currency::EUR.get().into(),
+            code: 1.into(),
+            user_data_32: (random.below(2) as u32).into(),
+            kind: TransferKind::Transfer as u8,
+            ..message::Transfer::new_zeroed()
+        };
+        Payment { wire, source, is_between: source != peer, answer: None, is_over: false }
+    }
+
+    /// A client is told something. An answer that was final is given again, or the id was never used up.
+    pub(super) fn told(&mut self, told: &Told) -> Result<&Payment, Violation> {
+        self.answers += 1;
+        let payment = &mut self.payments[self.requests[told.request as usize]];
+        let is_final = told.refusal.is_none_or(Refusal::consumes_id);
+        let answer = (told.refusal, told.amount);
+        match payment.answer {
+            Some(before) => {
+                let says_the_same = answer == before || told.refusal.is_some_and(|refusal| refusal.code() < 200);
+                hold!(OneEffect, says_the_same, "{:x} was answered {before:?}, now {answer:?}", payment.wire.id.get());
+            }
+            None if is_final => payment.answer = Some(answer),
+            None => {}
+        }
+        payment.is_over |= is_final || told.refusal.is_some_and(|refusal| (100..190).contains(&refusal.code()));
+        Ok(payment)
+    }
+}
