@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{branch_server, cluster, config, down, registry, txn, up, user};
+use commands::{branch_server, cluster, config, down, registry, shell, txn, up, user};
 
 /// Small allocations on many threads are what a server does all day.
 #[global_allocator]
@@ -28,6 +28,8 @@ enum Command {
     Up(up::Args),
     /// Stop the development bank of a folder
     Down(down::Args),
+    /// Open a prompt at a running bank, or do single commands
+    Shell(shell::Args),
     /// Serve one branch
     BranchServer(branch_server::Args),
     /// Serve one node of the registry
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Up(args) => up::run(args),
         Command::Down(args) => down::run(&args),
+        Command::Shell(args) => shell::run(&args),
         Command::BranchServer(args) => branch_server::run(&args),
         Command::Registry(args) => registry::run(&args),
         Command::Cluster(args) => cluster::run(&args),

@@ -14,7 +14,7 @@ use zerocopy::FromZeros;
 
 fn up(dir: &Path) -> Command {
     let mut command = tally();
-    command.arg("up").arg("--dir").arg(dir);
+    command.args(["up", "--branches", "1"]).arg("--dir").arg(dir);
     for setting in ["journal.segment_len_bytes=4194304", "journal.free_bytes_min=0"] {
         command.arg("--set").arg(setting);
     }
@@ -58,6 +58,7 @@ fn money_moves_at_the_prompt_and_is_there_after_a_restart() {
         "bob: 10.00 EUR\n",
         "refused: insufficient_funds",
         "`carol` is neither a sample customer (alice, bob) nor an account id",
+        "refused: insufficient_funds: the account has less",
         "`nonsense` is not understood",
     ] {
         assert!(printed.contains(expected), "no `{expected}` in\n{printed}");

@@ -38,7 +38,7 @@ fn install_filter() -> io::Result<()> {
 
 fn up(dir: &std::path::Path, io: &str) -> Command {
     let mut command = tally();
-    command.arg("up").arg("--dir").arg(dir).stdin(Stdio::null());
+    command.args(["up", "--branches", "1"]).arg("--dir").arg(dir).stdin(Stdio::null());
     for setting in ["journal.segment_len_bytes=4194304", "journal.free_bytes_min=0", io] {
         command.arg("--set").arg(setting);
     }

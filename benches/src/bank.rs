@@ -54,7 +54,8 @@ impl Bank {
             Some(limited) => limited.command(&self.program),
             None => Command::new(&self.program),
         };
-        command.arg("up").arg("--detach").arg("--dir").arg(&self.dir);
+        // Its rows are about one branch.
+        command.args(["up", "--branches", "1", "--detach"]).arg("--dir").arg(&self.dir);
         for assignment in &start.set {
             command.arg("--set").arg(assignment);
         }

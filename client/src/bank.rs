@@ -67,9 +67,21 @@ impl Bank {
     /// # Errors
     /// When `info` cannot be used.
     pub fn new(info: ConnectInfo, options: ClientOptions) -> Result<Self, ConnectError> {
+        Self::with_endpoints(info, [], options)
+    }
+
+    /// The same where more endpoints are known: one that answers is enough.
+    ///
+    /// # Errors
+    /// When `info` cannot be used.
+    pub fn with_endpoints(
+        info: ConnectInfo,
+        others: impl IntoIterator<Item = String>,
+        options: ClientOptions,
+    ) -> Result<Self, ConnectError> {
         // What cannot be used is told now, and not by every call.
         Dialer::new(info.clone())?;
-        let inner = Inner { directory: Arc::new(Directory::new(info)), clients: Mutex::default() };
+        let inner = Inner { directory: Arc::new(Directory::new(info, others)), clients: Mutex::default() };
         Ok(Self { inner: Arc::new(inner), options, trace_id: None })
     }
 

@@ -36,9 +36,52 @@ pub struct ConnectFile {
     /// Sample users.
     #[serde(default)]
     pub users: Vec<ConnectFileUser>,
+    /// Sample accounts at this branch.
+    #[serde(default)]
+    pub accounts: Vec<ConnectFileAccount>,
+    /// All branches; the first one is what the fields above tell of.
+    #[serde(default)]
+    pub branches: Vec<ConnectFileBranch>,
+    /// The registry, if the bank has one.
+    #[serde(default)]
+    pub registry: Option<ConnectFileRegistry>,
+}
+
+/// One branch of a development bank.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectFileBranch {
+    /// The top 16 bits of its account ids.
+    pub branch_id: u16,
+    /// `host:port` of its TLS listener.
+    pub endpoint: String,
+    /// Address of its metrics page.
+    pub metrics: Option<String>,
+    /// The server's process.
+    pub pid: u32,
+    /// Its data folder.
+    pub dir: PathBuf,
     /// Sample accounts.
     #[serde(default)]
     pub accounts: Vec<ConnectFileAccount>,
+}
+
+/// The registry of a development bank, and how an operator proves to it who it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectFileRegistry {
+    /// `host:port` of every node.
+    pub endpoints: Vec<String>,
+    /// The authority of all services' certificates (PEM).
+    pub ca_file: PathBuf,
+    /// The operator's certificate (PEM).
+    pub cert_file: PathBuf,
+    /// Its private key (PEM).
+    pub key_file: PathBuf,
+    /// Address of the first node's metrics page.
+    pub metrics: Option<String>,
+    /// The first node's process.
+    pub pid: u32,
+    /// The first node's data folder.
+    pub dir: PathBuf,
 }
 
 /// A sample user of a development bank, whose password may be told because the bank is a toy.
@@ -134,6 +177,12 @@ impl ConnectFile {
     /// The first user with this role.
     pub fn user_with_role(&self, role: &str) -> Option<&ConnectFileUser> {
         self.users.iter().find(|user| user.role.eq_ignore_ascii_case(role))
+    }
+
+    /// The sample accounts of all branches.
+    pub fn all_accounts(&self) -> impl Iterator<Item = &ConnectFileAccount> {
+        let elsewhere = self.branches.iter().filter(|branch| branch.branch_id != self.branch_id);
+        self.accounts.iter().chain(elsewhere.flat_map(|branch| &branch.accounts))
     }
 
     /// What is needed to log in as `user` (see [`Self::user`]).

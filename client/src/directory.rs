@@ -10,11 +10,8 @@ use std::time::{Duration, Instant};
 
 use tally_protocol::BranchId;
 use tally_protocol::link::BranchStatus;
-use tally_protocol::reply::Reply;
-use tally_protocol::request::Request;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::client::Answer;
 use crate::{Client, ClientOptions, ConnectError, ConnectInfo, RequestError, RetryPolicy};
 
 /// How long one branch may take to tell where the others are, its login included.
@@ -43,8 +40,10 @@ pub struct Routes {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// How to log in everywhere; its endpoint is the first to be asked.
+    /// How to log in everywhere.
     info: ConnectInfo,
+    /// Who can be asked when nothing is known.
+    seeds: Vec<String>,
     known: Mutex<Known>,
     /// Held by whoever asks.
     asking: AsyncMutex<()>,
@@ -60,8 +59,9 @@ struct Known {
 }
 
 impl Directory {
-    pub(crate) fn new(info: ConnectInfo) -> Self {
-        Self { info, known: Mutex::default(), asking: AsyncMutex::new(()) }
+    pub(crate) fn new(info: ConnectInfo, others: impl IntoIterator<Item = String>) -> Self {
+        let seeds = std::iter::once(info.endpoint.clone()).chain(others).collect();
+        Self { info, seeds, known: Mutex::default(), asking: AsyncMutex::new(()) }
     }
 
     /// How to log in at any branch.
@@ -124,13 +124,13 @@ impl Directory {
         })
     }
 
-    /// Who can be asked: the one that told last, the one that was given, then those that were told of.
+    /// Who can be asked: the one that told last, those that were given, then those that were told of.
     fn endpoints(&self) -> Vec<String> {
         let known = self.lock();
         let last = known.told.iter().map(|(_, endpoint)| endpoint);
         let told_of = known.routes.branches.values().map(|route| &route.endpoint);
         let mut endpoints: Vec<String> = Vec::new();
-        for endpoint in last.chain([&self.info.endpoint]).chain(told_of) {
+        for endpoint in last.chain(&self.seeds).chain(told_of) {
             if !endpoints.contains(endpoint) {
                 endpoints.push(endpoint.clone());
             }
@@ -140,20 +140,7 @@ impl Directory {
 
     async fn ask_at(&self, endpoint: &str) -> Result<Routes, ConnectError> {
         let client = self.client_at(endpoint)?;
-        let read = |reply: Reply<'_>| match reply {
-            Reply::Routes(told) => Answer::Value(Routes {
-                version: told.version(),
-                branches: told
-                    .iter()
-                    .map(|route| {
-                        let here = if route.endpoint.is_empty() { endpoint } else { route.endpoint };
-                        (route.branch_id, BranchRoute { endpoint: here.to_owned(), status: route.status })
-                    })
-                    .collect(),
-            }),
-            other => Answer::other(other),
-        };
-        client.request(&Request::GetRoutes, read).await.map_err(|error| match error {
+        client.routes().await.map_err(|error| match error {
             RequestError::NotSent(error) => error,
             RequestError::Refused(refused) => ConnectError::Refused(refused),
             RequestError::DeadlinePassed => ConnectError::DeadlinePassed,
@@ -185,7 +172,7 @@ impl Directory {
         // Only those that may be asked again are kept.
         let Known { routes, clients, .. } = &mut *known;
         clients.retain(|endpoint, _| {
-            *endpoint == self.info.endpoint || routes.branches.values().any(|route| route.endpoint == *endpoint)
+            self.seeds.contains(endpoint) || routes.branches.values().any(|route| route.endpoint == *endpoint)
         });
         Learnt::Current
     }

@@ -83,7 +83,8 @@ impl Refused {
         self.code < 50
     }
 
-    pub(crate) fn of_code(code: u16) -> Self {
+    /// A refusal of which only the code is known, as in [`tally_protocol::message::TransferReply`].
+    pub fn of_code(code: u16) -> Self {
         Self { code, retry_after_ms: 0, text: Box::default() }
     }
 }

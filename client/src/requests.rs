@@ -13,8 +13,8 @@ use tally_protocol::{AccountId, Amount, Refusal, TransferId};
 use crate::client::Answer;
 use crate::outcome::Failure;
 use crate::{
-    Between, Cancelled, ChainOutcome, Client, Final, ItemOutcome, Money, Outcome, Receipt, Refused, RequestError,
-    Resolution, transfers,
+    Between, BranchRoute, Cancelled, ChainOutcome, Client, Final, ItemOutcome, Money, Outcome, Receipt, Refused,
+    RequestError, Resolution, Routes, transfers,
 };
 
 /// Between two looks at a transfer that is in flight.
@@ -269,6 +269,25 @@ impl Client {
         let begun = Instant::now();
         self.request(&Request::Ping, expect_reply!(Reply::Pong => ())).await?;
         Ok(begun.elapsed())
+    }
+
+    /// The branches of the bank, as far as this one knows.
+    pub async fn routes(&self) -> Result<Routes, RequestError> {
+        let here = self.endpoint();
+        let read = |reply: Reply<'_>| match reply {
+            Reply::Routes(told) => Answer::Value(Routes {
+                version: told.version(),
+                branches: told
+                    .iter()
+                    .map(|route| {
+                        let endpoint = if route.endpoint.is_empty() { &here } else { route.endpoint };
+                        (route.branch_id, BranchRoute { endpoint: endpoint.to_owned(), status: route.status })
+                    })
+                    .collect(),
+            }),
+            other => Answer::other(other),
+        };
+        self.request(&Request::GetRoutes, read).await
     }
 
     /// How the branch is.

@@ -168,6 +168,20 @@ fn older_routes_change_nothing_and_any_branch_can_be_asked() {
 }
 
 #[test]
+fn one_endpoint_that_answers_is_enough() {
+    let (one, two) = (FakeBranch::start_as(1), FakeBranch::start_as(2));
+    two.tell(1, &[&one, &two]);
+    block_on(async {
+        let info = one.connect_info_with(&[&two]);
+        let others = [two.address.to_string()];
+        drop(one);
+        assert!(Bank::connect(info.clone(), ClientOptions::default()).await.is_err());
+        let bank = Bank::with_endpoints(info, others, ClientOptions::default()).expect("usable");
+        open(&bank, 2).await;
+    });
+}
+
+#[test]
 fn many_callers_that_miss_a_branch_ask_once_and_are_told_soon() {
     let one = FakeBranch::start_as(1);
     one.tell(1, &[&one]);

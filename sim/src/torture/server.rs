@@ -55,7 +55,7 @@ impl Site {
         // A port that is free now; nobody else takes it in the moments while the server is down.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let site = Self { program, dir: dir.to_owned(), log: log.to_owned(), address };
-        site.tool(&["up", "--detach"])?;
+        site.tool(&["up", "--branches", "1", "--detach"])?;
         if let Err(error) = site.tool(&["down"]) {
             site.kill_detached();
             return Err(error);

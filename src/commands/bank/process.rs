@@ -1,4 +1,4 @@
-//! The server of `tally up`: a real child process of the same program.
+//! A server of `tally up`: a real child process of the same program.
 //!
 //! Invariant: it is left running only on purpose. Whatever else ends `up`, the child is told to stop, and killed
 //! if it does not.
@@ -15,7 +15,7 @@ use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 use tally_branch_server::server::RunFile;
 
-use super::dev_bank::reachable;
+use super::connect::reachable;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a server that is asked to stop may take: it writes a last checkpoint.
@@ -25,19 +25,55 @@ const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A recovery that takes longer than this gets a line on the terminal, and another each time again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What a process serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A branch.
+    Branch,
+    /// A node of the registry.
+    Registry,
+}
+
+impl Role {
+    const fn subcommand(self) -> &'static str {
+        match self {
+            Self::Branch => "branch-server",
+            Self::Registry => "registry",
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Branch => "branch",
+            Self::Registry => "registry",
+        }
+    }
+
+    /// Its configuration in its data folder.
+    pub(crate) fn config_file(self, dir: &Path) -> PathBuf {
+        dir.join(format!("{}.toml", self.name()))
+    }
+
+    /// Where it logs.
+    pub(crate) fn log_file(self, dir: &Path) -> PathBuf {
+        dir.join(format!("{}.log", self.name()))
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct ServerProcess {
+    role: Role,
     dir: PathBuf,
     child: Option<Child>,
 }
 
 impl ServerProcess {
-    /// Starts the server of `dir` with `settings` over its `branch.toml`. Unless `detach`, it ends with us.
-    pub(crate) fn start(dir: &Path, settings: &[(String, String)], detach: bool) -> anyhow::Result<Self> {
-        let log = OpenOptions::new().create(true).append(true).open(dir.join("branch.log"))?;
+    /// Starts the server of `dir` with `settings` over its configuration file. Unless `detach`, it ends with us.
+    pub(crate) fn start(role: Role, dir: &Path, settings: &[(String, String)], detach: bool) -> anyhow::Result<Self> {
+        let log = OpenOptions::new().create(true).append(true).open(role.log_file(dir))?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("branch-server").arg("--config").arg(dir.join("branch.toml")).arg("--dir").arg(dir);
+        command.arg(role.subcommand()).arg("--config").arg(role.config_file(dir)).arg("--dir").arg(dir);
         for (name, value) in settings {
             command.arg("--set").arg(format!("{name}={value}"));
         }
@@ -49,8 +85,8 @@ impl ServerProcess {
         }
         // In a process group of its own: Ctrl-C at the terminal is for us, and we stop it in order.
         command.stdout(log.try_clone()?).stderr(log).process_group(0);
-        let child = command.spawn().context("starting the branch")?;
-        Ok(Self { dir: dir.to_owned(), child: Some(child) })
+        let child = command.spawn().with_context(|| format!("starting the {}", role.name()))?;
+        Ok(Self { role, dir: dir.to_owned(), child: Some(child) })
     }
 
     /// Waits until it serves; recovery may take its time.
@@ -60,8 +96,12 @@ impl ServerProcess {
         loop {
             if let Some(status) = child.try_wait()? {
                 self.child = None;
-                let log = last_lines(&self.dir.join("branch.log"));
-                anyhow::bail!("the branch ended at its start ({status}):\n{log}");
+                let log = last_lines(&self.role.log_file(&self.dir));
+                anyhow::bail!(
+                    "the {} of {} ended at its start ({status}):\n{log}",
+                    self.role.name(),
+                    self.dir.display()
+                );
             }
             match RunFile::read(&self.dir)? {
                 Some(file) if file.pid == child.id() && file.metrics.is_none_or(is_ready) => return Ok(file),
@@ -69,7 +109,7 @@ impl ServerProcess {
             }
             if Instant::now() >= patience {
                 patience += PATIENCE;
-                println!("... the branch reads its journal");
+                println!("... the {} of {} reads its journal", self.role.name(), self.dir.display());
             }
             std::thread::sleep(POLL_INTERVAL);
         }
@@ -84,9 +124,11 @@ impl ServerProcess {
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         let child = self.child.as_mut().expect("there until it is stopped or left");
         let status = terminate(child, STOP_TIMEOUT)?;
-        let status = status.with_context(|| format!("the branch has not ended after {STOP_TIMEOUT:?}"))?;
+        let name = self.role.name();
+        let status = status.with_context(|| format!("the {name} has not ended after {STOP_TIMEOUT:?}"))?;
         self.child = None;
-        anyhow::ensure!(status.success(), "the branch ended with {status}; see branch.log");
+        let log = self.role.log_file(&self.dir);
+        anyhow::ensure!(status.success(), "the {name} ended with {status}; see {}", log.display());
         Ok(())
     }
 }

@@ -1,0 +1,248 @@
+//! The processes of a bank: started in order, and stopped in the opposite one.
+//!
+//! ```text
+//!   start:  registry ready -> branches -> all ready      stop:  branches -> registry
+//! ```
+//!
+//! What runs already is left alone: a bank of which one process was lost gets that one back.
+//!
+//! Invariant: a start that fails leaves nothing of what it started.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use tally_branch_server::config::{Config, Layers, Source};
+use tally_branch_server::server::{FolderLock, RunFile};
+use tally_client::ConnectFile;
+
+use super::layout::{Layout, Member};
+use super::process::{Role, ServerProcess};
+use crate::commands::config::ConfigArgs;
+
+/// Keys that every branch must have for itself.
+const OWN_KEYS: [&str; 4] = ["branch.id", "branch.dir", "listen.address", "registry.endpoints"];
+
+/// What `tally up` was told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wishes {
+    /// `section.key` and value, for every branch.
+    pub(crate) assignments: Vec<(String, String)>,
+    /// The first branch's port.
+    pub(crate) port: Option<u16>,
+    /// Whether the processes outlive this one.
+    pub(crate) detach: bool,
+}
+
+/// One process, ours or one that ran before.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) dir: PathBuf,
+    /// Where it listens, once it is ready.
+    run_file: Option<RunFile>,
+    process: Option<ServerProcess>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Running {
+    // In the order in which they stop when this is dropped.
+    pub(crate) branches: Vec<(Config, Served)>,
+    pub(crate) registry: Option<Served>,
+}
+
+impl Wishes {
+    /// The configuration of a branch. A folder without a `branch.toml` will get one that changes nothing but the number.
+    pub(crate) fn layers(&self, dir: &Path) -> anyhow::Result<Layers> {
+        let file = Role::Branch.config_file(dir);
+        let config = ConfigArgs {
+            config: file.exists().then_some(file),
+            dir: Some(dir.to_owned()),
+            assignments: self.assignments.clone(),
+        };
+        Ok(config.layers()?)
+    }
+
+    /// What cannot be said to several branches at once is refused.
+    pub(crate) fn check(&self, layout: &Layout) -> anyhow::Result<()> {
+        if layout.registry_dir().is_some()
+            && let Some((name, _)) = self.assignments.iter().find(|(name, _)| OWN_KEYS.contains(&&**name))
+        {
+            bail!("--set {name} would say the same to every branch; put it into their branch.toml");
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    /// Starts what does not run yet of a bank that is prepared. `before` says where it was the last time.
+    pub(crate) fn start(layout: &Layout, wishes: &Wishes, before: &ConnectFile) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            !is_whole(layout)?,
+            "a bank is running in {} already; its connect.json says where",
+            layout.dir().display()
+        );
+        let registry = match layout.registry_dir() {
+            None => None,
+            Some(dir) => Some(start_registry(dir, wishes, before)?),
+        };
+        let mut running = Self { branches: Vec::new(), registry };
+        let mut taken = BTreeMap::new();
+        for (branch_index, member) in layout.members().iter().enumerate() {
+            let branch = running.start_branch(branch_index, member, wishes, before, &mut taken)?;
+            running.branches.push(branch);
+        }
+        for (_, served) in &mut running.branches {
+            served.wait_until_ready()?;
+        }
+        Ok(running)
+    }
+
+    fn start_branch(
+        &self,
+        branch_index: usize,
+        member: &Member,
+        wishes: &Wishes,
+        before: &ConnectFile,
+        taken: &mut BTreeMap<SocketAddr, PathBuf>,
+    ) -> anyhow::Result<(Config, Served)> {
+        let layers = wishes.layers(&member.dir)?;
+        let config = Config::check(&layers).with_context(|| format!("{}", member.dir.display()))?;
+        if let Some(expected) = member.branch_id
+            && config.branch.id != expected
+        {
+            bail!("{}: branch.id is {}, not {expected}", member.dir.display(), config.branch.id);
+        }
+        if let Some(served) = Served::already(&member.dir)? {
+            return Ok((config, served));
+        }
+        let mut settings = wishes.assignments.clone();
+        let port = wishes.port.filter(|_| branch_index == 0);
+        let known = endpoint_before(before, config.branch.id.get());
+        let chosen = choose_address(&layers, &config, port, known)?;
+        // The kernel would let two servers of one user share a port, and spread the clients over both.
+        for address in [Some(chosen.unwrap_or(config.listen.address)), config.metrics_address].into_iter().flatten() {
+            if address.port() != 0
+                && let Some(other) = taken.insert(address, member.dir.clone())
+            {
+                bail!("{} and {} would both listen at {address}", other.display(), member.dir.display());
+            }
+        }
+        settings.extend(chosen.map(|address| ("listen.address".to_owned(), address.to_string())));
+        if let Some(registry) = &self.registry {
+            settings.push(("registry.endpoints".to_owned(), registry.run_file().address.to_string()));
+        }
+        Ok((config, Served::start(Role::Branch, &member.dir, settings, wishes.detach)?))
+    }
+
+    /// All go on without us.
+    pub(crate) fn leave_running(self) {
+        let processes = self.branches.into_iter().map(|(_, served)| served).chain(self.registry);
+        processes.filter_map(|served| served.process).for_each(ServerProcess::leave_running);
+    }
+
+    /// Stops what we started, and waits until it has ended.
+    pub(crate) fn stop(self) -> anyhow::Result<()> {
+        for process in self.branches.into_iter().filter_map(|(_, served)| served.process) {
+            process.stop()?;
+        }
+        match self.registry.and_then(|served| served.process) {
+            Some(process) => process.stop(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Served {
+    /// One that runs in `dir` already.
+    fn already(dir: &Path) -> anyhow::Result<Option<Self>> {
+        if !is_running(dir)? {
+            return Ok(None);
+        }
+        let run_file = RunFile::read(dir)?
+            .with_context(|| format!("a server is starting or stopping in {}; try again", dir.display()))?;
+        Ok(Some(Self { dir: dir.to_owned(), run_file: Some(run_file), process: None }))
+    }
+
+    fn start(role: Role, dir: &Path, settings: Vec<(String, String)>, detach: bool) -> anyhow::Result<Self> {
+        let process = ServerProcess::start(role, dir, &settings, detach)?;
+        Ok(Self { dir: dir.to_owned(), run_file: None, process: Some(process) })
+    }
+
+    fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        if let Some(process) = &mut self.process {
+            self.run_file = Some(process.wait_until_ready()?);
+        }
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub(crate) fn run_file(&self) -> &RunFile {
+        self.run_file.as_ref().expect("whoever has it has waited until it was ready")
+    }
+}
+
+fn start_registry(dir: PathBuf, wishes: &Wishes, before: &ConnectFile) -> anyhow::Result<Served> {
+    if let Some(served) = Served::already(&dir)? {
+        return Ok(served);
+    }
+    let known = before.registry.as_ref().and_then(|registry| registry.endpoints.first()?.parse().ok());
+    // A registry knows itself by its endpoint, so the port is chosen before it is founded.
+    let address = match known.filter(is_free) {
+        Some(address) => address,
+        None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?,
+    };
+    let settings = vec![("node.address".to_owned(), address.to_string())];
+    let mut served = Served::start(Role::Registry, &dir, settings, wishes.detach)?;
+    served.wait_until_ready()?;
+    Ok(served)
+}
+
+/// Whether every process of the bank runs.
+fn is_whole(layout: &Layout) -> anyhow::Result<bool> {
+    let members = layout.members().into_iter().map(|member| member.dir);
+    for dir in members.chain(layout.registry_dir()) {
+        if !dir.is_dir() || !is_running(&dir)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a process serves the data folder `dir`. The lock says so; a process id alone may be somebody else's by now.
+pub(crate) fn is_running(dir: &Path) -> anyhow::Result<bool> {
+    Ok(FolderLock::try_take(dir).with_context(|| format!("{}", dir.display()))?.is_none())
+}
+
+fn endpoint_before(before: &ConnectFile, branch_id: u16) -> Option<SocketAddr> {
+    let branch = before.branches.iter().find(|branch| branch.branch_id == branch_id);
+    // A file of a bank of one branch may tell of it only outside `branches`.
+    let alone = (before.branch_id == branch_id).then_some(&before.endpoint);
+    branch.map(|branch| &branch.endpoint).or(alone)?.parse().ok()
+}
+
+/// Whether nobody listens there.
+fn is_free(address: &SocketAddr) -> bool {
+    TcpListener::bind(address).is_ok()
+}
+
+/// Where a branch is told to listen; `None` where its configuration says so already.
+fn choose_address(
+    layers: &Layers,
+    config: &Config,
+    port: Option<u16>,
+    before: Option<SocketAddr>,
+) -> anyhow::Result<Option<SocketAddr>> {
+    let source = layers.show().find(|(key, ..)| key.name == "listen.address").map(|(.., source)| source);
+    let configured = config.listen.address;
+    match (port, source.context("the server has a listen.address")?) {
+        (Some(_), Source::Flag) => bail!("--port and --set listen.address: give only one of them"),
+        (Some(port), _) => Ok(Some(SocketAddr::new(configured.ip(), port))),
+        (None, Source::Default) => {
+            let port = before.filter(is_free).map_or(0, |address| address.port());
+            Ok(Some(SocketAddr::new(configured.ip(), port)))
+        }
+        (None, Source::File(_) | Source::Env(_) | Source::Flag) => Ok(None),
+    }
+}
