@@ -42,12 +42,34 @@ enum Command {
         #[arg(long, requires = "branch")]
         undo: bool,
     },
+    /// Keys of services, such as a gateway
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Another node is to lead, before this one is stopped
     TransferLeader {
         /// Which; without it the one that has most of the log
         #[arg(long, value_name = "NODE")]
         to: Option<u64>,
     },
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum KeyCommand {
+    /// A service gets a key; it is shown once, the registry keeps only a hash of it
+    Add {
+        /// Whose
+        name: String,
+        /// What it opens: routes, status or transfers; repeat it for more
+        #[arg(long = "scope", value_name = "SCOPE", required = true)]
+        scopes: Vec<String>,
+    },
+    /// The key of a service opens nothing any more
+    Remove {
+        /// Whose
+        name: String,
+    },
+    /// Which services have keys
+    List,
 }
 
 #[derive(clap::Args, Debug)]
@@ -80,6 +102,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 None => println!("node {} leads", shown(&answer["leader"])),
             })
         }
+        Command::Key(KeyCommand::Add { name, scopes }) => {
+            let request = json!({ "call": "key_add", "name": name, "scopes": scopes });
+            operator.call(&request, |answer| println!("{}", shown(&answer["key"])))
+        }
+        Command::Key(KeyCommand::Remove { name }) => {
+            operator.call(&json!({ "call": "key_remove", "name": name }), |_| println!("removed"))
+        }
+        Command::Key(KeyCommand::List) => operator.call(&json!({ "call": "key_list" }), print_keys),
         Command::TransferLeader { to } => {
             let request = json!({ "call": "cluster_transfer_leader", "to": to });
             operator.call(&request, |answer| println!("node {} leads", shown(&answer["leader"])))
@@ -116,4 +146,13 @@ fn print_status(answer: &Value) {
         shown(&answer["decisions_open"]),
         shown(&answer["decisions_remembered"])
     );
+}
+
+fn print_keys(answer: &Value) {
+    let keys = answer["keys"].as_array().cloned().unwrap_or_default();
+    let row = |key: &Value| {
+        let scopes = key["scopes"].as_array().map_or(Vec::new(), |scopes| scopes.iter().map(shown).collect());
+        vec![shown(&key["name"]), scopes.join(", ")]
+    };
+    print_table(&["service", "opens"], &keys.iter().map(row).collect::<Vec<_>>());
 }

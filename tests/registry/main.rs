@@ -141,6 +141,18 @@ fn an_operator_sees_what_hangs_and_ends_it() {
     let audit = cluster.tally(&["txn", "audit"]).expect("noted");
     assert_eq!((&audit["entries"][0]["operator"], &audit["entries"][0]["id"]), (&"ana".into(), &id.clone().into()));
 
+    // A key is shown once; two of one service there are never.
+    let key = ["cluster", "key", "add", "gateway", "--scope", "routes", "--scope", "status"];
+    let added = cluster.tally(&key).expect("added");
+    assert_eq!(added["key"].as_str().map(str::len), Some(64));
+    let error = cluster.tally(&key).expect_err("it has one");
+    assert!(error.contains("the service has a key"), "{error}");
+    let listed = cluster.tally(&["cluster", "key", "list"]).expect("listed");
+    assert_eq!((&listed["keys"][0]["name"], listed["keys"][0].get("key")), (&"gateway".into(), None));
+    cluster.tally(&["cluster", "key", "remove", "gateway"]).expect("removed");
+    let error = cluster.tally(&["cluster", "key", "add", "x", "--scope", "all"]).expect_err("no such scope");
+    assert!(error.contains("`all` is not one of routes, status, transfers"), "{error}");
+
     let error = cluster.tally(&["txn", "show", "zz"]).expect_err("no id");
     assert!(error.contains("is no transfer id"), "{error}");
     let error = cluster.tally(&["cluster", "drain", "--branch", "9"]).expect_err("no branch");

@@ -407,8 +407,8 @@ impl Coordinators {
         let owes_too_much = self.owed.get(&branch).is_some_and(|&owed| owed >= OWED_MAX);
         !owes_too_much
             && state.directory.branches.get(&branch).is_some_and(|entry| match entry.status {
-                BranchStatus::Serving | BranchStatus::Draining | BranchStatus::Suspect => true,
-                BranchStatus::Down | BranchStatus::Left => false,
+                BranchStatus::Serving | BranchStatus::Suspect => true,
+                BranchStatus::Draining | BranchStatus::Down | BranchStatus::Left => false,
             })
     }
 

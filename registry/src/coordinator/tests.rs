@@ -155,9 +155,12 @@ fn a_full_table_and_a_destination_that_is_away_are_answered_at_once() {
     let begin = |all: &mut Coordinators, state: &State, id, to| all.begin(A, &[cross(id, A, to, now)], state, at(now));
     begin(&mut all, &state, 1, BranchId::new(77));
     assert_eq!(heard(&mut all, A), [Heard::Busy(1)]);
-    for (status, id, is_there) in
-        [(BranchStatus::Down, 2, false), (BranchStatus::Suspect, 3, true), (BranchStatus::Left, 4, false)]
-    {
+    for (status, id, is_there) in [
+        (BranchStatus::Down, 2, false),
+        (BranchStatus::Draining, 7, false),
+        (BranchStatus::Suspect, 3, true),
+        (BranchStatus::Left, 4, false),
+    ] {
         state.apply(&Command::BranchStatus { id: B, status, stamp: at(now) });
         begin(&mut all, &state, id, B);
         let expected: &[Heard] = if is_there { &[] } else { &[Heard::Busy(id)] };

@@ -54,7 +54,11 @@ pub(super) async fn serve(node: &Arc<Node>, link: Link, first: &Frame, hello: &L
             tracing::info!(
                 stage = "branch_link",
                 branch = branch.get(),
-                error = ended.as_ref().err().map(|error| error.to_string()),
+                error = ended
+                    .as_ref()
+                    .err()
+                    .filter(|error| error.kind() != io::ErrorKind::UnexpectedEof)
+                    .map(ToString::to_string),
                 "a branch's link has ended"
             );
             ended

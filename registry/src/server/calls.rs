@@ -19,7 +19,7 @@ use crate::coordinator::Shown;
 use crate::core::ProposeError;
 use crate::link::tls::within;
 use crate::link::{Frame, Identity};
-use crate::state::{Command, Known, Outcome, TEXT_LEN_BYTES_MAX};
+use crate::state::{Command, KEY_HASH_LEN_BYTES, Known, Outcome, Scope, TEXT_LEN_BYTES_MAX};
 
 /// An operator may think before the next call.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -61,6 +61,14 @@ enum Request {
     TxnResolve { id: String, operator: String, reason: String },
     /// What operators have ended.
     TxnAudit {},
+    /// A service gets a key, which is shown once.
+    KeyAdd { name: String, scopes: Vec<String> },
+    /// A key opens nothing any more.
+    KeyRemove { name: String },
+    /// Which services have keys.
+    KeyList {},
+    /// Whose key this is, and what it opens.
+    KeyCheck { key: String },
     /// Where an account is.
     FindAccount { account: String },
 }
@@ -139,7 +147,7 @@ pub(super) async fn serve(node: &Arc<Node>, link: Link, first: Frame) -> io::Res
 fn may_ask(identity: Identity, request: &Request) -> bool {
     match identity {
         Identity::Operator => true,
-        Identity::Branch(_) => matches!(request, Request::FindAccount { .. }),
+        Identity::Branch(_) => matches!(request, Request::FindAccount { .. } | Request::KeyCheck { .. }),
         Identity::Registry(_) => matches!(request, Request::ClusterStatus { .. }),
     }
 }
@@ -159,9 +167,17 @@ async fn answer(node: &Arc<Node>, request: Request) -> Answered {
             membership::leave(node, running, id).await?;
             Ok(json!({ "node": id }))
         }
-        Request::ClusterLeave { node: None, branch: Some(id) } => set_status(node, id, BranchStatus::Left).await,
+        Request::ClusterLeave { node: None, branch: Some(id) } => {
+            let (id, stamp) = (BranchId::new(id), node.shared.lock().now());
+            let status = BranchStatus::Left;
+            propose(node, &Command::BranchStatus { id, status, stamp }).await?;
+            Ok(json!({ "branch": id.get(), "status": status.name() }))
+        }
         Request::ClusterDrain { node: None, branch: Some(id), undo } => {
-            set_status(node, id, if undo { BranchStatus::Serving } else { BranchStatus::Draining }).await
+            let (id, stamp) = (BranchId::new(id), node.shared.lock().now());
+            propose(node, &Command::Drain { id, is_drained: !undo, stamp }).await?;
+            let status = node.shared.lock().state.directory.branches.get(&id).map(|entry| entry.status.name());
+            Ok(json!({ "branch": id.get(), "status": status }))
         }
         Request::ClusterDrain { node: Some(id), branch: None, undo: false } => {
             let leader = node.leader().map(|(leader, _)| leader);
@@ -180,6 +196,14 @@ async fn answer(node: &Arc<Node>, request: Request) -> Answered {
         Request::TxnShow { id } => show(node, transfer_id(&id)?),
         Request::TxnResolve { id, operator, reason } => resolve(node, transfer_id(&id)?, &operator, &reason).await,
         Request::TxnAudit {} => audit(node),
+        Request::KeyAdd { name, scopes } => key_add(node, &name, &scopes).await,
+        Request::KeyRemove { name } => {
+            let stamp = node.shared.lock().now();
+            propose(node, &Command::RemoveKey { name: &name, stamp }).await?;
+            Ok(json!({ "name": name }))
+        }
+        Request::KeyList {} => Ok(key_list(node)),
+        Request::KeyCheck { key } => key_check(node, &key),
         Request::FindAccount { account } => {
             let id =
                 u128::from_str_radix(&account, 16).map_err(|_| failure("invalid", "the account is not hexadecimal"))?;
@@ -242,13 +266,54 @@ fn status(node: &Node, running: &Running) -> Value {
     })
 }
 
-async fn set_status(node: &Node, id: u16, status: BranchStatus) -> Answered {
-    let stamp = node.shared.lock().now();
-    let id = BranchId::new(id);
-    match node.shared.propose(&Command::BranchStatus { id, status, stamp }).await? {
+async fn propose(node: &Node, command: &Command<'_>) -> Result<(), Failure> {
+    match node.shared.propose(command).await? {
         Outcome::Refused(why) => Err(failure("refused", why.to_string())),
-        Outcome::Done | Outcome::Decided(_) => Ok(json!({ "branch": id.get(), "status": status.name() })),
+        Outcome::Done | Outcome::Decided(_) => Ok(()),
     }
+}
+
+async fn key_add(node: &Node, name: &str, scopes: &[String]) -> Answered {
+    if name.is_empty() || name.len() > TEXT_LEN_BYTES_MAX {
+        return Err(failure("invalid", format!("a name is 1 to {TEXT_LEN_BYTES_MAX} bytes")));
+    }
+    let mut bits = 0;
+    for text in scopes {
+        let known = || Scope::names(Scope::ALL_BITS).join(", ");
+        let scope = Scope::of_name(text);
+        bits |= scope.ok_or_else(|| failure("invalid", format!("`{text}` is not one of {}", known())))? as u32;
+    }
+    if bits == 0 {
+        return Err(failure("invalid", "a key needs a scope"));
+    }
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| failure("unavailable", format!("no random numbers: {error}")))?;
+    let key = random.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let stamp = node.shared.lock().now();
+    propose(node, &Command::AddKey { name, hash: hash_of(&key), scopes: bits, stamp }).await?;
+    Ok(json!({ "name": name, "key": key, "scopes": Scope::names(bits) }))
+}
+
+fn hash_of(key: &str) -> [u8; KEY_HASH_LEN_BYTES] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+fn key_list(node: &Node) -> Value {
+    let core = node.shared.lock();
+    let keys = core.state.keys.iter().map(|(name, entry)| {
+        json!({ "name": name, "scopes": Scope::names(entry.scopes), "since_ns": entry.since.as_nanos() })
+    });
+    json!({ "keys": keys.collect::<Vec<_>>() })
+}
+
+fn key_check(node: &Node, key: &str) -> Answered {
+    let core = node.shared.lock();
+    // A follower may not have heard that the key was removed.
+    core.leading.as_ref().ok_or_else(not_leading)?;
+    let found = core.state.keys.find(&hash_of(key));
+    let (name, entry) = found.ok_or_else(|| failure("refused", "no service has this key"))?;
+    Ok(json!({ "name": name, "scopes": Scope::names(entry.scopes) }))
 }
 
 fn not_leading() -> Failure {

@@ -10,7 +10,7 @@ use tally_protocol::{BranchId, Timestamp};
 use super::node::{Node, NodeOptions, Running};
 use crate::clock::wall;
 use crate::core::{Core, Heard};
-use crate::state::Command;
+use crate::state::{BranchEntry, Command};
 
 const PAUSE: Duration = Duration::from_millis(100);
 /// A change that the log does not take in time is found again.
@@ -18,9 +18,10 @@ const PROPOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs until the process ends.
 pub(super) async fn run(node: Arc<Node>, running: Running) {
-    loop {
+    while !*node.stopping.borrow() {
         tokio::time::sleep(PAUSE).await;
-        if running.raft.metrics().borrow().running_state.is_err() {
+        let is_stopping = *node.stopping.borrow();
+        if !is_stopping && running.raft.metrics().borrow().running_state.is_err() {
             tracing::error!(stage = "raft", "raft has ended: stopping");
             node.stopping.send_replace(true);
             return;
@@ -42,15 +43,16 @@ fn changes(node: &Node) -> Vec<(BranchId, BranchStatus, BranchStatus)> {
     let core = node.shared.lock();
     let Core { leading: Some(leading), state, .. } = &*core else { return Vec::new() };
     let now = wall();
-    let seen = |(&id, entry): (&BranchId, &crate::state::BranchEntry)| {
-        let status = seen(entry.status, leading.heard(id), now, &node.options);
+    let seen = |(&id, entry): (&BranchId, &BranchEntry)| {
+        let status = seen(entry, leading.heard(id), now, &node.options);
         (status != entry.status).then_some((id, status, entry.status))
     };
     state.directory.branches.iter().filter_map(seen).collect()
 }
 
-/// How a branch is seen that the log has as `known`.
-fn seen(known: BranchStatus, heard: Option<Heard>, now: Timestamp, options: &NodeOptions) -> BranchStatus {
+/// How a branch is seen that the log has as `entry`.
+fn seen(entry: &BranchEntry, heard: Option<Heard>, now: Timestamp, options: &NodeOptions) -> BranchStatus {
+    let known = entry.status;
     if known == BranchStatus::Left {
         return known;
     }
@@ -62,7 +64,7 @@ fn seen(known: BranchStatus, heard: Option<Heard>, now: Timestamp, options: &Nod
         _ if silence >= options.suspect_after && known == BranchStatus::Down => BranchStatus::Down,
         _ if silence >= options.suspect_after => BranchStatus::Suspect,
         // An operator's drain stands until the operator ends it.
-        _ if known == BranchStatus::Draining => BranchStatus::Draining,
+        _ if entry.is_drained => BranchStatus::Draining,
         Some(heard) => heard.status,
         None => known,
     }
@@ -101,7 +103,7 @@ mod tests {
             (Down, Serving, 50, Serving),
             (Suspect, Serving, 50, Serving),
             (Serving, Draining, 50, Draining),
-            (Draining, Serving, 50, Draining),
+            (Draining, Serving, 50, Serving),
             (Draining, Serving, 150, Suspect),
             (Left, Serving, 0, Left),
             (Left, Serving, 900, Left),
@@ -109,8 +111,17 @@ mod tests {
             let at = Timestamp::from_nanos(1_000);
             let heard = Heard { at, status: said, durable: 0, in_doubt: 0 };
             let now = Timestamp::from_nanos(1_000 + silence);
-            assert_eq!(seen(known, Some(heard), now, &options), expected, "{known:?}, silent for {silence}");
+            let entry = |is_drained| BranchEntry {
+                incarnation: 1,
+                endpoint: String::new(),
+                status: known,
+                since: at,
+                is_drained,
+            };
+            assert_eq!(seen(&entry(false), Some(heard), now, &options), expected, "{known:?}, silent for {silence}");
+            let drained = if expected == Serving { Draining } else { expected };
+            assert_eq!(seen(&entry(true), Some(heard), now, &options), drained, "{known:?}, silent for {silence}");
+            assert_eq!(seen(&entry(false), None, now, &options), if known == Left { Left } else { Down });
         }
-        assert_eq!(seen(Serving, None, Timestamp::from_nanos(1), &options), Down);
     }
 }

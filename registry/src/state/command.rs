@@ -12,6 +12,7 @@ use tally_ledger::two_phase::{Decision, PARTICIPANTS_MAX, Participants};
 use tally_protocol::link::{BranchStatus, DecisionItem, LINK_ENDPOINT_LEN_BYTES_MAX, LinkItem};
 use tally_protocol::{AccountId, BranchId, Timestamp, TransferId};
 
+use super::keys::{KEY_HASH_LEN_BYTES, Scope};
 use crate::bytes::{ReadError, Reader, Write};
 
 /// The longest text that a command carries, beside endpoints.
@@ -27,6 +28,9 @@ const REMOVE_NODE: u8 = 19;
 const BRANCH: u8 = 32;
 const BRANCH_STATUS: u8 = 33;
 const MOVE_ACCOUNT: u8 = 34;
+const DRAIN: u8 = 35;
+const ADD_KEY: u8 = 48;
+const REMOVE_KEY: u8 = 49;
 
 /// A change of the replicated state. `stamp` is the leader's clock when it was proposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +124,33 @@ pub enum Command<'a> {
         /// When.
         stamp: Timestamp,
     },
+    /// An operator wants a branch to take no new transfers, or to take them again.
+    Drain {
+        /// Which branch.
+        id: BranchId,
+        /// Whether it is to take none.
+        is_drained: bool,
+        /// When.
+        stamp: Timestamp,
+    },
+    /// A service gets a key.
+    AddKey {
+        /// Whose; 1 to 256 bytes.
+        name: &'a str,
+        /// SHA-256 of the key: the key itself is shown once, and kept nowhere.
+        hash: [u8; KEY_HASH_LEN_BYTES],
+        /// What it opens: bits of [`super::Scope`].
+        scopes: u32,
+        /// When.
+        stamp: Timestamp,
+    },
+    /// A key opens nothing any more.
+    RemoveKey {
+        /// Whose.
+        name: &'a str,
+        /// When.
+        stamp: Timestamp,
+    },
     /// An account is at another branch than its id says.
     MoveAccount {
         /// Which account.
@@ -144,6 +175,9 @@ impl<'a> Command<'a> {
             | Self::RemoveNode { stamp, .. }
             | Self::Branch { stamp, .. }
             | Self::BranchStatus { stamp, .. }
+            | Self::Drain { stamp, .. }
+            | Self::AddKey { stamp, .. }
+            | Self::RemoveKey { stamp, .. }
             | Self::MoveAccount { stamp, .. } => stamp,
         }
     }
@@ -197,6 +231,21 @@ impl<'a> Command<'a> {
                 out.put_u16(id.get());
                 out.put_u8(status as u8);
             }
+            Self::Drain { id, is_drained, stamp } => {
+                put_head(out, DRAIN, stamp);
+                out.put_u16(id.get());
+                out.put_u8(u8::from(is_drained));
+            }
+            Self::AddKey { name, hash, scopes, stamp } => {
+                put_head(out, ADD_KEY, stamp);
+                out.extend_from_slice(&hash);
+                out.put_u32(scopes);
+                out.put_bytes(name.as_bytes());
+            }
+            Self::RemoveKey { name, stamp } => {
+                put_head(out, REMOVE_KEY, stamp);
+                out.put_bytes(name.as_bytes());
+            }
             Self::MoveAccount { account_id, branch_id, stamp } => {
                 put_head(out, MOVE_ACCOUNT, stamp);
                 out.put_u128(account_id.get());
@@ -247,6 +296,16 @@ impl<'a> Command<'a> {
                 status: BranchStatus::from_wire(reader.u8()?).ok_or(ReadError::Field("status"))?,
                 stamp,
             },
+            DRAIN => Self::Drain { id: branch_id(reader)?, is_drained: reader.flag("is_drained")?, stamp },
+            ADD_KEY => {
+                let hash = reader.take(KEY_HASH_LEN_BYTES)?.try_into().map_err(|_| ReadError::TooShort)?;
+                let scopes = reader.u32()?;
+                if scopes & !Scope::ALL_BITS != 0 {
+                    return Err(ReadError::Field("scopes"));
+                }
+                Self::AddKey { name: key_name(reader)?, hash, scopes, stamp }
+            }
+            REMOVE_KEY => Self::RemoveKey { name: key_name(reader)?, stamp },
             MOVE_ACCOUNT => Self::MoveAccount {
                 account_id: AccountId::new(not_zero(reader.u128()?, "account_id")?),
                 branch_id: branch_id(reader)?,
@@ -345,6 +404,11 @@ fn node_id(reader: &mut Reader<'_>) -> Result<u64, ReadError> {
 
 fn not_zero(raw: u128, field: &'static str) -> Result<u128, ReadError> {
     if raw == 0 { Err(ReadError::Field(field)) } else { Ok(raw) }
+}
+
+fn key_name<'a>(reader: &mut Reader<'a>) -> Result<&'a str, ReadError> {
+    let name = text(reader, "name", TEXT_LEN_BYTES_MAX)?;
+    if name.is_empty() { Err(ReadError::Field("name")) } else { Ok(name) }
 }
 
 fn text<'a>(reader: &mut Reader<'a>, field: &'static str, len_bytes_max: usize) -> Result<&'a str, ReadError> {

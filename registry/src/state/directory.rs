@@ -54,6 +54,8 @@ pub struct BranchEntry {
     pub status: BranchStatus,
     /// Since when.
     pub since: Timestamp,
+    /// Whether an operator wants it to take no new transfers.
+    pub is_drained: bool,
 }
 
 /// What an operator did.
@@ -122,7 +124,7 @@ impl Directory {
             None if is_full => return Err(Refused::BranchesFull),
             None => {
                 let (endpoint, status) = (endpoint.to_owned(), BranchStatus::Serving);
-                self.branches.insert(id, BranchEntry { incarnation, endpoint, status, since });
+                self.branches.insert(id, BranchEntry { incarnation, endpoint, status, since, is_drained: false });
             }
         }
         self.routes_version += 1;
@@ -140,6 +142,18 @@ impl Directory {
             self.routes_version += 1;
         }
         Ok(())
+    }
+
+    pub(super) fn drain(&mut self, id: BranchId, is_drained: bool, since: Timestamp) -> Result<(), Refused> {
+        let branch = self.branches.get_mut(&id).ok_or(Refused::BranchUnknown)?;
+        branch.is_drained = is_drained;
+        let status = match (branch.status, is_drained) {
+            (BranchStatus::Left, _) => return Err(Refused::BranchLeft),
+            (BranchStatus::Serving, true) => BranchStatus::Draining,
+            (BranchStatus::Draining, false) => BranchStatus::Serving,
+            (status, _) => status,
+        };
+        self.set_status(id, status, since)
     }
 
     pub(super) fn move_account(&mut self, account_id: AccountId, to: BranchId) -> Result<(), Refused> {

@@ -10,6 +10,7 @@ pub mod batch;
 mod command;
 mod decisions;
 mod directory;
+mod keys;
 mod snapshot;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use batch::{BATCH_HEADER_LEN_BYTES, BatchBuilder, BatchHeader, BatchReader};
 pub use command::{Command, TEXT_LEN_BYTES_MAX};
 pub use decisions::{Decisions, Known};
 pub use directory::{AuditEntry, BRANCHES_MAX, BranchEntry, Directory, NodeEntry};
+pub use keys::{KEY_HASH_LEN_BYTES, KeyEntry, Keys, Scope};
 pub use snapshot::SnapshotError;
 
 use tally_ledger::two_phase::{AbortReason, Decision};
@@ -29,6 +31,8 @@ use tally_protocol::Timestamp;
 pub struct State {
     /// Who and where everybody is.
     pub directory: Directory,
+    /// What services may ask.
+    pub keys: Keys,
     /// How transfers ended.
     pub decisions: Decisions,
     /// The highest stamp that any command has carried: no later leader hands out an earlier one.
@@ -73,6 +77,15 @@ pub enum Refused {
     /// The account is said to be at a branch already.
     #[error("the account is there already")]
     AccountThere,
+    /// The service has a key.
+    #[error("the service has a key; remove that first")]
+    KeyExists,
+    /// The service has no key.
+    #[error("the service has no key")]
+    KeyUnknown,
+    /// As many keys as there may be.
+    #[error("there is no room for more keys")]
+    KeysFull,
     /// The transfer is decided otherwise.
     #[error("the transfer was decided before, and a decision never changes")]
     DecidedBefore,
@@ -81,7 +94,12 @@ pub enum Refused {
 impl Default for State {
     /// The state before the first command.
     fn default() -> Self {
-        Self { directory: Directory::default(), decisions: Decisions::new(0), stamp: Timestamp::from_nanos(0) }
+        Self {
+            directory: Directory::default(),
+            keys: Keys::default(),
+            decisions: Decisions::new(0),
+            stamp: Timestamp::from_nanos(0),
+        }
     }
 }
 
@@ -124,6 +142,11 @@ impl State {
                 self.directory.add_branch(id, incarnation, endpoint, stamp)
             }
             Command::BranchStatus { id, status, stamp } => self.directory.set_status(id, status, stamp),
+            Command::Drain { id, is_drained, stamp } => self.directory.drain(id, is_drained, stamp),
+            Command::AddKey { name, hash, scopes, stamp } => {
+                self.keys.add(name, KeyEntry { hash, scopes, since: stamp })
+            }
+            Command::RemoveKey { name, .. } => self.keys.remove(name),
             Command::MoveAccount { account_id, branch_id, .. } => self.directory.move_account(account_id, branch_id),
         };
         match changed {

@@ -1,7 +1,7 @@
 //! The state as bytes, for a restart and for a node that has fallen behind.
 //!
 //! ```text
-//!  | magic 8 | directory | stamp | remembered_max | open decisions | remembered ones | xxh3 64 of all before |
+//!  | magic 8 | directory | keys | stamp | remembered_max | open decisions | remembered ones | xxh3 64 of all before |
 //! ```
 //!
 //! Invariant: two equal states have the same bytes; what is in hash tables is written in the order of the ids.
@@ -12,7 +12,7 @@ use tally_protocol::link::BranchStatus;
 use tally_protocol::{AccountId, BranchId, Timestamp, TransferId};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{AuditEntry, BranchEntry, Command, Decisions, Directory, Known, NodeEntry, State};
+use super::{AuditEntry, BranchEntry, Command, Decisions, Directory, KeyEntry, Keys, Known, NodeEntry, State};
 use crate::bytes::{ReadError, Reader, Write};
 
 const MAGIC: &[u8; 8] = b"TALLYST1";
@@ -35,6 +35,7 @@ impl State {
         let mut out = Vec::with_capacity(64 + 48 * (self.decisions.open_count() + self.decisions.done_count()));
         out.extend_from_slice(MAGIC);
         put_directory(&mut out, &self.directory);
+        put_keys(&mut out, &self.keys);
         out.put_u64(self.stamp.as_nanos());
         out.put_u64(self.decisions.remembered_max());
         let mut open: Vec<_> = self.decisions.open().collect();
@@ -67,6 +68,7 @@ impl State {
             return Err(ReadError::Field("magic").into());
         }
         let directory = directory(&mut reader)?;
+        let keys = keys(&mut reader)?;
         let stamp = Timestamp::from_nanos(reader.u64()?);
         let mut decisions = Decisions::new(reader.u64()?);
         for _ in 0..reader.count(1)? {
@@ -78,8 +80,28 @@ impl State {
             decisions.restore_done(id, decision, stamp);
         }
         reader.end()?;
-        Ok(Self { directory, decisions, stamp })
+        Ok(Self { directory, keys, decisions, stamp })
     }
+}
+
+fn put_keys(out: &mut Vec<u8>, keys: &Keys) {
+    out.put_count(keys.0.len());
+    for (name, &KeyEntry { hash, scopes, since: stamp }) in keys.iter() {
+        Command::AddKey { name, hash, scopes, stamp }.append_to(out);
+    }
+}
+
+fn keys(reader: &mut Reader<'_>) -> Result<Keys, ReadError> {
+    let mut keys = Keys::default();
+    for _ in 0..reader.count(1)? {
+        match Command::read(reader)? {
+            Command::AddKey { name, hash, scopes, stamp } => {
+                keys.0.insert(name.to_owned(), KeyEntry { hash, scopes, since: stamp });
+            }
+            _ => return Err(ReadError::Field("key")),
+        }
+    }
+    Ok(keys)
 }
 
 fn decided(reader: &mut Reader<'_>) -> Result<(TransferId, Known), ReadError> {
@@ -108,6 +130,7 @@ fn put_directory(out: &mut Vec<u8>, directory: &Directory) {
         out.put_u128(branch.incarnation);
         out.put_u64(branch.since.as_nanos());
         out.put_u8(branch.status as u8);
+        out.put_u8(u8::from(branch.is_drained));
         out.put_bytes(branch.endpoint.as_bytes());
     }
     out.put_u64(*routes_version);
@@ -138,12 +161,13 @@ fn directory(reader: &mut Reader<'_>) -> Result<Directory, ReadError> {
         };
         directory.nodes.insert(id, node);
     }
-    for _ in 0..reader.count(31)? {
+    for _ in 0..reader.count(32)? {
         let id = BranchId::new(reader.u16()?);
         let branch = BranchEntry {
             incarnation: reader.u128()?,
             since: Timestamp::from_nanos(reader.u64()?),
             status: BranchStatus::from_wire(reader.u8()?).ok_or(ReadError::Field("status"))?,
+            is_drained: reader.flag("is_drained")?,
             endpoint: reader.text("endpoint")?.to_owned(),
         };
         directory.branches.insert(id, branch);

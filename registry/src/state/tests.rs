@@ -169,6 +169,44 @@ fn routes_have_a_new_version_exactly_when_they_change() {
 }
 
 #[test]
+fn an_operators_drain_stands_whatever_the_branch_says() {
+    let mut state = founded(10);
+    let drain = |is_drained| Command::Drain { id: A, is_drained, stamp: at(9) };
+    let seen = |state: &State| (state.directory.branches[&A].status, state.directory.branches[&A].is_drained);
+    assert_eq!(state.apply(&drain(true)), Outcome::Refused(Refused::BranchUnknown));
+    state.apply(&branch(1, 21, "b:1"));
+    assert_eq!(state.apply(&drain(true)), Outcome::Done);
+    assert_eq!(seen(&state), (BranchStatus::Draining, true));
+    state.apply(&status(1, BranchStatus::Suspect));
+    assert_eq!(seen(&state), (BranchStatus::Suspect, true));
+    assert_eq!(state.apply(&drain(false)), Outcome::Done);
+    assert_eq!(seen(&state), (BranchStatus::Suspect, false));
+    state.apply(&status(1, BranchStatus::Draining));
+    assert_eq!(state.apply(&drain(false)), Outcome::Done);
+    assert_eq!(seen(&state), (BranchStatus::Serving, false));
+    state.apply(&status(1, BranchStatus::Left));
+    assert_eq!(state.apply(&drain(true)), Outcome::Refused(Refused::BranchLeft));
+}
+
+#[test]
+fn a_service_has_one_key_and_only_its_hash_is_known() {
+    let mut state = founded(10);
+    let add = |byte| Command::AddKey { name: "gateway", hash: [byte; 32], scopes: Scope::Routes as u32, stamp: at(3) };
+    let remove = Command::RemoveKey { name: "gateway", stamp: at(4) };
+    assert_eq!(state.apply(&remove), Outcome::Refused(Refused::KeyUnknown));
+    assert_eq!(state.apply(&add(1)), Outcome::Done);
+    assert_eq!(state.apply(&add(2)), Outcome::Refused(Refused::KeyExists));
+    let entry = KeyEntry { hash: [1; 32], scopes: Scope::Routes as u32, since: at(3) };
+    assert_eq!(state.keys.find(&[1; 32]), Some(("gateway", &entry)));
+    assert_eq!(state.keys.find(&[2; 32]), None);
+    assert_eq!(state.apply(&remove), Outcome::Done);
+    assert_eq!(state.keys.find(&[1; 32]), None);
+    for &scope in Scope::ALL {
+        assert_eq!((Scope::of_name(scope.name()), Scope::names(scope as u32)), (Some(scope), vec![scope.name()]));
+    }
+}
+
+#[test]
 fn no_more_branches_than_one_frame_of_routes_holds() {
     let mut state = founded(10);
     for raw in 1..=BRANCHES_MAX as u16 {
@@ -215,6 +253,12 @@ fn any_command() -> impl Strategy<Value = Command<'static>> {
         2 => (branch_id(), 1u8..=5, stamp()).prop_map(|(id, raw, stamp)| {
             Command::BranchStatus { id, status: BranchStatus::from_wire(raw).expect("in range"), stamp }
         }),
+        1 => (branch_id(), any::<bool>(), stamp())
+            .prop_map(|(id, is_drained, stamp)| Command::Drain { id, is_drained, stamp }),
+        1 => (proptest::sample::select(vec!["gateway", "console"]), any::<u8>(), 0..=Scope::ALL_BITS, stamp())
+            .prop_map(|(name, byte, scopes, stamp)| Command::AddKey { name, hash: [byte; 32], scopes, stamp }),
+        1 => (proptest::sample::select(vec!["gateway", "console"]), stamp())
+            .prop_map(|(name, stamp)| Command::RemoveKey { name, stamp }),
         2 => (1u128..4, branch_id(), branch_id(), stamp()).prop_map(|(local, home, branch_id, stamp)| {
             Command::MoveAccount { account_id: AccountId::of_branch(home, local), branch_id, stamp }
         }),
@@ -248,7 +292,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_an_error_or_a_command_that_is_written_alike(
-        kind in prop_oneof![Just(1u8), Just(2), Just(3), 16u8..20, 32u8..35, any::<u8>()],
+        kind in prop_oneof![Just(1u8), Just(2), Just(3), 16u8..20, 32u8..36, 48u8..50, any::<u8>()],
         mut bytes in vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 0..80),
     ) {
         if let Some(first) = bytes.first_mut() {
