@@ -19,7 +19,10 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("tally-branch-server", &["tally-protocol", "tally-ledger", "tally-journal"]),
     ("tally-registry", &["tally-protocol", "tally-ledger", "tally-journal"]),
     ("tally-client", &["tally-protocol"]),
-    ("tally-sim", &["tally-protocol", "tally-ledger", "tally-journal", "tally-branch-server", "tally-client"]),
+    (
+        "tally-sim",
+        &["tally-protocol", "tally-ledger", "tally-journal", "tally-branch-server", "tally-registry", "tally-client"],
+    ),
     ("tally-benches", &["tally-protocol", "tally-ledger", "tally-branch-server", "tally-client", "tally-sim"]),
     (
         "tally",
