@@ -62,6 +62,22 @@ fn a_vote_is_not_given_before_it_is_durable() {
 }
 
 #[test]
+fn fifty_entries_are_one_flush_and_what_is_committed_is_none() {
+    let disk = created(MemoryDisk::default());
+    let (mut store, _, mut hand) = open_by_hand_on(&disk);
+    let mut flushes = || std::iter::from_fn(|| hand.flush().expect("writes").then_some(())).count();
+    drop(append(&mut store, (0..50).map(|index| entry(1, index, 100)).collect()));
+    assert_eq!(flushes(), 1);
+    block_on(store.save_committed(Some(log_id(1, 40)))).expect("is remembered");
+    assert_eq!(block_on(store.read_committed()).expect("is known"), Some(log_id(1, 40)));
+    assert_eq!(flushes(), 0);
+    drop(append(&mut store, vec![entry(1, 50, 100)]));
+    assert_eq!(flushes(), 1, "with the next entry");
+    let crashed = disk.after_crash(Unsynced::Lost);
+    assert_eq!(block_on(said(&mut open_on(&crashed).expect("opens").0)).committed, Some(log_id(1, 40)));
+}
+
+#[test]
 fn an_append_waits_for_room_in_the_ring() {
     let disk = created(MemoryDisk::default());
     let (mut store, handle, mut hand) = open_by_hand_on(&disk);
@@ -111,6 +127,33 @@ fn a_purge_frees_segments_once_all_is_durable() {
     for unsynced in [Unsynced::Kept, Unsynced::Lost] {
         let crashed = disk.after_crash(unsynced);
         assert_eq!(block_on(said(&mut open_on(&crashed).expect("opens").0)), before);
+    }
+}
+
+/// With nothing left of the log, and nothing yet in the segment where it goes on.
+#[test]
+fn a_log_that_ends_with_its_segment_goes_on() {
+    let disk = created(MemoryDisk::default());
+    let (mut store, handle, mut hand) = open_by_hand_on(&disk);
+    drop(append(&mut store, vec![entry(1, 0, 100), entry(1, 1, 100)]));
+    assert!(hand.flush().expect("writes"));
+    while handle.durable().end().get() + 4096 < SEGMENT_LEN_BYTES {
+        drop(append(&mut store, vec![entry(2, 1, 100)]));
+        assert!(hand.flush().expect("writes"));
+    }
+    block_on(store.purge(log_id(2, 1))).expect("is written");
+    assert!(hand.flush().expect("writes"));
+    assert_eq!(handle.durable().end().get(), SEGMENT_LEN_BYTES);
+    assert!(hand.retire().expect("writes"));
+    assert_eq!(handle.oldest().get(), SEGMENT_LEN_BYTES);
+    for unsynced in [Unsynced::Kept, Unsynced::Lost] {
+        let crashed = disk.after_crash(unsynced);
+        for _ in 0..2 {
+            let (mut store, _) = open_on(&crashed).expect("opens");
+            let said = block_on(said(&mut store));
+            assert!(said.entries.len() < 3 && said.purged == Some(log_id(2, 1)), "{said:?}");
+            block_on(store.blocking_append([entry(3, said.next_index(), 100)])).expect("is written");
+        }
     }
 }
 

@@ -145,25 +145,3 @@ fn an_entry_that_no_group_can_hold_is_an_error_and_the_largest_is_not() {
     let (mut store, _) = open_on(&disk).expect("opens again");
     assert_eq!(block_on(said(&mut store)).entries.len(), 24);
 }
-
-#[test]
-fn an_acknowledged_append_and_vote_are_one_flush_each_and_the_rest_is_none() {
-    let disk = created(MemoryDisk::default());
-    let (mut store, handle) = open_on(&disk).expect("opens");
-    let flushes = || handle.stats().flushes.load(std::sync::atomic::Ordering::Relaxed);
-    let before = flushes();
-    block_on(async {
-        store.blocking_append((0..50).map(|index| entry(1, index, 100))).await.expect("is written");
-        assert_eq!(flushes() - before, 1, "fifty entries");
-        store.save_vote(&vote(2)).await.expect("is written");
-        assert_eq!(flushes() - before, 2, "a vote");
-        store.save_committed(Some(log_id(1, 40))).await.expect("is remembered");
-        std::thread::sleep(std::time::Duration::from_millis(30));
-        assert_eq!(flushes() - before, 2, "nothing for what is committed");
-        store.blocking_append([entry(1, 50, 100)]).await.expect("is written");
-        assert_eq!(flushes() - before, 3);
-    });
-    drop(store);
-    let (mut store, _) = open_on(&disk).expect("opens again");
-    assert_eq!(block_on(store.read_committed()).expect("is known"), Some(log_id(1, 40)));
-}

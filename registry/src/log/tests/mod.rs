@@ -4,6 +4,7 @@ mod by_hand;
 mod crashes;
 mod keeping;
 mod model;
+mod raft;
 mod suite;
 
 use std::collections::BTreeMap;

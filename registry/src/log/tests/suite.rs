@@ -20,7 +20,13 @@ struct State {
 
 /// Remembers how far it got, and nothing else.
 #[derive(Clone, Debug, Default)]
-struct StateMachine(Arc<Mutex<State>>);
+pub(super) struct StateMachine(Arc<Mutex<State>>);
+
+impl StateMachine {
+    pub(super) fn applied(&self) -> Option<LogId> {
+        self.0.lock().applied
+    }
+}
 
 impl RaftStateMachine<Types> for StateMachine {
     type SnapshotBuilder = Self;
