@@ -59,6 +59,12 @@ pub struct LoadArgs {
     /// Percentage of requests that read a balance instead
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub reads: u8,
+    /// Percentage of transfers that go to accounts of another branch
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub cross: u8,
+    /// The other branch; by default the first that the bank knows
+    #[arg(long, value_name = "BRANCH")]
+    pub to: Option<u16>,
     /// Give the accounts no money, so that every transfer is refused for insufficient funds
     #[arg(long)]
     pub refused: bool,
@@ -113,6 +119,7 @@ impl LoadArgs {
             (self.batch <= BATCH_LEN_MAX, "--batch must be at most 8190"),
             ((1..=self.connections).contains(&self.threads), "--threads must be 1 to the number of connections"),
             (self.transfers.is_none() || self.rate.is_none(), "--transfers goes without --rate"),
+            (self.batch == 0 || self.cross == 0, "--cross goes with single transfers only"),
             (self.batch == 0 || self.reads == 0, "--reads goes with single transfers only"),
         ];
         match checks.iter().find(|(holds, _)| !holds) {

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use tally_protocol::{Currency, Lsn};
+use tally_protocol::{BranchId, Currency, Lsn};
 
-use super::accounts::{AccountRange, Accounts};
+use super::accounts::{AccountRange, Accounts, Dialers};
 use super::acknowledged::Acknowledged;
 use super::args::{LoadArgs, VerifyChoice};
 use super::choose::Chooser;
@@ -19,6 +19,7 @@ use super::samples::Sample;
 use super::schedule::Schedule;
 use super::traffic::{Findings, LoadTraffic, Mix, Second, Sent, Window};
 use super::verify::{self, Verification};
+use crate::directory::Directory;
 use crate::lane::{Clock, LaneOptions, LaneRun, LaneStats, Nanos};
 use crate::{ConnectError, Dialer, Random, Session, bulk};
 
@@ -28,6 +29,9 @@ const TICK_CLOSED: Duration = Duration::from_millis(1);
 const OPEN_IN_FLIGHT_MAX: usize = 1_024;
 /// How long a lost connection may take to come back before the run is given up.
 const RECONNECT_WITHIN: Duration = Duration::from_secs(60);
+/// How long the other branch may take to carry out what was decided.
+const FAR_PATIENCE: Duration = Duration::from_secs(10);
+const FAR_PAUSE: Duration = Duration::from_millis(200);
 /// Between the last lane's "ready" and the first request.
 const START_DELAY: Nanos = 2_000_000;
 
@@ -47,7 +51,7 @@ impl Observer for () {}
 /// Accounts at a branch, ready for load.
 #[derive(Debug)]
 pub struct Load {
-    dialer: Arc<Dialer>,
+    dialers: Dialers,
     accounts: Accounts,
     choice: VerifyChoice,
     cash_before: Option<u64>,
@@ -66,22 +70,21 @@ impl Load {
         args.check().map_err(anyhow::Error::msg)?;
         let currency = Currency::from_code(&args.currency)
             .ok_or_else(|| anyhow::anyhow!("currency {:?} is not known", args.currency))?;
-        let dialer = Arc::new(Dialer::new(args.connect.connect_info()?)?);
-        let session = first_session(&dialer)?;
+        let (dialers, session, far) = dial(args)?;
         let base = match args.accounts_base {
             Some(base) => base,
             // So many that two runs do not meet, and below what `tally replay` uses.
             None => Random::from_system().below(1 << 30) << 32,
         };
-        let range = AccountRange { branch_id: session.branch_id, base, count: args.accounts, currency };
-        let cash_before = verify::cash_paid_out(&dialer, range)?;
-        let accounts = Accounts::prepare(&dialer, range, args.refused)?;
+        let range = AccountRange { branch_id: session.branch_id, far, base, count: args.accounts, currency };
+        let cash_before = verify::cash_paid_out(&dialers.home, range)?;
+        let accounts = Accounts::prepare(&dialers, range, args.refused)?;
         let feed_from = match args.verify {
-            VerifyChoice::Exact => Some(bulk::durable(&dialer)?),
+            VerifyChoice::Exact => Some(bulk::durable(&dialers.home)?),
             VerifyChoice::Balances | VerifyChoice::Sample | VerifyChoice::None => None,
         };
         Ok(Self {
-            dialer,
+            dialers,
             accounts,
             choice: args.verify,
             cash_before,
@@ -95,7 +98,7 @@ impl Load {
 
     /// Connects anew, to the same bank: it was stopped and started again.
     pub fn reconnect(&mut self, args: &LoadArgs) -> anyhow::Result<()> {
-        self.dialer = Arc::new(Dialer::new(args.connect.connect_info()?)?);
+        self.dialers = dial(args)?.0;
         Ok(())
     }
 
@@ -111,8 +114,10 @@ impl Load {
             ids: Ids::new(args.ids, &mut random),
             batch: args.batch,
             reads: args.reads,
+            cross: if range.far.is_some() { args.cross } else { 0 },
         };
-        let (findings, stats) = run_threads(&self.dialer, args, mix, self.feed_from.is_some(), &mut random, observer)?;
+        let (findings, stats) =
+            run_threads(&self.dialers.home, args, mix, self.feed_from.is_some(), &mut random, observer)?;
         for (expected, delta) in self.accounts.expected.iter_mut().zip(&findings.deltas) {
             *expected += delta;
         }
@@ -136,7 +141,7 @@ impl Load {
     ///
     /// Fails if one is answered otherwise.
     pub fn repeat_samples(&mut self, rate: u64) -> anyhow::Result<LatencySummary> {
-        repeats::run(&self.dialer, self.accounts.range, std::mem::take(&mut self.samples), rate)
+        repeats::run(&self.dialers.home, self.accounts.range, std::mem::take(&mut self.samples), rate)
     }
 
     /// Checks what is there against what was acknowledged. What was remembered is used up by that.
@@ -151,7 +156,7 @@ impl Load {
             return Ok(verification);
         }
         for (sent, refusal_code) in
-            verify::resolve_unknown(&self.dialer, std::mem::take(&mut self.unknown), &mut verification)?
+            verify::resolve_unknown(&self.dialers.home, std::mem::take(&mut self.unknown), &mut verification)?
         {
             self.acknowledged.add(&sent, refusal_code);
             if refusal_code == 0 {
@@ -160,11 +165,22 @@ impl Load {
             }
         }
         let all = self.choice != VerifyChoice::Sample;
-        verify::compare_balances(&self.dialer, &self.accounts, all, &mut verification)?;
-        verify::look_up(&self.dialer, self.accounts.range, &self.samples, &mut verification)?;
+        // The other branch may still have decisions to carry out of which our clients have heard.
+        let patience = Instant::now() + FAR_PATIENCE;
+        loop {
+            let mut compared = verification.clone();
+            verify::compare_balances(&self.dialers, &self.accounts, all, &mut compared)?;
+            if compared.balances_wrong == 0 || self.dialers.far.is_none() || Instant::now() >= patience {
+                verification = compared;
+                break;
+            }
+            std::thread::sleep(FAR_PAUSE);
+        }
+        verify::look_up(&self.dialers.home, self.accounts.range, &self.samples, &mut verification)?;
         if let Some(from) = self.feed_from {
             let acknowledged = std::mem::take(&mut self.acknowledged);
-            let checked = verify::check_feed(&self.dialer, self.accounts.range, from, acknowledged, &mut verification);
+            let checked =
+                verify::check_feed(&self.dialers.home, self.accounts.range, from, acknowledged, &mut verification);
             if let Err(error) = checked {
                 // As when retention has removed it meanwhile: what was measured is worth a report all the same.
                 verification.examples.push(format!("the feed could not be checked: {error:#}"));
@@ -185,7 +201,7 @@ impl Load {
             verification.holds = false;
             verification.examples.push(format!("all accounts hold {sum}, paid in {}", verification.sum_expected));
         }
-        let cash_after = verify::cash_paid_out(&self.dialer, self.accounts.range)?;
+        let cash_after = verify::cash_paid_out(&self.dialers.home, self.accounts.range)?;
         let (Some(before), Some(after)) = (self.cash_before, cash_after) else { return Ok(()) };
         verification.cash_paid_out = Some(after.wrapping_sub(before));
         // Others may have paid in meanwhile; less than our own deposits cannot be.
@@ -196,6 +212,26 @@ impl Load {
         }
         Ok(())
     }
+}
+
+/// Finds the branches. The first is the one at the endpoint that was given.
+fn dial(args: &LoadArgs) -> anyhow::Result<(Dialers, Session, Option<BranchId>)> {
+    let info = args.connect.connect_info()?;
+    let home = Arc::new(Dialer::new(info.clone())?);
+    let session = first_session(&home)?;
+    if args.cross == 0 {
+        return Ok((Dialers { home, far: None }, session, None));
+    }
+    let directory = Arc::new(Directory::new(info));
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(directory.ask())?;
+    let others = directory.routes().branches.into_keys().filter(|&id| id != session.branch_id);
+    let far = match args.to {
+        Some(id) => others.into_iter().find(|other| other.get() == id),
+        None => others.into_iter().next(),
+    };
+    let far = far.ok_or_else(|| anyhow::anyhow!("--cross: the bank has no such other branch"))?;
+    let dialer = Arc::new(Dialer::of_branch(directory, far)?);
+    Ok((Dialers { home, far: Some(dialer) }, session, Some(far)))
 }
 
 fn first_session(dialer: &Arc<Dialer>) -> Result<Session, ConnectError> {

@@ -18,7 +18,7 @@ const MS: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000 * MS;
 
 fn range() -> AccountRange {
-    AccountRange { branch_id: BranchId::new(1), base: 1 << 40, count: 100, currency: Currency::EUR }
+    AccountRange { branch_id: BranchId::new(1), far: None, base: 1 << 40, count: 100, currency: Currency::EUR }
 }
 
 fn mix(batch: usize) -> Mix {
@@ -29,6 +29,7 @@ fn mix(batch: usize) -> Mix {
         ids: Ids::new(IdChoice::Random, &mut random),
         batch,
         reads: 0,
+        cross: 0,
     }
 }
 

@@ -48,6 +48,8 @@ pub(crate) struct Mix {
     pub(crate) batch: usize,
     /// Percentage of requests that read a balance.
     pub(crate) reads: u8,
+    /// Percentage of transfers that go to the other branch.
+    pub(crate) cross: u8,
 }
 
 /// A transfer as it was sent.
@@ -172,7 +174,7 @@ impl LoadTraffic {
             random,
             scratch: Vec::with_capacity(mix.batch),
             second: Second::default(),
-            findings: Findings { deltas: vec![0; mix.range.count as usize], ..Findings::default() },
+            findings: Findings { deltas: vec![0; mix.range.total() as usize], ..Findings::default() },
         }
     }
 
@@ -204,7 +206,10 @@ impl LoadTraffic {
             let account = self.mix.chooser.draw_one(&mut self.random);
             return writer.send(&Request::GetBalance(self.mix.range.id(account.into())), Tag::Read, since);
         }
-        let sent = draw(&self.mix.chooser, &mut self.mix.ids, now_ms, &mut self.random);
+        let mut sent = draw(&self.mix.chooser, &mut self.mix.ids, now_ms, &mut self.random);
+        if self.mix.cross > 0 && self.random.below(100) < u64::from(self.mix.cross) {
+            sent.pair.credit += self.mix.range.count as u32;
+        }
         let transfer = self.mix.range.transfer(sent.id, sent.pair, sent.amount);
         writer.send(&Request::Transfer(&transfer), Tag::Transfer(sent), since)
     }
