@@ -222,7 +222,7 @@ fn dial(args: &LoadArgs) -> anyhow::Result<(Dialers, Session, Option<BranchId>)>
     if args.cross == 0 {
         return Ok((Dialers { home, far: None }, session, None));
     }
-    let directory = Arc::new(Directory::new(info));
+    let directory = Arc::new(Directory::new(info, []));
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(directory.ask())?;
     let others = directory.routes().branches.into_keys().filter(|&id| id != session.branch_id);
     let far = match args.to {
