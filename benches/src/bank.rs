@@ -30,6 +30,16 @@ pub(crate) struct Bank {
 struct Running {
     pid: u32,
     metrics: Option<String>,
+    /// All of them, where there are several.
+    #[serde(default)]
+    branches: Vec<Process>,
+    registry: Option<Process>,
+}
+
+/// One of several processes of a bank.
+#[derive(Clone, Debug, Deserialize)]
+struct Process {
+    pid: u32,
 }
 
 /// How a bank is started.
@@ -38,6 +48,14 @@ pub(crate) struct Start<'a> {
     /// `section.key=value`.
     pub(crate) set: Vec<String>,
     pub(crate) limited: Option<&'a Limited>,
+    /// One has no registry.
+    pub(crate) branches: u32,
+}
+
+impl Start<'_> {
+    pub(crate) fn with_branches(self, branches: u32) -> Self {
+        Self { branches, ..self }
+    }
 }
 
 impl Bank {
@@ -54,8 +72,7 @@ impl Bank {
             Some(limited) => limited.command(&self.program),
             None => Command::new(&self.program),
         };
-        // Its rows are about one branch.
-        command.args(["up", "--branches", "1", "--detach"]).arg("--dir").arg(&self.dir);
+        command.args(["up", "--detach", "--branches", &start.branches.to_string(), "--dir"]).arg(&self.dir);
         for assignment in &start.set {
             command.arg("--set").arg(assignment);
         }
@@ -98,7 +115,17 @@ impl Bank {
         Ok(self.running.as_ref().context("the bank is not running")?.pid)
     }
 
-    /// Its metrics now; empty where it has none.
+    /// All its processes: of a bank of several branches, the registry's as well.
+    pub(crate) fn pids(&self) -> anyhow::Result<Vec<u32>> {
+        let running = self.running.as_ref().context("the bank is not running")?;
+        let mut pids: Vec<u32> = running.branches.iter().chain(&running.registry).map(|process| process.pid).collect();
+        if pids.is_empty() {
+            pids.push(running.pid);
+        }
+        Ok(pids)
+    }
+
+    /// Its metrics now; those of the first branch, where there are several; empty where it has none.
     pub(crate) fn metrics(&self) -> Metrics {
         let url = self.running.as_ref().and_then(|running| running.metrics.as_deref());
         url.and_then(|url| Metrics::fetch(url).ok()).unwrap_or_default()

@@ -36,7 +36,7 @@ struct Snapshot {
 #[derive(Debug)]
 pub(crate) struct Watch<'a> {
     bank: &'a Bank,
-    pid: u32,
+    pids: Vec<u32>,
     progress: bool,
     begun: Option<Snapshot>,
     last_checkpoint: Option<f64>,
@@ -46,7 +46,7 @@ pub(crate) struct Watch<'a> {
 impl<'a> Watch<'a> {
     pub(crate) fn new(bank: &'a Bank, progress: bool) -> anyhow::Result<Self> {
         let usage = Usage { resident_min: u64::MAX, ..Usage::default() };
-        Ok(Self { bank, pid: bank.pid()?, progress, begun: None, last_checkpoint: None, usage })
+        Ok(Self { bank, pids: bank.pids()?, progress, begun: None, last_checkpoint: None, usage })
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -64,12 +64,12 @@ impl<'a> Watch<'a> {
         // Since the last look: the first one's was before the measuring.
         let flush_max = metrics.get("tally_journal_flush_max_seconds").filter(|_| self.begun.is_some());
         self.usage.flush_max_s = self.usage.flush_max_s.max(flush_max.unwrap_or(0.0));
-        let resident = process::resident_bytes(self.pid).ok()?;
+        let resident = self.pids.iter().map(|&pid| process::resident_bytes(pid)).sum::<Result<u64, _>>().ok()?;
         self.usage.resident_min = self.usage.resident_min.min(resident);
         self.usage.resident_max = self.usage.resident_max.max(resident);
         Some(Snapshot {
             at: Instant::now(),
-            cpu_server: process::cpu_time(self.pid).ok()?,
+            cpu_server: self.pids.iter().map(|&pid| process::cpu_time(pid)).sum::<Result<Duration, _>>().ok()?,
             cpu_client: process::cpu_time(std::process::id()).ok()?,
             flushes: metrics.get("tally_journal_flushes_total"),
         })

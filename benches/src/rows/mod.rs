@@ -2,6 +2,7 @@
 //! beside the bank.
 
 mod batch;
+mod cross;
 mod memory;
 mod old_ids;
 mod one;
@@ -101,6 +102,21 @@ pub const ROWS: &[Row] = &[
         "goodput >= 70 % of its peak, memory flat",
         overload::run,
     ),
+    row(
+        "cross",
+        "transfers between two branches, one registry node, closed loop, 64 connections x 16 in flight",
+        ">= 30,000/s",
+        cross::run,
+    ),
+    row("cross_steady", "the same, open loop at half of that", "p99 < 10 ms", cross::run_steady),
+    row("cross_one", "one transfer between branches at a time", "p50 < 8 x one fdatasync", cross::run_one),
+    row(
+        "mixed",
+        "100,000/s offered to one branch, 10 % of it to the other",
+        "p99 of the local ones < 10 ms",
+        cross::run_mixed,
+    ),
+    row("cross_hot", "transfers between branches that all touch one account", ">= 50 % of cross", cross::run_hot),
 ];
 
 /// The rows called `names`, in canonical order; all without names. `single` comes with what is compared with it.
@@ -165,7 +181,7 @@ impl<'a> Context<'a> {
 
     pub(crate) fn start<'b>(&self, set: &[&str], limited: Option<&'b Limited>) -> Start<'b> {
         let set = set.iter().map(|&assignment| assignment.to_owned()).chain(self.args.set.iter().cloned()).collect();
-        Start { set, limited }
+        Start { set, limited, branches: 1 }
     }
 
     pub(crate) fn limited(&self, limit: Limit, name: &str) -> Limited {
@@ -277,7 +293,7 @@ mod tests {
 
     #[test]
     fn rows_come_in_order_and_with_what_they_are_compared_with() {
-        assert_eq!(names(&[]).len(), 12);
+        assert_eq!(names(&[]).len(), 17);
         assert_eq!(names(&["one", "steady"]), ["steady", "one"]);
         assert_eq!(names(&["zipf"]), ["single", "zipf"]);
         assert_eq!(names(&["single"]), ["single"]);

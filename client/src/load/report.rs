@@ -99,6 +99,8 @@ pub struct Measured {
     pub latency: LatencySummary,
     /// Reads, if there were any.
     pub read_latency: Option<LatencySummary>,
+    /// Transfers to the other branch, where not all of them go there; `latency` is the others' then.
+    pub cross_latency: Option<LatencySummary>,
     /// All of it.
     #[serde(skip)]
     pub latencies: Latencies,
@@ -126,6 +128,7 @@ impl Measured {
             refusals: findings.refusals.iter().map(|(&code, &count)| (name(code), count)).collect(),
             latency: findings.latencies.summary(),
             read_latency: (reads.count() > 0).then(|| reads.summary()),
+            cross_latency: (findings.cross_latencies.count() > 0).then(|| findings.cross_latencies.summary()),
             latencies: findings.latencies.clone(),
         }
     }

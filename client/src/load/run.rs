@@ -362,6 +362,7 @@ fn merge(into: &mut Findings, from: Findings) {
     into.counts_all.add(counts_all);
     into.latencies.add(latencies);
     into.read_latencies.add(read_latencies);
+    into.cross_latencies.add(&from.cross_latencies);
     into.unsent += unsent;
     into.nonsense += from.nonsense;
     for (code, count) in refusals {

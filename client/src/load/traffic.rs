@@ -52,6 +52,15 @@ pub(crate) struct Mix {
     pub(crate) cross: u8,
 }
 
+impl Mix {
+    /// Whether it is one of few that go to the other branch.
+    #[inline]
+    fn is_apart(&self, tag: &Tag) -> bool {
+        let few = (1..100).contains(&self.cross);
+        few && matches!(tag, Tag::Transfer(sent) if u64::from(sent.pair.credit) >= self.range.count)
+    }
+}
+
 /// A transfer as it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sent {
@@ -119,6 +128,8 @@ pub(crate) struct Findings {
     /// Of requests meant for the window; transfers and reads apart.
     pub(crate) latencies: Latencies,
     pub(crate) read_latencies: Latencies,
+    /// Of transfers to the other branch, where not all of them go there.
+    pub(crate) cross_latencies: Latencies,
     /// Open loop: meant for the window, and held back until it was over.
     pub(crate) unsent: u64,
     /// By wire code.
@@ -309,6 +320,7 @@ impl Traffic for LoadTraffic {
     fn reply(&mut self, lane_index: usize, tag: Tag, since: Nanos, now: Nanos, reply: Reply<'_>) {
         let latency = now.saturating_sub(since);
         self.findings.last_reply = now;
+        let is_apart = self.mix.is_apart(&tag);
         let counts = match (tag, reply) {
             (Tag::Transfer(sent), Reply::Transfer { reply, .. }) => self.settle(sent, Answer::of_reply(reply)),
             (Tag::Batch { seed, now_ms, ids }, Reply::Batch(items)) => self.settle_batch(seed, now_ms, ids, items),
@@ -336,7 +348,8 @@ impl Traffic for LoadTraffic {
         };
         self.second.latencies.record(latency);
         if self.window.contains(since) {
-            self.findings.latencies.record(latency);
+            let Findings { latencies, cross_latencies, .. } = &mut self.findings;
+            if is_apart { cross_latencies } else { latencies }.record(latency);
         }
         self.count(now, counts);
     }
