@@ -28,7 +28,8 @@ pub enum ChainOpened {
     Before,
 }
 
-/// Decides about an account to open in `branch`. The caller sets [`Account::set_opened`] for a new one.
+/// Decides about an account to open in `branch`. Once a new one has its record, the caller calls
+/// [`Account::set_opened`].
 ///
 /// # Errors
 /// The first that applies, in this order: `FieldInvalid` (reserved bytes), `IdMustNotBeZero`,
