@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{branch_server, cluster, config, down, registry, shell, txn, up, user};
+use commands::{branch_server, cluster, config, demo, down, registry, shell, txn, up, user};
 
 /// Small allocations on many threads are what a server does all day.
 #[global_allocator]
@@ -38,6 +38,9 @@ enum Command {
     Cluster(cluster::Args),
     /// Look at transfers between branches, and end one that hangs
     Txn(txn::Args),
+    /// Show what the bank does when things go wrong, and check the outcome
+    #[command(subcommand)]
+    Demo(demo::Command),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Registry(args) => registry::run(&args),
         Command::Cluster(args) => cluster::run(&args),
         Command::Txn(args) => txn::run(&args),
+        Command::Demo(command) => demo::run(&command),
         Command::Config(command) => config::run(&command),
         Command::User(command) => user::run(&command),
         Command::Load(args) => tally_client::load::run(&args),

@@ -4,6 +4,7 @@ mod bank;
 pub(crate) mod branch_server;
 pub(crate) mod cluster;
 pub(crate) mod config;
+pub(crate) mod demo;
 pub(crate) mod down;
 mod operator;
 mod prompt;

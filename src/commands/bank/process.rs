@@ -22,6 +22,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one may take whose start has failed, before it is killed. What it acknowledged is durable either way.
 const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an admin server may take to answer.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(1);
 /// A recovery that takes longer than this gets a line on the terminal, and another each time again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -120,6 +122,14 @@ impl ServerProcess {
         self.child = None;
     }
 
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
+        let mut child = self.child.take().expect("there until it is stopped or left");
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
     /// Tells it to stop and waits until it has.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         let child = self.child.as_mut().expect("there until it is stopped or left");
@@ -150,6 +160,8 @@ fn terminate(child: &mut Child, timeout: Duration) -> std::io::Result<Option<Exi
     // It is ours and not waited for yet: the number is nobody else's.
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         kill_process(pid, Signal::TERM)?;
+        // One that somebody has stopped could not end.
+        kill_process(pid, Signal::CONT)?;
     }
     let begun = Instant::now();
     loop {
@@ -161,15 +173,17 @@ fn terminate(child: &mut Child, timeout: Duration) -> std::io::Result<Option<Exi
 }
 
 fn is_ready(metrics: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&reachable(metrics), Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut status = [0; 12];
-        stream.read_exact(&mut status)?;
-        Ok(&status == b"HTTP/1.1 200")
-    };
-    ask().unwrap_or(false)
+    http_get(metrics, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// The answer of an admin server, status line and headers included.
+pub(crate) fn http_get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&reachable(address), HTTP_TIMEOUT)?;
+    stream.set_read_timeout(Some(HTTP_TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// The end of the log, for the terminal of somebody whose bank did not start.

@@ -41,6 +41,9 @@ pub(crate) struct Served {
     pub(crate) dir: PathBuf,
     /// Where it listens, once it is ready.
     run_file: Option<RunFile>,
+    /// With what it was started over its configuration file.
+    settings: Vec<(String, String)>,
+    role: Role,
     process: Option<ServerProcess>,
 }
 
@@ -114,7 +117,7 @@ impl Running {
         {
             bail!("{}: branch.id is {}, not {expected}", member.dir.display(), config.branch.id);
         }
-        if let Some(served) = Served::already(&member.dir)? {
+        if let Some(served) = Served::already(Role::Branch, &member.dir)? {
             return Ok((config, served));
         }
         let mut settings = wishes.assignments.clone();
@@ -156,18 +159,18 @@ impl Running {
 
 impl Served {
     /// One that runs in `dir` already.
-    fn already(dir: &Path) -> anyhow::Result<Option<Self>> {
+    fn already(role: Role, dir: &Path) -> anyhow::Result<Option<Self>> {
         if !is_running(dir)? {
             return Ok(None);
         }
         let run_file = RunFile::read(dir)?
             .with_context(|| format!("a server is starting or stopping in {}; try again", dir.display()))?;
-        Ok(Some(Self { dir: dir.to_owned(), run_file: Some(run_file), process: None }))
+        Ok(Some(Self { dir: dir.to_owned(), run_file: Some(run_file), settings: Vec::new(), role, process: None }))
     }
 
     fn start(role: Role, dir: &Path, settings: Vec<(String, String)>, detach: bool) -> anyhow::Result<Self> {
         let process = ServerProcess::start(role, dir, &settings, detach)?;
-        Ok(Self { dir: dir.to_owned(), run_file: None, process: Some(process) })
+        Ok(Self { dir: dir.to_owned(), run_file: None, settings, role, process: Some(process) })
     }
 
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
@@ -181,10 +184,29 @@ impl Served {
     pub(crate) fn run_file(&self) -> &RunFile {
         self.run_file.as_ref().expect("whoever has it has waited until it was ready")
     }
+
+    /// Ends it at once, as a crash would. Only for what we started.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().context("it is not ours")?.kill()
+    }
+
+    /// Starts it again where it was, after [`Self::kill`].
+    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
+        let address = self.run_file().address.to_string();
+        let name = match self.role {
+            Role::Branch => "listen.address",
+            Role::Registry => "node.address",
+        };
+        let mut settings = self.settings.clone();
+        settings.retain(|(known, _)| known != name);
+        settings.push((name.to_owned(), address));
+        self.process = Some(ServerProcess::start(self.role, &self.dir, &settings, false)?);
+        self.wait_until_ready()
+    }
 }
 
 fn start_registry(dir: PathBuf, wishes: &Wishes, before: &ConnectFile) -> anyhow::Result<Served> {
-    if let Some(served) = Served::already(&dir)? {
+    if let Some(served) = Served::already(Role::Registry, &dir)? {
         return Ok(served);
     }
     let known = before.registry.as_ref().and_then(|registry| registry.endpoints.first()?.parse().ok());
