@@ -124,9 +124,10 @@ impl ServerProcess {
 
     /// Ends it at once, as a crash would.
     pub(crate) fn kill(mut self) -> anyhow::Result<()> {
-        let mut child = self.child.take().expect("there until it is stopped or left");
+        let child = self.child.as_mut().expect("there until it is stopped or left");
         child.kill()?;
         child.wait()?;
+        self.child = None;
         Ok(())
     }
 
