@@ -74,7 +74,7 @@ impl Outcome {
 }
 
 /// The record of a transfer and its outcome.
-#[inline]
+#[inline(always)]
 pub fn transfer_record(
     transfer: &Transfer,
     reference: &Reference,

@@ -169,7 +169,7 @@ impl Reference {
 /// What can be told from the reference alone, in this order: `ReferenceNotFound`, `ReferenceKindMismatch`,
 /// `HoldAlreadySettled`, `HoldAlreadyVoided`, `HoldExpired`, `AlreadyReversed`. They are final: record them
 /// with [`crate::Outcome::refused`].
-#[inline]
+#[inline(always)]
 pub fn effective_accounts(
     transfer: &Transfer,
     reference: &Reference,

@@ -9,9 +9,8 @@ use tally_ledger::{Hold, Transfer, decide_leg, decision_record, leg};
 use tally_protocol::message;
 use tally_protocol::{AccountId, CustomerId, Refusal, Timestamp, TransferId};
 
-use super::{Done, Engine, Prepare, Step, Writer};
+use super::{Done, Engine, Step, Writer};
 use crate::accounts;
-use crate::clock;
 use crate::lookup::{Asker, Looked};
 
 /// How far a leg came.
@@ -85,6 +84,7 @@ impl Engine {
         self.leg(writer, transfer, &Asker::bank(), looked, now)
     }
 
+    #[inline(never)]
     fn leg(
         &self,
         writer: &mut Writer,
@@ -93,25 +93,12 @@ impl Engine {
         looked: Option<&Looked>,
         now: Timestamp,
     ) -> LegStep {
-        let prepared = match self.prepare_formed(writer, transfer, asker, looked, now) {
-            Prepare::Ready(prepared) => prepared,
-            Prepare::NotRecorded(refusal) => return LegStep::NotRecorded(refusal),
-            Prepare::InFlight => return LegStep::InFlight,
-            Prepare::Lookup => return LegStep::Lookup,
-        };
-        match prepared.lock().decide_and_reserve(writer, now, clock::monotonic_nanos) {
-            Ok(reserved) => {
-                let published = reserved.publish();
-                if published.is_prepared() {
-                    LegStep::Prepared(published.fill(writer))
-                } else {
-                    LegStep::Refused(published.fill(writer))
-                }
-            }
-            Err(Step::NotRecorded(refusal)) => LegStep::NotRecorded(refusal),
-            Err(Step::InFlight) => LegStep::InFlight,
-            Err(Step::Lookup) => LegStep::Lookup,
-            Err(Step::Done(_)) => unreachable!("nothing is recorded before the position is taken"),
+        match self.carry_through(writer, transfer, asker, looked, now) {
+            Step::Done(done) if done.is_prepared => LegStep::Prepared(done),
+            Step::Done(done) => LegStep::Refused(done),
+            Step::NotRecorded(refusal) => LegStep::NotRecorded(refusal),
+            Step::InFlight => LegStep::InFlight,
+            Step::Lookup => LegStep::Lookup,
         }
     }
 
@@ -140,7 +127,7 @@ impl Engine {
         self.ids.note_ended(id, lsn);
         drop((debit_lock, credit_lock));
         let (refusal, transfer) = (leg::refusal_of(decision), decision_record(&hold, &outcome));
-        let done = Done { refusal, ..Done::of(lsn, timestamp, &transfer) };
+        let done = Done { refusal, is_prepared: false, ..Done::of(lsn, timestamp, &transfer) };
         let record = Record { lsn, timestamp, actor: CustomerId::BANK, body: RecordBody::Decided(refusal, transfer) };
         writer.fill(reservation, |space| record.encode_into(space));
         Decided::Now(done, hold)

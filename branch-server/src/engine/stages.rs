@@ -95,7 +95,7 @@ impl Engine {
     }
 
     /// The same for a transfer whose form is checked.
-    #[inline]
+    #[inline(always)]
     pub(super) fn prepare_formed(
         &self,
         writer: &mut Writer,
@@ -189,7 +189,7 @@ impl Engine {
 
 impl<'e> Prepared<'e> {
     /// Waits for both accounts' locks.
-    #[inline]
+    #[inline(always)]
     pub fn lock(self) -> Locked<'e> {
         let missing = self.accounts.is_ok() && (self.debit.is_none() || self.credit.is_none());
         let mut prepared = self;
@@ -261,7 +261,7 @@ impl Prepared<'_> {
 impl<'e> Locked<'e> {
     /// Looks again at what may have changed before the locks were there, runs the rules, and takes a
     /// position in the log.
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::result_large_err, reason = "both ways are taken apart at once, on the stack")]
     pub fn decide_and_reserve(
         self,
@@ -338,7 +338,7 @@ impl Engine {
 
 impl Reserved<'_> {
     /// Makes the effects visible and gives the locks back.
-    #[inline]
+    #[inline(always)]
     pub fn publish(self) -> Published {
         let Self { locked, outcome, mut debit, mut credit, reservation } = self;
         let prepared = &locked.prepared;
@@ -375,13 +375,8 @@ impl Engine {
 }
 
 impl Published {
-    /// Whether what was recorded is a leg that waits for the registry's decision.
-    pub(super) fn is_prepared(&self) -> bool {
-        matches!(&self.record.body, RecordBody::Transfer(transfer) if transfer.is_prepared())
-    }
-
     /// Writes the record to its place in the log. Its reply may be gated from here on.
-    #[inline]
+    #[inline(always)]
     pub fn fill(self, writer: &mut Writer) -> Done {
         let Self { record, reservation } = self;
         let (lsn, timestamp) = (record.lsn, record.timestamp);
