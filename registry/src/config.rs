@@ -64,6 +64,7 @@ pub const KEYS: &[Key] = &[
     integer("raft.segment_len_bytes", 16 << 20, "size of a file of the log; a power of two; must stay what it was"),
     integer("raft.free_bytes_min", 256 << 20, "free disk space below which the log waits"),
     integer("raft.snapshot_entries", 20_000, "entries applied between two snapshots"),
+    integer("raft.snapshot_bytes", 128 << 20, "bytes of the log between two snapshots"),
     integer("coordinator.transfers_max", 262_144, "most transfers in hand; further ones are refused as they begin"),
     integer(
         "coordinator.remembered_max",
@@ -77,7 +78,7 @@ pub const KEYS: &[Key] = &[
         "silence after which a branch is down, and transfers to it are refused as they begin",
     ),
     text("output.format", "json", "how log lines look: json, or text for a terminal"),
-    text("output.level", "info,openraft=warn", "which lines are logged, as `RUST_LOG` has it"),
+    text("output.level", "info,openraft=off", "which lines are logged, as `RUST_LOG` has it"),
 ];
 
 /// What is wrong with the configuration.
@@ -281,6 +282,7 @@ impl Values {
                 remembered_max: self.integer("coordinator.remembered_max", 1_024..=1 << 26)?,
                 suspect_after,
                 down_after,
+                snapshot_bytes: self.integer("raft.snapshot_bytes", 1 << 20..=1 << 40)?,
                 snapshot_entries: self.integer("raft.snapshot_entries", 100..=1 << 32)?,
                 connections_max: self.integer("node.connections_max", 1..=1 << 20)? as usize,
                 dir,

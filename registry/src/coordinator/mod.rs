@@ -59,6 +59,8 @@ const _: () = assert!(BATCH_LEN_BYTES_MAX > 16 * BATCH_HEADER_LEN_BYTES + 16 * 1
 #[derive(Debug)]
 pub struct Coordinators {
     transfers_max: usize,
+    /// Nothing new is begun: the log cannot take it, or another node is about to lead.
+    is_closed: bool,
     table: HashMap<TransferId, Slot, RandomState>,
     timers: Timers,
     outboxes: BTreeMap<BranchId, Outbox>,
@@ -155,6 +157,7 @@ impl Coordinators {
     pub fn new(transfers_max: usize, state: &State, now: Timestamp) -> Self {
         let mut new = Self {
             transfers_max,
+            is_closed: false,
             table: HashMap::default(),
             timers: Timers::default(),
             outboxes: BTreeMap::new(),
@@ -196,6 +199,11 @@ impl Coordinators {
         self.outboxes.remove(&branch);
     }
 
+    /// Whether new transfers are refused as they begin; those in hand go on.
+    pub fn set_closed(&mut self, is_closed: bool) {
+        self.is_closed = is_closed;
+    }
+
     /// `from` begins transfers.
     pub fn begin(&mut self, from: BranchId, items: &[CrossTransfer], state: &State, now: Timestamp) {
         for item in items {
@@ -206,7 +214,9 @@ impl Coordinators {
                 continue;
             }
             let is_known = self.table.contains_key(&id) || state.decisions.get(id).is_some();
-            if !is_known && (self.table.len() >= self.transfers_max || !self.is_there(destination, state)) {
+            if !is_known
+                && (self.is_closed || self.table.len() >= self.transfers_max || !self.is_there(destination, state))
+            {
                 self.counters.busy += 1;
                 self.outbox(from, |outbox| outbox.busy(MarkItem::new(id.get(), now.as_nanos())));
                 continue;
@@ -307,10 +317,13 @@ impl Coordinators {
     }
 
     /// Moves what is to be proposed into `batch`, up to [`BATCH_LEN_BYTES_MAX`]: decisions first, acknowledgements behind
-    /// them or when they have waited.
+    /// them or when they have waited. Where more acknowledgements wait than decisions they get half of it, or a long rush
+    /// of decisions would leave ever more of them open.
     pub fn fill(&mut self, batch: &mut BatchBuilder, now: Timestamp) {
         let has_room = |batch: &BatchBuilder| batch.len_bytes() + 64 <= BATCH_LEN_BYTES_MAX;
-        while has_room(batch)
+        let is_behind = self.acknowledged.len() > self.decisions.len();
+        let for_decisions = if is_behind { BATCH_LEN_BYTES_MAX / 2 } else { BATCH_LEN_BYTES_MAX };
+        while batch.len_bytes() + 64 <= for_decisions
             && let Some(Proposal { id, decision, participants, stamp }) = self.decisions.pop_front()
         {
             batch.push(&Command::Decide { id, decision, participants, stamp });

@@ -177,6 +177,36 @@ fn a_full_table_and_a_destination_that_is_away_are_answered_at_once() {
 }
 
 #[test]
+fn a_rush_of_decisions_leaves_room_for_acknowledgements() {
+    let (mut state, now) = (bank(), at(1_000 * MS));
+    let mut all = Coordinators::new(100_000, &state, now);
+    let begin = |all: &mut Coordinators, state: &State, ids: std::ops::Range<u128>| {
+        for id in ids {
+            all.begin(A, &[cross(id, A, B, 1_000 * MS)], state, now);
+            all.vote(A, &[VoteItem::new(id, 1, 0)], state, now);
+            all.vote(B, &[VoteItem::new(id, 1, 0)], state, now);
+        }
+    };
+    begin(&mut all, &state, 1..20_000);
+    while all.has_proposals(now) {
+        replicate(&mut all, &mut state, now);
+    }
+    let marks: Vec<_> = (1..20_000).map(|id| MarkItem::new(id, 1)).collect();
+    all.acknowledge(A, &marks, &state, now);
+    all.acknowledge(B, &marks, &state, now);
+    begin(&mut all, &state, 20_000..30_000);
+    let (open, waiting) = (state.decisions.open_count(), all.acknowledged.len());
+    let count = replicate(&mut all, &mut state, now) as usize;
+    let acknowledged = waiting - all.acknowledged.len();
+    assert!(acknowledged >= count / 3 && acknowledged <= count * 2 / 3, "{acknowledged} of {count}");
+    assert_eq!(state.decisions.open_count(), open + count - 2 * acknowledged);
+    all.set_closed(true);
+    all.connect(A);
+    all.begin(A, &[cross(77_777, A, B, 1_000 * MS)], &state, now);
+    assert_eq!(heard(&mut all, A).last(), Some(&Heard::Busy(77_777)), "nothing new while it is closed");
+}
+
+#[test]
 fn silence_is_broken_and_ends_at_the_deadline() {
     let (mut state, begun) = (bank(), 1_000 * MS);
     let mut all = Coordinators::new(10, &state, at(begun));

@@ -202,7 +202,7 @@ async fn serve_lane(
     member: Member,
     mut calls: mpsc::Receiver<(Vec<u8>, oneshot::Sender<io::Result<Answer>>)>,
 ) {
-    let mut first = None;
+    let (mut first, mut is_reached) = (None, true);
     loop {
         let Some(next) = (match first.take() {
             Some(call) => Some(call),
@@ -211,9 +211,17 @@ async fn serve_lane(
             return;
         };
         match peers.dial(&member.endpoint, Some((id, member.incarnation))).await {
-            Ok((link, _)) => first = run_lane(link, next, &mut calls).await,
+            Ok((link, _)) => {
+                if !std::mem::replace(&mut is_reached, true) {
+                    tracing::info!(stage = "raft", node = id, endpoint = member.endpoint, "a node is reached again");
+                }
+                first = run_lane(link, next, &mut calls).await;
+            }
             Err(error) => {
-                tracing::debug!(stage = "raft", node = id, endpoint = member.endpoint, %error, "cannot reach a node");
+                // Once, and not ten times a second until it is back.
+                if std::mem::replace(&mut is_reached, false) {
+                    tracing::warn!(stage = "raft", node = id, endpoint = member.endpoint, %error, "cannot reach a node");
+                }
                 let kind = error.kind();
                 // Who has stopped to wait does not want to know.
                 let _ = next.1.send(Err(error));

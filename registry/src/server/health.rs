@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tally_protocol::link::BranchStatus;
-use tally_protocol::{BranchId, Timestamp};
+use tally_protocol::{BranchId, Lsn, Timestamp};
 
 use super::node::{Node, NodeOptions, Running};
 use crate::clock::wall;
@@ -18,6 +18,7 @@ const PROPOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs until the process ends.
 pub(super) async fn run(node: Arc<Node>, running: Running) {
+    let mut snapshot_at = running.log.durable().end();
     while !*node.stopping.borrow() {
         tokio::time::sleep(PAUSE).await;
         let is_stopping = *node.stopping.borrow();
@@ -34,7 +35,7 @@ pub(super) async fn run(node: Arc<Node>, running: Running) {
                 tracing::warn!(stage = "health", branch, before, status, "a branch is seen otherwise");
             }
         }
-        snapshot_if_due(&node, &running).await;
+        snapshot_if_due(&node, &running, &mut snapshot_at).await;
     }
 }
 
@@ -70,14 +71,21 @@ fn seen(entry: &BranchEntry, heard: Option<Heard>, now: Timestamp, options: &Nod
     }
 }
 
-async fn snapshot_if_due(node: &Node, running: &Running) {
-    let due = {
+/// A snapshot is due after so many entries, or so many bytes of the log since `at`.
+async fn snapshot_if_due(node: &Node, running: &Running, at: &mut Lsn) {
+    let durable = running.log.durable().end();
+    let has_grown = durable.get().saturating_sub(at.get()) >= node.options.snapshot_bytes;
+    let due = has_grown || {
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow();
         let index = |log_id: Option<openraft::LogId<u64>>| log_id.map_or(0, |log_id| log_id.index);
         index(metrics.last_applied).saturating_sub(index(metrics.snapshot)) >= node.options.snapshot_entries
     };
-    if due && let Err(error) = running.raft.trigger().snapshot().await {
+    if !due {
+        return;
+    }
+    *at = durable;
+    if let Err(error) = running.raft.trigger().snapshot().await {
         tracing::warn!(stage = "snapshot", %error, "no snapshot was made");
     }
 }

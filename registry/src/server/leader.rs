@@ -41,7 +41,7 @@ pub(super) async fn run(node: Arc<Node>, running: Running) {
         }
         match term {
             Some(term) if serves_in != Some(term) => begin(&node, &running, term).await,
-            Some(_) => tell_the_time(&node),
+            Some(_) => tell_the_time(&node, &running),
             None => {}
         }
     }
@@ -96,11 +96,12 @@ async fn begin(node: &Node, running: &Running, term: u64) {
     super::membership::finish_change(running).await;
 }
 
-fn tell_the_time(node: &Node) {
+fn tell_the_time(node: &Node, running: &Running) {
     let mut core = node.shared.lock();
     let now = core.now();
     let core = &mut *core;
     if let Some(leading) = &mut core.leading {
+        leading.coordinators.set_closed(leading.is_handing_over || !running.log.writable());
         leading.coordinators.tick(&core.state, now);
         leading.wake_links(core.state.directory.routes_version);
     }

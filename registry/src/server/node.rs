@@ -46,6 +46,8 @@ pub struct NodeOptions {
     pub down_after: Duration,
     /// Entries applied between two snapshots.
     pub snapshot_entries: u64,
+    /// Bytes of the log between two snapshots.
+    pub snapshot_bytes: u64,
     /// Connections at a time.
     pub connections_max: usize,
 }
@@ -166,7 +168,7 @@ impl Node {
             max_payload_entries: 64,
             replication_lag_threshold: 200,
             snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: 2_000,
+            max_in_snapshot_log_to_keep: 500,
             purge_batch_size: 256,
             install_snapshot_timeout: 10_000,
             ..RaftConfig::default()

@@ -15,7 +15,10 @@ pub(super) async fn run(node: Arc<Node>, running: Running) {
     loop {
         // Rung by links, by applied entries, by who proposes; the pause is for what is only due by time.
         let _ = tokio::time::timeout(PAUSE, node.shared.proposer.notified()).await;
-        while let Some((number, bytes)) = next(&node) {
+        // A full disk would hold Raft's own task, and with it its heartbeats: so nothing is begun that it has to write.
+        while running.log.writable()
+            && let Some((number, bytes)) = next(&node)
+        {
             node.counters.batches.fetch_add(1, Ordering::Relaxed);
             node.counters.batch_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             let begun = Instant::now();
