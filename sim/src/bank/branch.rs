@@ -74,6 +74,8 @@ pub(super) struct Life {
     again: Vec<Instruction>,
     led: Led,
     bug: Option<BankBug>,
+    /// A flush has failed: there is no other one in this life.
+    has_failed: bool,
     /// For the planted bug that posts twice.
     posted: BTreeMap<TransferId, Hold>,
 }
@@ -209,6 +211,7 @@ impl SimBranch {
             again: Vec::new(),
             led: Led::default(),
             bug: self.bug,
+            has_failed: false,
             posted: BTreeMap::new(),
         })
     }
@@ -261,13 +264,14 @@ impl SimBranch {
 impl Life {
     /// Writes what there is. `false` when the disk failed: the process stops.
     pub(super) fn flush(&mut self) -> bool {
-        loop {
+        while !self.has_failed {
             match self.flusher.step() {
                 Ok(Flushed::Flushed { durable, chain }) => self.published.publish(durable, chain),
                 Ok(Flushed::Idle | Flushed::Filling) => return true,
-                Err(_) => return false,
+                Err(_) => self.has_failed = true,
             }
         }
+        false
     }
 
     /// Opens an account.
