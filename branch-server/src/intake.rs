@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!   session threads ==push==> [control | interactive | bulk] ==pop==> worker
+//!   link            ==push==> [two_phase] ==============pop==^   behind control, before interactive
 //! ```
 
 use bytes::Bytes;
@@ -177,7 +178,7 @@ pub struct Lane {
     pub control: ArrayQueue<Request>,
     /// What the registry wants done: popped before what clients want, for it ends what others wait for.
     pub two_phase: ArrayQueue<Instruction>,
-    /// Popped second.
+    /// Popped third.
     pub interactive: ArrayQueue<Request>,
     /// Popped last, in slices.
     pub bulk: ArrayQueue<Request>,
@@ -243,13 +244,14 @@ impl Intake {
         }
     }
 
-    /// Requests that wait, per class: control, interactive, bulk.
-    pub fn depths(&self) -> [usize; 3] {
-        let mut depths = [0; 3];
+    /// What waits, per class: control, two-phase commit, interactive, bulk.
+    pub fn depths(&self) -> [usize; 4] {
+        let mut depths = [0; 4];
         for lane in &self.lanes {
             depths[0] += lane.control.len();
-            depths[1] += lane.interactive.len();
-            depths[2] += lane.bulk.len();
+            depths[1] += lane.two_phase.len();
+            depths[2] += lane.interactive.len();
+            depths[3] += lane.bulk.len();
         }
         depths
     }

@@ -1,22 +1,19 @@
 //! Two branches on real disks, and between them the coordinator's own state machine: what a customer of one is answered
 //! who pays a customer of the other, and what both books say, also after restarts at the worst moments.
 
+mod support;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tally_branch_server::bell::Bell;
-use tally_branch_server::branch::{Branch, BranchOptions, LinkParts};
-use tally_branch_server::checkpointer::CheckpointConfig;
-use tally_branch_server::ids::IdConfig;
-use tally_branch_server::intake::{Instruction, IntakeConfig, Op, Passage, Request, SessionKey};
-use tally_branch_server::lookup::LookupConfig;
+use tally_branch_server::branch::{Branch, LinkParts};
+use tally_branch_server::intake::{Instruction, Op, Passage, Request, SessionKey};
 use tally_branch_server::replies::{Reply, ReplyBody, ReplyReceiver};
 use tally_branch_server::session::Backend;
 use tally_branch_server::two_phase::{Peer, Routes, Said};
-use tally_branch_server::worker::IdleConfig;
-use tally_journal::JournalOptions;
 use tally_ledger::Actor;
 use tally_ledger::two_phase::{Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote};
 use tally_protocol::link::{BranchStatus, CrossTransfer};
@@ -34,30 +31,6 @@ const fn customer(branch: BranchId) -> AccountId {
     AccountId::of_branch(branch, 7)
 }
 
-fn options(dir: &Path, branch: BranchId) -> BranchOptions {
-    let mut journal = JournalOptions::new(dir.join("journal"), 2);
-    journal.segment_len_bytes = 8 << 20;
-    journal.free_bytes_min = 1 << 20;
-    journal.segments_ahead = 1;
-    BranchOptions {
-        between: true,
-        branch,
-        workers: 2,
-        cores: Vec::new(),
-        idle: IdleConfig { spins: 0, yields: 0, sleep_max: Duration::from_millis(5) },
-        intake: IntakeConfig::default(),
-        lookup: LookupConfig::default(),
-        direct_io: true,
-        journal,
-        ids_dir: dir.join("ids"),
-        ids: IdConfig { generation_len_max: 256, shard_count: 4, ..IdConfig::default() },
-        checkpoint: CheckpointConfig { interval: Duration::from_millis(300), ..CheckpointConfig::default() },
-        accounts_max: 1_000,
-        holds_max: 100,
-        hash_seed: 42,
-    }
-}
-
 /// One branch, without sockets.
 struct Side {
     branch: Branch,
@@ -69,7 +42,8 @@ struct Side {
 
 impl Side {
     fn start(dir: &Path, id: BranchId) -> Self {
-        let (branch, mut receivers) = Branch::start(options(dir, id), &[Bell::new(|| {})]).expect("the branch starts");
+        let (branch, mut receivers) =
+            Branch::start(support::options(dir, id, true), &[Bell::new(|| {})]).expect("the branch starts");
         let (link, _) = branch.take_link().expect("the branch has a registry");
         let peer = || Peer { endpoint: String::new(), status: BranchStatus::Serving };
         link.shared.set_routes(Routes { version: 1, branches: [(HERE, peer()), (THERE, peer())].into() });

@@ -1,19 +1,16 @@
 //! The branch behind the sessions, driven through its queues, on a real disk: what is asked, what is
 //! answered, and what is still there after a restart.
 
+mod support;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tally_branch_server::bell::Bell;
-use tally_branch_server::branch::{Branch, BranchOptions};
-use tally_branch_server::checkpointer::CheckpointConfig;
-use tally_branch_server::ids::IdConfig;
-use tally_branch_server::intake::{IntakeConfig, Op, Passage, Request, SessionKey};
-use tally_branch_server::lookup::LookupConfig;
+use tally_branch_server::branch::Branch;
+use tally_branch_server::intake::{Op, Passage, Request, SessionKey};
 use tally_branch_server::replies::{Reply, ReplyBody, ReplyReceiver};
 use tally_branch_server::session::Backend;
-use tally_branch_server::worker::IdleConfig;
-use tally_journal::JournalOptions;
 use tally_ledger::Actor;
 use tally_protocol::message::{self, AccountOpen, FeedRead, ItemResult, Role, TransferKind, TransferState};
 use tally_protocol::{AccountId, BranchId, Currency, CustomerId, Refusal, TransferId};
@@ -28,35 +25,10 @@ struct Bank {
     request_id: u64,
 }
 
-fn options(dir: &std::path::Path) -> BranchOptions {
-    let mut journal = JournalOptions::new(dir.join("journal"), 2);
-    journal.segment_len_bytes = 8 << 20;
-    journal.free_bytes_min = 1 << 20;
-    journal.segments_ahead = 1;
-    BranchOptions {
-        between: false,
-        branch: BRANCH,
-        workers: 2,
-        cores: Vec::new(),
-        idle: IdleConfig { spins: 0, yields: 0, sleep_max: Duration::from_millis(5) },
-        intake: IntakeConfig::default(),
-        lookup: LookupConfig::default(),
-        direct_io: true,
-        journal,
-        ids_dir: dir.join("ids"),
-        // Small, so that ids go to disk and are looked up there.
-        ids: IdConfig { generation_len_max: 256, shard_count: 4, ..IdConfig::default() },
-        checkpoint: CheckpointConfig { interval: Duration::from_millis(300), ..CheckpointConfig::default() },
-        accounts_max: 1_000,
-        holds_max: 100,
-        hash_seed: 42,
-    }
-}
-
 impl Bank {
     fn start(dir: &std::path::Path) -> Self {
-        let (branch, mut receivers) =
-            Branch::start(options(dir), &[Bell::new(|| {})]).expect("the branch starts on its own folder");
+        let (branch, mut receivers) = Branch::start(support::options(dir, BRANCH, false), &[Bell::new(|| {})])
+            .expect("the branch starts on its own folder");
         Self { branch, receiver: receivers.remove(0), request_id: 0 }
     }
 
@@ -516,7 +488,7 @@ fn a_folder_of_another_branch_is_refused() {
     let mut bank = Bank::start(dir.path());
     bank.open(1..=1);
     bank.branch.stop();
-    let other = BranchOptions { branch: BranchId::new(2), ..options(dir.path()) };
+    let other = support::options(dir.path(), BranchId::new(2), false);
     let error = Branch::start(other, &[Bell::new(|| {})]).expect_err("it is branch 1's").to_string();
     assert!(error.contains("branch.id"), "{error}");
 }

@@ -11,13 +11,12 @@
 //! **Invariant:** what the source has posted to "due to B" and the destination from "due from A" is the same, in every
 //! currency, whenever no decision is on its way.
 
-use tally_protocol::message::TransferKind;
 use tally_protocol::{AccountId, Amount, BranchId, Currency, Refusal, TransferId};
 
 use crate::account::Account;
 use crate::closing::StatusChange;
 use crate::hold::Hold;
-use crate::journal::record::{GIVEN_CODE, GIVEN_CREDIT, GIVEN_CURRENCY, GIVEN_DEBIT, TransferRecord};
+use crate::journal::record::TransferRecord;
 use crate::outcome::Outcome;
 use crate::two_phase::{AbortReason, Decision};
 
@@ -80,34 +79,6 @@ pub fn decide_leg(hold: &Hold, decision: Decision, debit: &Account, credit: &Acc
     crate::decide::end_hold(hold, (posted, posted), StatusChange::NONE, debit, credit)
 }
 
-/// The body of the record that says how `hold` was decided, from the outcome of [`decide_leg`].
-pub fn decision_record(hold: &Hold, outcome: &Outcome) -> TransferRecord {
-    TransferRecord {
-        id: hold.id,
-        debit_account_id: hold.debit_account_id,
-        credit_account_id: hold.credit_account_id,
-        amount_asked: hold.amount,
-        amount: outcome.amount,
-        day_spent: outcome.day_spent,
-        day: outcome.day,
-        debit: outcome.debit,
-        credit: outcome.credit,
-        code: hold.code,
-        currency: hold.currency.get(),
-        flags: 0,
-        refusal: None,
-        status: outcome.status,
-        kind: TransferKind::Transfer,
-        leg: hold.leg,
-        given: GIVEN_DEBIT | GIVEN_CREDIT | GIVEN_CURRENCY | GIVEN_CODE,
-        reference: TransferId::new(hold.far_account_id.get()),
-        user_data_128: 0,
-        user_data_64: 0,
-        user_data_32: 0,
-        timeout_s: 0,
-    }
-}
-
 /// What the payer is told of an abort; `None` for a commit.
 pub fn refusal_of(decision: Decision) -> Option<Refusal> {
     match decision {
@@ -147,7 +118,7 @@ impl TransferRecord {
 
 #[cfg(test)]
 mod tests {
-    use tally_protocol::message::{self, Role, transfer_flags};
+    use tally_protocol::message::{self, Role, TransferKind, transfer_flags};
     use tally_protocol::{CustomerId, Lsn, Timestamp};
     use zerocopy::FromZeros;
 
@@ -223,7 +194,7 @@ mod tests {
                 let posted = Amount::new(if decision == Decision::Commit { 30 } else { 0 });
                 assert_eq!((debit.sums.debits_held, debit.sums.debits_posted), (Amount::ZERO, posted));
                 assert_eq!(credit.sums.credits_held, Amount::ZERO);
-                let decided = decision_record(&hold, &outcome);
+                let decided = crate::hold_end_record(&hold, &outcome);
                 assert_eq!((decided.amount, decided.far_account_id()), (posted, record.far_account_id()));
                 survives(RecordBody::Decided(refusal_of(decision), decided));
             }

@@ -131,8 +131,9 @@ pub fn transfer_record(
     }
 }
 
-/// The body of the record that says that `hold` ran out, from the outcome of [`crate::expire_hold`].
-pub fn expiry_record(hold: &Hold, outcome: &Outcome) -> TransferRecord {
+/// The body of the record that says how `hold` ended without a transfer of its own: that it ran out
+/// ([`crate::expire_hold`]), or what the registry decided ([`crate::decide_leg`]).
+pub fn hold_end_record(hold: &Hold, outcome: &Outcome) -> TransferRecord {
     TransferRecord {
         id: hold.id,
         debit_account_id: hold.debit_account_id,
@@ -148,10 +149,10 @@ pub fn expiry_record(hold: &Hold, outcome: &Outcome) -> TransferRecord {
         flags: 0,
         refusal: None,
         status: outcome.status,
-        kind: TransferKind::Hold,
-        leg: Leg::Whole,
+        kind: if hold.leg.is_part() { TransferKind::Transfer } else { TransferKind::Hold },
+        leg: hold.leg,
         given: GIVEN_DEBIT | GIVEN_CREDIT | GIVEN_CURRENCY | GIVEN_CODE,
-        reference: TransferId::NONE,
+        reference: TransferId::new(hold.far_account_id.get()),
         user_data_128: 0,
         user_data_64: 0,
         user_data_32: 0,

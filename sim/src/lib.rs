@@ -1,4 +1,4 @@
-//! The simulator: a whole branch under one seed. Virtual time, a disk that tears and forgets, several workers whose
+//! The simulator: a whole branch under one seed, and in [`bank`] a whole bank of them. Virtual time, a disk that tears and forgets, several workers whose
 //! steps are interleaved by chance, crashes at any step, and a model that knows every answer.
 //!
 //! ```text

@@ -119,8 +119,8 @@ pub struct BranchStats {
     pub accounts: u64,
     /// Open holds.
     pub open_holds: u64,
-    /// Requests that wait, per class: control, interactive, bulk.
-    pub intake_depths: [usize; 3],
+    /// What waits, per class: control, two-phase commit, interactive, bulk.
+    pub intake_depths: [usize; 4],
     /// Questions to the disk that are out.
     pub lookups_out: usize,
     /// Records replayed by the recovery at the start.

@@ -1,7 +1,7 @@
 //! A hold whose time ran out: given back by the branch itself, with a record of its own.
 
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
-use tally_ledger::{expire_hold, expiry_record};
+use tally_ledger::{expire_hold, hold_end_record};
 use tally_protocol::{CustomerId, Timestamp, TransferId};
 
 use super::{Engine, Writer};
@@ -35,7 +35,7 @@ impl Engine {
             lsn: reservation.lsn(),
             timestamp: reservation.timestamp(),
             actor: CustomerId::BANK,
-            body: RecordBody::Expired(expiry_record(&hold, &outcome)),
+            body: RecordBody::Expired(hold_end_record(&hold, &outcome)),
         };
         writer.fill(reservation, |space| record.encode_into(space));
         true

@@ -5,7 +5,7 @@
 
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::two_phase::Decision;
-use tally_ledger::{Hold, Transfer, decide_leg, decision_record, leg};
+use tally_ledger::{Hold, Transfer, decide_leg, hold_end_record, leg};
 use tally_protocol::message;
 use tally_protocol::{AccountId, CustomerId, Refusal, Timestamp, TransferId};
 
@@ -126,7 +126,7 @@ impl Engine {
         self.holds.remove(id).expect("it was open under these locks");
         self.ids.note_ended(id, lsn);
         drop((debit_lock, credit_lock));
-        let (refusal, transfer) = (leg::refusal_of(decision), decision_record(&hold, &outcome));
+        let (refusal, transfer) = (leg::refusal_of(decision), hold_end_record(&hold, &outcome));
         let done = Done { refusal, is_prepared: false, ..Done::of(lsn, timestamp, &transfer) };
         let record = Record { lsn, timestamp, actor: CustomerId::BANK, body: RecordBody::Decided(refusal, transfer) };
         writer.fill(reservation, |space| record.encode_into(space));

@@ -16,7 +16,7 @@ pub(super) fn branch(page: &mut Page, branch: &Branch) {
     page.put("tally_holds_open", &[], stats.open_holds as f64);
     page.put("tally_transfers_total", &[("result", "posted")], stats.posted as f64);
     page.put("tally_transfers_total", &[("result", "refused")], stats.refused as f64);
-    for (class, depth) in ["control", "interactive", "bulk"].into_iter().zip(stats.intake_depths) {
+    for (class, depth) in ["control", "two_phase", "interactive", "bulk"].into_iter().zip(stats.intake_depths) {
         page.put("tally_stage_waiting", &[("stage", "intake"), ("class", class)], depth as f64);
     }
     page.put("tally_stage_waiting", &[("stage", "lookup"), ("class", "all")], stats.lookups_out as f64);

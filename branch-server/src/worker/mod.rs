@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   lane.control --.
+//!   lane.two_phase +
 //!   returned ------+--> one at a time: engine stages --> record into the log, reply behind its gate
 //!   lane.interactive, 16 at a time, cache misses overlapped --'
 //!   bulk (batches, many openings), in slices, so that single payments do not wait behind it --'

@@ -10,7 +10,7 @@ use tally_ledger::wire::transfer_state;
 use tally_ledger::{
     Account, Actor, ChainOpened, ChainOutcome, ChainStep, Ended, Hold, Opened, Outcome, RecordEffect, Reference,
     StateHash, Sums, Transfer, cancel_id, cash_account, cash_account_id, chain_accounts, check, close_account, decide,
-    decide_chain, effective_accounts, expire_hold, expiry_record, freeze_account, mixed, open_account, open_chain,
+    decide_chain, effective_accounts, expire_hold, freeze_account, hold_end_record, mixed, open_account, open_chain,
     redo_account, redo_credit, redo_debit, repeat, set_limits, stretches, transfer_record, unfreeze_account,
 };
 use tally_protocol::message::{self, TransferKind, TransferState};
@@ -168,7 +168,7 @@ impl Bank {
             self.tick();
             let (debit, credit) = (&self.accounts[&hold.debit_account_id], &self.accounts[&hold.credit_account_id]);
             let outcome = expire_hold(&hold, debit, credit);
-            let record = expiry_record(&hold, &outcome);
+            let record = hold_end_record(&hold, &outcome);
             self.append(CustomerId::BANK, RecordBody::Expired(record));
             self.take_over(&outcome, &record);
         }

@@ -12,7 +12,7 @@ use tally_branch_server::journal::{CheckpointMeta, Recovered, RecoveryTarget, Un
 use tally_journal::{Disk, JournalStats, Log, LogWriter};
 use tally_ledger::journal::cursor::Geometry;
 use tally_ledger::journal::record::{AccountChange, Record, RecordBody, TransferRecord};
-use tally_ledger::{Account, Actor, Hold, Reference, Transfer, cash_account, decide, expire_hold, expiry_record};
+use tally_ledger::{Account, Actor, Hold, Reference, Transfer, cash_account, decide, expire_hold, hold_end_record};
 use tally_ledger::{effective_accounts, transfer_record};
 use tally_protocol::message::{Role, TransferKind};
 use tally_protocol::{AccountId, AccountKind, Amount, BranchId, Currency, CustomerId, Lsn, Timestamp, TransferId};
@@ -111,7 +111,7 @@ impl Branch {
         {
             return self.append(TransferRecord::len_bytes_of(true), |books, _, _| {
                 let [debit, credit] = [hold.debit_account_id, hold.credit_account_id].map(|id| &books.accounts[&id]);
-                RecordBody::Expired(expiry_record(&hold, &expire_hold(&hold, debit, credit)))
+                RecordBody::Expired(hold_end_record(&hold, &expire_hold(&hold, debit, credit)))
             });
         }
         let transfer = self.draw_transfer(id, hold.as_ref());
