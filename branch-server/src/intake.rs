@@ -202,6 +202,11 @@ impl Lane {
     pub fn is_empty(&self) -> bool {
         self.interactive.is_empty() && self.two_phase.is_empty() && self.control.is_empty() && self.bulk.is_empty()
     }
+
+    /// Whether all that waits is one request that is no bulk.
+    pub fn has_one(&self) -> bool {
+        self.bulk.is_empty() && self.control.len() + self.two_phase.len() + self.interactive.len() == 1
+    }
 }
 
 /// The sessions' end: all lanes.

@@ -5,7 +5,7 @@
 //! proves that everything before it was durable; a write that failed is never tried again.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tally_ledger::journal::cursor::GroupExtent;
 use tally_ledger::journal::group::{Chain, Epoch};
@@ -48,6 +48,7 @@ pub struct Flusher<W> {
     epoch: Epoch,
     chain: Chain,
     closed: Option<GroupExtent>,
+    last_took: Duration,
 }
 
 impl<W: GroupWriter> Flusher<W> {
@@ -60,22 +61,47 @@ impl<W: GroupWriter> Flusher<W> {
         epoch: Epoch,
         chain: Chain,
     ) -> Self {
-        Self { log, writer, stats, positions: Positions::recovered(start), epoch, chain, closed: None }
+        Self {
+            log,
+            writer,
+            stats,
+            positions: Positions::recovered(start),
+            epoch,
+            chain,
+            closed: None,
+            last_took: Duration::ZERO,
+        }
     }
 
     /// Writes the next group, if there is one and all of it has been filled.
+    ///
+    /// # Errors
+    /// When the disk failed: what it has kept is unknown.
     pub fn step(&mut self) -> io::Result<Step> {
+        self.step_with(W::write)
+    }
+
+    /// As [`Self::step`], where the calling thread has its own way of writing to the writer's files.
+    ///
+    /// # Errors
+    /// When the disk failed: what it has kept is unknown.
+    pub fn step_with(&mut self, write: impl FnOnce(&mut W, Lsn, SealedBytes) -> io::Result<()>) -> io::Result<Step> {
         let Some(extent) = self.closed.take().or_else(|| self.log.close()) else { return Ok(Step::Idle) };
         if !self.log.is_filled(extent.end) {
             self.closed = Some(extent);
             return Ok(Step::Filling);
         }
-        self.flush(&extent)
+        self.flush(&extent, write)
     }
 
     /// The checksum of the last group.
     pub const fn chain(&self) -> Chain {
         self.chain
+    }
+
+    /// How long the disk took for the last group.
+    pub const fn last_took(&self) -> Duration {
+        self.last_took
     }
 
     /// Whether the next step may get further than the last.
@@ -90,7 +116,7 @@ impl<W: GroupWriter> Flusher<W> {
     /// there will be refused, where without it the last group would pass for a torn one.
     pub fn mark(&mut self) -> io::Result<Step> {
         let extent = self.log.close_even_empty();
-        self.flush(&extent)
+        self.flush(&extent, W::write)
     }
 
     /// As [`Self::mark`], while others may write: a group that is not empty goes first.
@@ -103,18 +129,23 @@ impl<W: GroupWriter> Flusher<W> {
             self.closed = Some(extent);
             return Ok(Step::Filling);
         }
-        self.flush(&extent)
+        self.flush(&extent, W::write)
     }
 
-    fn flush(&mut self, extent: &GroupExtent) -> io::Result<Step> {
+    fn flush(
+        &mut self,
+        extent: &GroupExtent,
+        write: impl FnOnce(&mut W, Lsn, SealedBytes) -> io::Result<()>,
+    ) -> io::Result<Step> {
         let padded_end = Lsn::new(extent.padded_end(self.log.geometry()));
         self.positions.handle_accepted(padded_end);
         self.chain = self.log.seal(extent, self.epoch, self.chain, self.positions.durable());
         self.positions.handle_submitted(padded_end);
         let begun = Instant::now();
-        self.writer.write(extent.start, Log::sealed(&self.log, extent))?;
+        write(&mut self.writer, extent.start, Log::sealed(&self.log, extent))?;
         let len_bytes = extent.padded_len_bytes(self.log.geometry());
-        self.stats.count_flush(len_bytes, u64::from(extent.record_count), begun.elapsed().as_nanos() as u64);
+        self.last_took = begun.elapsed();
+        self.stats.count_flush(len_bytes, u64::from(extent.record_count), self.last_took.as_nanos() as u64);
         let durable = self.positions.handle_flushed(padded_end);
         self.log.release(durable);
         Ok(Step::Flushed { durable, chain: self.chain })

@@ -13,14 +13,15 @@ use crate::bell::Bell;
 use crate::blocking::BlockingWriter;
 use crate::disk::Disk;
 use crate::flusher::{Flusher, GroupWriter, Step};
-use crate::log::Log;
+use crate::log::{Log, SealedBytes};
 use crate::published::Published;
 use crate::recovery::Recovered;
 use crate::running::{JournalOptions, OnDurable, StartError, WriteVia};
 use crate::scheduling;
 use crate::segment::{SegmentOptions, Segments};
 use crate::stats::JournalStats;
-use crate::uring::UringWriter;
+use crate::turns::{self, Turns};
+use crate::uring::Uring;
 
 /// What the journal and its flusher share.
 #[derive(Clone)]
@@ -46,7 +47,7 @@ pub(crate) struct Flushing {
     on_durable: OnDurable,
 }
 
-type Started = mpsc::Sender<Result<Arc<Log>, StartError>>;
+type Started = mpsc::Sender<Result<(Arc<Log>, Arc<Turns>), StartError>>;
 
 impl Flushing {
     /// Opens the segments behind what was recovered.
@@ -96,79 +97,93 @@ impl Flushing {
     /// The flusher's thread: says that it has started once a first mark is durable.
     pub(crate) fn run(self, started: &Started) {
         scheduling::prompt();
-        let segments = self.shared.segments.clone();
         let uring = match self.via {
             WriteVia::Blocking => None,
-            WriteVia::Uring | WriteVia::Auto => Some(UringWriter::new(segments.clone())),
+            WriteVia::Uring | WriteVia::Auto => Some(Uring::new()),
         };
         match uring {
-            Some(Ok(writer)) => self.run_with(writer, started),
+            Some(Ok(mut uring)) => self.run_with(|files, start, bytes| uring.write(files, start, bytes), started),
             Some(Err(error)) if self.via == WriteVia::Uring => {
                 // The receiver waits for exactly this.
                 let _ = started.send(Err(StartError::Uring(error)));
             }
             Some(Err(error)) => {
                 tracing::warn!(stage = "journal", %error, "io_uring is not permitted here: the journal writes with blocking calls");
-                self.run_with(BlockingWriter::new(segments), started);
+                self.run_with(BlockingWriter::write, started);
             }
-            None => self.run_with(BlockingWriter::new(segments), started),
+            None => self.run_with(BlockingWriter::write, started),
         }
     }
 
-    fn run_with<W: GroupWriter>(self, writer: W, started: &Started) {
+    fn run_with(self, write: impl Write, started: &Started) {
         let thread = std::thread::current();
         let bell = Bell::new(move || thread.unpark());
-        let (log, mut flusher) = match self.begin(writer, bell.clone()) {
+        let waiting = Waiting {
+            stats: self.shared.stats.clone(),
+            stopping: self.shared.stopping.clone(),
+            spins: self.spins,
+            mark_after_idle: self.mark_after_idle,
+        };
+        let (log, turns) = match self.begin(bell.clone()) {
             Ok(begun) => begun,
             Err(error) => {
                 let _ = started.send(Err(error.into()));
                 return;
             }
         };
-        let _ = started.send(Ok(log));
-        let result = self.flush_until_stopped(&mut flusher, &bell);
-        if let Err(error) = result {
-            // What the disk has kept of the group is unknown, and trying again can hide the loss: whoever
-            // starts next reads what there is.
-            tracing::error!(stage = "journal", %error, "a journal flush failed: stopping at once");
-            std::process::abort();
-        }
+        let turns = Arc::new(turns);
+        let _ = started.send(Ok((log, turns.clone())));
+        waiting.flush_until_stopped(&turns, write, &bell).unwrap_or_else(|error| turns::give_up(&error));
     }
 
     /// The log in memory, and its flusher behind a first mark.
-    fn begin<W: GroupWriter>(&self, writer: W, bell: Bell) -> io::Result<(Arc<Log>, Flusher<W>)> {
+    fn begin(self, bell: Bell) -> io::Result<(Arc<Log>, Turns)> {
         let log = Arc::new(Log::new(self.geometry, self.next, self.last_timestamp, self.writers, bell));
-        let Shared { stats, epoch, .. } = &self.shared;
-        let mut flusher = Flusher::new(log.clone(), writer, stats.clone(), self.next, *epoch, self.chain);
-        self.publish(flusher.mark()?);
-        Ok((log, flusher))
+        let Shared { segments, stats, epoch, published, .. } = self.shared;
+        let writer = BlockingWriter::new(segments);
+        let flusher = Flusher::new(log.clone(), writer, stats, self.next, epoch, self.chain);
+        let turns = Turns::new(flusher, published, self.on_durable);
+        turns.take(Flusher::mark)?;
+        Ok((log, turns))
     }
 
     /// The log in memory, and who flushes it without a thread.
     pub(crate) fn by_hand(self) -> io::Result<(Arc<Log>, FlusherByHand)> {
-        let (log, flusher) = self.begin(BlockingWriter::new(self.shared.segments.clone()), Bell::new(|| {}))?;
-        Ok((log, FlusherByHand { flushing: self, flusher }))
+        let segments = self.shared.segments.clone();
+        let (log, turns) = self.begin(Bell::new(|| {}))?;
+        Ok((log, FlusherByHand { turns, segments }))
     }
+}
 
-    fn flush_until_stopped<W: GroupWriter>(&self, flusher: &mut Flusher<W>, bell: &Bell) -> io::Result<()> {
+/// How the flusher's thread writes a group to the files that the flusher keeps open.
+trait Write: FnMut(&mut BlockingWriter, Lsn, SealedBytes) -> io::Result<()> {}
+impl<W: FnMut(&mut BlockingWriter, Lsn, SealedBytes) -> io::Result<()>> Write for W {}
+
+/// What the flusher's thread does without work.
+struct Waiting {
+    stats: Arc<JournalStats>,
+    stopping: Arc<AtomicBool>,
+    spins: u32,
+    mark_after_idle: Option<Duration>,
+}
+
+impl Waiting {
+    fn flush_until_stopped(&self, turns: &Turns, mut write: impl Write, bell: &Bell) -> io::Result<()> {
         let mut idle_looks = 0;
         let mut mark_at = None;
         loop {
-            match flusher.step()? {
-                step @ Step::Flushed { .. } => {
+            match turns.take(|flusher| flusher.step_with(&mut write))? {
+                Step::Flushed { .. } => {
                     idle_looks = 0;
                     mark_at = self.mark_after_idle.map(|idle| Instant::now() + idle);
-                    self.publish(step);
                 }
-                Step::Idle if self.shared.stopping.load(Ordering::SeqCst) => {
-                    let step = flusher.mark()?;
-                    self.publish(step);
+                Step::Idle if self.stopping.load(Ordering::SeqCst) => {
+                    turns.take(Flusher::mark)?;
                     return Ok(());
                 }
                 Step::Idle if mark_at.is_some_and(|at| at <= Instant::now()) => {
                     mark_at = None;
-                    let step = flusher.mark_if_idle()?;
-                    self.publish(step);
+                    turns.take(Flusher::mark_if_idle)?;
                 }
                 Step::Idle | Step::Filling if idle_looks < self.spins => {
                     idle_looks += 1;
@@ -176,8 +191,8 @@ impl Flushing {
                 }
                 Step::Idle | Step::Filling => {
                     bell.announce_sleep();
-                    if !flusher.is_ready() && !self.shared.stopping.load(Ordering::SeqCst) {
-                        self.shared.stats.sleeps.fetch_add(1, Ordering::Relaxed);
+                    if !turns.is_ready() && !self.stopping.load(Ordering::SeqCst) {
+                        self.stats.sleeps.fetch_add(1, Ordering::Relaxed);
                         match mark_at {
                             Some(at) => std::thread::park_timeout(at.saturating_duration_since(Instant::now())),
                             None => std::thread::park(),
@@ -188,22 +203,12 @@ impl Flushing {
             }
         }
     }
-
-    fn publish(&self, step: Step) {
-        match step {
-            Step::Flushed { durable, chain } => {
-                self.shared.published.publish(durable, chain);
-                (self.on_durable)(durable);
-            }
-            Step::Idle | Step::Filling => {}
-        }
-    }
 }
 
 /// Flushes a journal that has no threads, one group at a time.
 pub struct FlusherByHand {
-    flushing: Flushing,
-    flusher: Flusher<BlockingWriter>,
+    turns: Turns,
+    segments: Arc<Segments>,
 }
 
 impl FlusherByHand {
@@ -212,9 +217,7 @@ impl FlusherByHand {
     /// # Errors
     /// When the disk failed: the journal must not be used any more.
     pub fn step(&mut self) -> io::Result<Step> {
-        let step = self.flusher.step()?;
-        self.flushing.publish(step);
-        Ok(step)
+        self.turns.take(Flusher::step)
     }
 
     /// Removes the files of segments that were given up.
@@ -222,6 +225,6 @@ impl FlusherByHand {
     /// # Errors
     /// When the disk failed.
     pub fn remove_retired(&self) -> io::Result<()> {
-        self.flushing.shared.segments.remove_retired()
+        self.segments.remove_retired()
     }
 }

@@ -51,6 +51,8 @@ pub mod segment;
 #[cfg(not(feature = "loom"))]
 pub mod testing;
 #[cfg(not(feature = "loom"))]
+mod turns;
+#[cfg(not(feature = "loom"))]
 mod uring;
 
 pub use log::{Log, LogFull, LogWriter, Reservation};

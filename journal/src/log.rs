@@ -282,13 +282,16 @@ pub struct LogWriter {
     log: Arc<Log>,
     index: usize,
     secured_len_bytes: u64,
+    /// Whether a fill rings; and if not, whether one would have.
+    is_hushed: bool,
+    owes_ring: bool,
 }
 
 impl LogWriter {
     /// The end for writer `index`; there must be no other one for it.
     pub fn new(log: Arc<Log>, index: usize) -> Self {
         assert!(index < log.fillings.len(), "writer {index} of {}", log.fillings.len());
-        Self { log, index, secured_len_bytes: 0 }
+        Self { log, index, secured_len_bytes: 0, is_hushed: false, owes_ring: false }
     }
 
     /// Makes sure that `len_bytes` can be reserved; call before the first lock. What was secured and not
@@ -350,6 +353,24 @@ impl LogWriter {
         unsafe { self.log.ring.write(offset, reservation.len_bytes as usize, write) };
         // Pairs with the load in `is_filled`.
         self.log.fillings[self.index].store(FILLED, Ordering::Release);
-        self.log.bell.ring();
+        if self.is_hushed {
+            self.owes_ring = true;
+        } else {
+            self.log.bell.ring();
+        }
+    }
+
+    /// From here on a fill does not wake the flusher: whoever calls this also calls [`Self::unhush`], soon.
+    #[inline]
+    pub fn hush(&mut self) {
+        self.is_hushed = true;
+    }
+
+    /// Ends [`Self::hush`]. Returns whether there is something that the flusher was not woken for, and must be.
+    #[inline]
+    #[must_use = "the flusher sleeps until it is woken"]
+    pub fn unhush(&mut self) -> bool {
+        self.is_hushed = false;
+        std::mem::take(&mut self.owes_ring)
     }
 }

@@ -20,6 +20,7 @@ use crate::recovery::Recovered;
 use crate::scheduling;
 use crate::segment::list_segments;
 use crate::stats::JournalStats;
+use crate::turns::{self, Turns};
 
 /// Which system calls write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,8 @@ pub struct Journal {
     options: JournalOptions,
     log: Arc<Log>,
     shared: Shared,
+    /// `None` where it is flushed by hand.
+    turns: Option<Arc<Turns>>,
     reader: Arc<Reader>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     writers_given: Mutex<Vec<bool>>,
@@ -115,8 +118,8 @@ impl Journal {
         let (started, told) = mpsc::channel();
         let run = move || flushing.run(&started);
         let flusher = std::thread::Builder::new().name("journal-flusher".into()).spawn(run)?;
-        let log = match told.recv() {
-            Ok(Ok(log)) => log,
+        let (log, turns) = match told.recv() {
+            Ok(Ok(started)) => started,
             Ok(Err(error)) => return Err(error),
             Err(mpsc::RecvError) => return Err(io::Error::other("the flusher did not start").into()),
         };
@@ -125,7 +128,7 @@ impl Journal {
             let work = move || segments.prepare_until_stopped(&log);
             scheduling::spawn_background("journal-segments", work)?
         };
-        Self::assemble(disk, options, shared, log, vec![flusher, preparer])
+        Self::assemble(disk, options, shared, log, Some(turns), vec![flusher, preparer])
     }
 
     /// As [`Journal::start`], without threads: nothing is flushed but by the [`FlusherByHand`], always with blocking calls.
@@ -142,7 +145,7 @@ impl Journal {
         let flushing = Flushing::new(&disk, &options, recovered, on_durable)?;
         let shared = flushing.shared.clone();
         let (log, flusher) = flushing.by_hand()?;
-        Ok((Self::assemble(disk, options, shared, log, Vec::new())?, flusher))
+        Ok((Self::assemble(disk, options, shared, log, None, Vec::new())?, flusher))
     }
 
     fn assemble(
@@ -150,11 +153,12 @@ impl Journal {
         options: JournalOptions,
         shared: Shared,
         log: Arc<Log>,
+        turns: Option<Arc<Turns>>,
         threads: Vec<JoinHandle<()>>,
     ) -> Result<Self, StartError> {
         let reader = Arc::new(Reader::open(disk.clone(), options.directory.clone(), *log.geometry())?);
         let writers_given = Mutex::new(vec![false; options.writers]);
-        Ok(Self { disk, options, log, shared, reader, threads: Mutex::new(threads), writers_given })
+        Ok(Self { disk, options, log, shared, turns, reader, threads: Mutex::new(threads), writers_given })
     }
 
     /// The end of the log for writer `index`.
@@ -165,6 +169,15 @@ impl Journal {
         let given = std::mem::replace(&mut self.writers_given.lock()[index], true);
         assert!(!given, "writer {index} was given out before");
         LogWriter::new(self.log.clone(), index)
+    }
+
+    /// Flushes on the calling thread what was accepted, if the flusher is at rest and the disk is quick; else wakes the
+    /// flusher. For a writer that [hushed](LogWriter::hush) its record and has nothing else to do than wait for it.
+    pub fn flush_here(&self) {
+        let flushed = self.turns.as_ref().map_or(Ok(false), |turns| turns.take_if_quick());
+        if !flushed.unwrap_or_else(|error| turns::give_up(&error)) {
+            self.log.bell().ring();
+        }
     }
 
     /// What survives a crash.

@@ -4,14 +4,12 @@
 //! at a time and sleeps outside of it: waking it is one `unpark`, whatever writes.
 
 use std::io;
-use std::sync::Arc;
 
 use tally_protocol::Lsn;
 use tokio_uring::buf::{BoundedBuf, IoBuf, Slice};
 
-use crate::flusher::GroupWriter;
+use crate::blocking::BlockingWriter;
 use crate::log::SealedBytes;
-use crate::segment::Segments;
 
 // SAFETY: the bytes lie in the ring, which the value keeps alive and never moves, and which nobody writes
 // to between seal and release.
@@ -28,41 +26,33 @@ unsafe impl IoBuf for SealedBytes {
 }
 
 /// See the module. Lives and dies on the flusher's thread.
-pub(super) struct UringWriter {
+pub(super) struct Uring {
     // Before the runtime, so that it is closed first.
     open: Option<(u64, tokio_uring::fs::File)>,
     runtime: tokio_uring::Runtime,
-    segments: Arc<Segments>,
 }
 
-impl UringWriter {
+impl Uring {
     /// Fails where the kernel does not permit io_uring.
-    pub(super) fn new(segments: Arc<Segments>) -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let runtime = tokio_uring::Runtime::new(tokio_uring::builder().entries(8))?;
-        Ok(Self { open: None, runtime, segments })
+        Ok(Self { open: None, runtime })
     }
 
-    fn open(&mut self, number: u64) -> io::Result<tokio_uring::fs::File> {
-        match self.open.take() {
-            Some((open, file)) if open == number => Ok(file),
+    /// Writes `bytes` at `start` of the log, to the file that `files` has open for it.
+    pub(super) fn write(&mut self, files: &mut BlockingWriter, start: Lsn, bytes: SealedBytes) -> io::Result<()> {
+        let place = files.place_of(start)?;
+        let file = match self.open.take() {
+            Some((open, file)) if open == place.number => file,
             Some(_) | None => {
-                let file = self.segments.take(number)?;
-                let file = file.as_std().ok_or_else(|| {
+                let file = place.file.as_std().ok_or_else(|| {
                     io::Error::new(io::ErrorKind::Unsupported, "io_uring needs a file of the operating system")
                 })?;
-                Ok(tokio_uring::fs::File::from_std(file.try_clone()?))
+                tokio_uring::fs::File::from_std(file.try_clone()?)
             }
-        }
-    }
-}
-
-impl GroupWriter for UringWriter {
-    fn write(&mut self, start: Lsn, bytes: SealedBytes) -> io::Result<()> {
-        let number = self.segments.number_of(start);
-        let offset = self.segments.offset_of(start);
-        let file = self.open(number)?;
-        let written = self.runtime.block_on(write_all(&file, bytes, offset));
-        self.open = Some((number, file));
+        };
+        let written = self.runtime.block_on(write_all(&file, bytes, place.offset));
+        self.open = Some((place.number, file));
         written
     }
 }

@@ -202,3 +202,39 @@ fn nothing_behind_a_gap_is_accepted() {
         assert!(model.log.accepted() > Lsn::new(lsn));
     });
 }
+
+/// A writer that hushed its record takes the flusher's turn if nobody has it, else rings. Whoever flushes, nothing stays
+/// behind: a lost wake-up leaves the flusher's thread asleep for ever.
+#[test]
+fn a_writer_that_flushes_itself_leaves_nothing_behind() {
+    model(2, || {
+        let Model { log, bell, token, flusher, records } = Model::new(1);
+        let turns = Arc::new(Mutex::new(flusher));
+        let writer = {
+            let (turns, bell, mut writer) = (turns.clone(), bell.clone(), LogWriter::new(log, 0));
+            thread::spawn(move || {
+                writer.hush();
+                append(&mut writer);
+                assert!(writer.unhush());
+                let flushed = turns.try_lock().is_ok_and(|mut flusher| {
+                    matches!(flusher.step().expect("the model's disk does not fail"), Step::Flushed { .. })
+                });
+                if !flushed {
+                    bell.ring();
+                }
+                append(&mut writer);
+            })
+        };
+        while records.lock().expect("no panic").len() < 2 {
+            let step = turns.lock().expect("no panic").step().expect("the model's disk does not fail");
+            if !matches!(step, Step::Flushed { .. }) {
+                bell.announce_sleep();
+                if !turns.lock().expect("no panic").is_ready() && records.lock().expect("no panic").len() < 2 {
+                    token.park();
+                }
+                bell.awake();
+            }
+        }
+        writer.join().expect("no panic");
+    });
+}

@@ -148,6 +148,10 @@ impl Running {
     fn cycle(&mut self, now_ns: u64) -> bool {
         let wall = clock::wall();
         let now = self.worker.between.as_ref().map_or(wall, |between| between.shared.now(wall));
+        let is_alone = self.bulk.is_empty() && self.worker.lane.has_one();
+        if is_alone {
+            self.worker.writer.hush();
+        }
         let mut worked = self.take_control(now, now_ns);
         worked |= self.take_instructions(now);
         worked |= self.take_returned(now, now_ns);
@@ -161,6 +165,11 @@ impl Running {
         self.worker.replies.hand_over(|| journal.durable());
         if let Some(between) = &mut self.worker.between {
             between.says.hand_over(|| journal.durable());
+        }
+        // What a single request wrote is flushed without waking anybody: nothing else is to be done meanwhile. It was handed
+        // over before, so that the flush rings for it.
+        if is_alone && self.worker.writer.unhush() {
+            journal.flush_here();
         }
         worked
     }

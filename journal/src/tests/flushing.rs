@@ -52,7 +52,14 @@ fn what_threads_wrote_comes_back_in_order_and_is_durable_when_it_says_so() {
                             while writer.secure(bodies.len() as u64 * 232).is_err() {
                                 std::thread::yield_now();
                             }
+                            // Every third record is flushed by whoever wrote it, if nobody else has the turn.
+                            if round % 3 == 0 {
+                                writer.hush();
+                            }
                             written.extend(append(&mut writer, &bodies, 0));
+                            if writer.unhush() {
+                                journal.flush_here();
+                            }
                             if round % 100 == 0 {
                                 let last = written.last().expect("just written").clone();
                                 assert!(journal.wait_durable(last.lsn));
@@ -93,6 +100,38 @@ fn a_single_record_becomes_durable_without_company() {
         assert_eq!(stats.flushes.load(Ordering::Relaxed), 50, "one each, and the mark at the start");
         let buckets: u64 = stats.flush_times.read().buckets.iter().sum();
         assert_eq!(buckets, 50);
+    }
+}
+
+#[test]
+fn a_writer_flushes_its_only_record_itself() {
+    for via in [WriteVia::Blocking, WriteVia::Uring] {
+        let place = tempfile::tempdir().expect("a directory");
+        let Some((journal, _)) = start(place.path(), via, 1, Arc::default()) else { continue };
+        let mut writer = journal.writer(0);
+        let sleeps = || journal.stats().sleeps.load(Ordering::Relaxed);
+        let mut here = 0;
+        // Over several segments: both ways of writing find the file that is next.
+        for id in 1..200 {
+            let woken = sleeps();
+            writer.hush();
+            let records = append(&mut writer, &vec![body(id, true); 100], 0);
+            assert!(writer.unhush(), "the flusher was not woken");
+            assert!(!writer.unhush(), "once");
+            journal.flush_here();
+            let last = records.last().expect("just written").lsn;
+            here += u64::from(journal.durable().covers(last) && sleeps() == woken);
+            assert!(journal.wait_durable(last));
+            if id % 10 == 0 {
+                let record = append(&mut writer, &[body(1_000 + id, false)], 0).remove(0);
+                assert!(journal.wait_durable(record.lsn), "the flusher goes on in the same files");
+            }
+        }
+        assert!(here > 0, "no flush was done here: the disk took over half a millisecond for each?");
+        journal.stop();
+        drop(journal);
+        let (_, records) = recover(&RealDisk::new(true), place.path(), SEGMENT).expect("recovers");
+        assert_eq!(records.len(), 199 * 100 + 19);
     }
 }
 
