@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tally_ledger::journal::cursor::Geometry;
 use tally_ledger::journal::group::{Chain, Epoch};
@@ -143,7 +143,7 @@ impl Flushing {
         let writer = BlockingWriter::new(segments);
         let flusher = Flusher::new(log.clone(), writer, stats, self.next, epoch, self.chain);
         let turns = Turns::new(flusher, published, self.on_durable);
-        turns.take(Flusher::mark)?;
+        turns.mark()?;
         Ok((log, turns))
     }
 
@@ -170,21 +170,10 @@ struct Waiting {
 impl Waiting {
     fn flush_until_stopped(&self, turns: &Turns, mut write: impl Write, bell: &Bell) -> io::Result<()> {
         let mut idle_looks = 0;
-        let mut mark_at = None;
         loop {
             match turns.take(|flusher| flusher.step_with(&mut write))? {
-                Step::Flushed { .. } => {
-                    idle_looks = 0;
-                    mark_at = self.mark_after_idle.map(|idle| Instant::now() + idle);
-                }
-                Step::Idle if self.stopping.load(Ordering::SeqCst) => {
-                    turns.take(Flusher::mark)?;
-                    return Ok(());
-                }
-                Step::Idle if mark_at.is_some_and(|at| at <= Instant::now()) => {
-                    mark_at = None;
-                    turns.take(Flusher::mark_if_idle)?;
-                }
+                Step::Flushed { .. } => idle_looks = 0,
+                Step::Idle if self.stopping.load(Ordering::SeqCst) => return turns.mark(),
                 Step::Idle | Step::Filling if idle_looks < self.spins => {
                     idle_looks += 1;
                     std::hint::spin_loop();
@@ -193,12 +182,15 @@ impl Waiting {
                     bell.announce_sleep();
                     if !turns.is_ready() && !self.stopping.load(Ordering::SeqCst) {
                         self.stats.sleeps.fetch_add(1, Ordering::Relaxed);
-                        match mark_at {
-                            Some(at) => std::thread::park_timeout(at.saturating_duration_since(Instant::now())),
+                        match self.mark_after_idle {
+                            Some(idle) => std::thread::park_timeout(idle),
                             None => std::thread::park(),
                         }
                     }
                     bell.awake();
+                    if let Some(idle) = self.mark_after_idle {
+                        turns.mark_after(idle)?;
+                    }
                 }
             }
         }

@@ -9,7 +9,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -23,9 +23,16 @@ const TOOK_MAX: Duration = Duration::from_micros(500);
 
 /// See the module.
 pub(crate) struct Turns {
-    flusher: Mutex<Flusher<BlockingWriter>>,
+    turn: Mutex<Turn>,
     published: Arc<Published>,
     on_durable: OnDurable,
+}
+
+/// What whoever has the turn works with.
+struct Turn {
+    flusher: Flusher<BlockingWriter>,
+    /// When a group was flushed that no mark follows.
+    unmarked_since: Option<Instant>,
 }
 
 impl Turns {
@@ -34,7 +41,7 @@ impl Turns {
         published: Arc<Published>,
         on_durable: OnDurable,
     ) -> Self {
-        Self { flusher: Mutex::new(flusher), published, on_durable }
+        Self { turn: Mutex::new(Turn { flusher, unmarked_since: None }), published, on_durable }
     }
 
     /// Waits for its turn, takes one step and tells who waits for it.
@@ -42,10 +49,7 @@ impl Turns {
     /// # Errors
     /// When the disk failed: the journal must not be used any more.
     pub(crate) fn take(&self, step: impl FnOnce(&mut Flusher<BlockingWriter>) -> io::Result<Step>) -> io::Result<Step> {
-        let mut flusher = self.flusher.lock();
-        let step = step(&mut flusher)?;
-        self.tell(step);
-        Ok(step)
+        self.take_in(&mut self.turn.lock(), step)
     }
 
     /// Takes one step on the calling thread, if that is quick: nobody has the turn, and the disk does not dawdle. Returns
@@ -54,18 +58,55 @@ impl Turns {
     /// # Errors
     /// When the disk failed: the journal must not be used any more.
     pub(crate) fn take_if_quick(&self) -> io::Result<bool> {
-        let Some(mut flusher) = self.flusher.try_lock() else { return Ok(false) };
-        if flusher.last_took() > TOOK_MAX {
+        let Some(mut turn) = self.turn.try_lock() else { return Ok(false) };
+        if turn.flusher.last_took() > TOOK_MAX {
             return Ok(false);
         }
-        let step = flusher.step()?;
-        self.tell(step);
+        Ok(matches!(self.take_in(&mut turn, Flusher::step)?, Step::Flushed { .. }))
+    }
+
+    /// Says in the log that the last group is durable.
+    ///
+    /// # Errors
+    /// When the disk failed: the journal must not be used any more.
+    pub(crate) fn mark(&self) -> io::Result<()> {
+        let mut turn = self.turn.lock();
+        self.take_in(&mut turn, Flusher::mark)?;
+        turn.unmarked_since = None;
+        Ok(())
+    }
+
+    /// As [`Self::mark`], if nothing was flushed for `idle`, and no mark follows the last group yet. Returns whether the
+    /// disk was written to.
+    ///
+    /// # Errors
+    /// When the disk failed: the journal must not be used any more.
+    pub(crate) fn mark_after(&self, idle: Duration) -> io::Result<bool> {
+        let mut turn = self.turn.lock();
+        if turn.unmarked_since.is_none_or(|since| since.elapsed() < idle) {
+            return Ok(false);
+        }
+        let step = self.take_in(&mut turn, Flusher::mark_if_idle)?;
+        turn.unmarked_since = None;
         Ok(matches!(step, Step::Flushed { .. }))
+    }
+
+    fn take_in(
+        &self,
+        turn: &mut Turn,
+        step: impl FnOnce(&mut Flusher<BlockingWriter>) -> io::Result<Step>,
+    ) -> io::Result<Step> {
+        let step = step(&mut turn.flusher)?;
+        if let Step::Flushed { .. } = step {
+            turn.unmarked_since = Some(Instant::now());
+        }
+        self.tell(step);
+        Ok(step)
     }
 
     /// Whether the next step may get further than the last.
     pub(crate) fn is_ready(&self) -> bool {
-        self.flusher.lock().is_ready()
+        self.turn.lock().flusher.is_ready()
     }
 
     fn tell(&self, step: Step) {

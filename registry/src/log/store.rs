@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::ops::RangeBounds;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
@@ -27,6 +28,8 @@ type StorageError = openraft::StorageError<u64>;
 const READ_LEN_BYTES_MAX: usize = 1 << 20;
 /// What is reserved at once when many entries are appended, so that the flusher can begin with the first of them.
 const WRITE_LEN_BYTES_MAX: usize = 1 << 20;
+/// A group this small is all that there is to do: one decision or two.
+const ALONE_LEN_BYTES_MAX: usize = 512;
 /// How often it is looked whether the disk has space again.
 const SPACE_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -36,11 +39,19 @@ pub(super) struct Shared {
     pub(super) journal: Journal,
     pub(super) waiting: Arc<Waiting>,
     pub(super) wanted: Wanted,
+    /// Whether no other node is to be told meanwhile: then a small group is flushed by who appends it.
+    pub(super) is_only_voter: AtomicBool,
 }
 
 impl Shared {
     pub(super) fn new(index: Index, journal: Journal, waiting: Arc<Waiting>) -> Self {
-        Self { index: Mutex::new(index), journal, waiting, wanted: Wanted::default() }
+        Self {
+            index: Mutex::new(index),
+            journal,
+            waiting,
+            wanted: Wanted::default(),
+            is_only_voter: AtomicBool::new(false),
+        }
     }
 
     /// The entries of `range`, as many as take `len_bytes_max`, but one at least. Those that are not in memory are read
@@ -101,6 +112,11 @@ impl LogHandle {
     /// fail, it waits.
     pub fn writable(&self) -> bool {
         self.shared.journal.writable()
+    }
+
+    /// Says whether this node is the only one that votes.
+    pub fn set_only_voter(&self, is_only_voter: bool) {
+        self.shared.is_only_voter.store(is_only_voter, Ordering::Relaxed);
     }
 
     /// Counters of the journal.
@@ -257,7 +273,14 @@ impl LogStore {
             // Before it is filled, or the flush might pass it.
             self.shared.waiting.push(place.lsn(), done);
         }
+        let is_alone = self.bytes.len() <= ALONE_LEN_BYTES_MAX && self.shared.is_only_voter.load(Ordering::Relaxed);
+        if is_alone {
+            self.writer.hush();
+        }
         self.writer.fill(place, |bytes| bytes.copy_from_slice(&self.bytes));
+        if self.writer.unhush() {
+            self.shared.journal.flush_here();
+        }
         self.bytes.clear();
     }
 }

@@ -97,6 +97,8 @@ async fn begin(node: &Node, running: &Running, term: u64) {
 }
 
 fn tell_the_time(node: &Node, running: &Running) {
+    let voters = running.raft.metrics().borrow().membership_config.membership().voter_ids().count();
+    running.log.set_only_voter(voters == 1);
     let mut core = node.shared.lock();
     let now = core.now();
     let core = &mut *core;
