@@ -174,6 +174,19 @@ fn a_detached_bank_tells_clients_where_everything_is_and_gets_lost_processes_bac
         assert!(!ok && known && answer["advice"].as_str().is_some_and(|text| text.len() > 10), "{command}: {answer}");
     }
 
+    // A hold between branches stands until the payer's branch ends it; whichever branch is asked knows it.
+    let held = bank.done("hold 6 EUR from alice to carol");
+    let hold_id = held["id"].as_str().expect("an id").to_owned();
+    assert_eq!([&held["balances"][0]["held"], &held["balances"][0]["balance"]], ["6.00", "29.00"]);
+    assert_eq!(bank.shell("carol", &format!("settle {hold_id}")).1["refusal"], "not_owner");
+    assert!(!bank.shell("teller", &format!("settle {hold_id} 7 EUR")).0);
+    let settled = bank.done(&format!("settle {hold_id} 4 EUR"));
+    assert_eq!([&settled["balances"][0]["balance"], &settled["balances"][1]["balance"]], ["25.00", "24.00"]);
+    let shown = bank.done(&format!("show {hold_id}"));
+    assert_eq!([&shown["branches"][0]["state"], &shown["branches"][1]["state"]], ["settled", "settled"]);
+    let again = bank.shell("teller", &format!("void {hold_id}"));
+    assert_eq!((again.0, &again.1["refusal"]), (false, &"hold_already_settled".into()));
+
     // A branch is lost: `up` brings that one back, where it was, and leaves the others alone.
     let before = bank.pids();
     assert!(Command::new("kill").args(["-KILL", &before[1].to_string()]).status().expect("kill is there").success());
@@ -186,7 +199,7 @@ fn a_detached_bank_tells_clients_where_everything_is_and_gets_lost_processes_bac
     bank.done("transfer 1 EUR from carol to alice");
     assert_eq!(
         (bank.balance("alice"), bank.balance("carol"), bank.balance("dave")),
-        ("30.00".into(), "19.00".into(), "1.00".into())
+        ("26.00".into(), "23.00".into(), "1.00".into())
     );
     assert!(said(&up(bank.dir()).arg("--detach").output().expect("runs")).contains("is running in"));
 

@@ -155,7 +155,7 @@ impl Running {
             retention_bytes: self.config.retention_bytes,
         };
         let mut accounts = self.engine.accounts.iter();
-        let mut holds = self.engine.holds.iter();
+        let mut holds = self.engine.holds.for_checkpoint(self.engine.branch);
         self.journal.write_checkpoint(request, replay_from, &mut accounts, &mut holds)
     }
 }

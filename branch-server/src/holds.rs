@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use tally_ledger::Hold;
-use tally_protocol::{Timestamp, TransferId};
+use tally_ledger::{Ending, Hold, HoldStage};
+use tally_protocol::{BranchId, Lsn, Timestamp, TransferId};
+
+use crate::endings::Endings;
 
 /// Enough that two workers rarely meet on one.
 const SHARD_COUNT: usize = 64;
@@ -19,7 +21,11 @@ type Shard = Mutex<HashMap<TransferId, Hold, RandomState>>;
 /// The open holds.
 pub struct Holds {
     shards: Box<[Shard]>,
-    /// Those with a time-out, soonest first.
+    /// Those that have ended here and not at the payee's branch: they keep their room until then.
+    pub endings: Endings,
+    /// Holds between branches that stand.
+    standing: AtomicUsize,
+    /// Those that end here when their time runs out, soonest first.
     by_expiry: Mutex<BTreeSet<(Timestamp, TransferId)>>,
     /// Open ones, and room secured for ones to come. `0 <= taken <= len_max`
     taken: AtomicUsize,
@@ -37,6 +43,8 @@ impl Holds {
     pub fn new(len_max: usize) -> Self {
         Self {
             shards: (0..SHARD_COUNT).map(|_| Shard::default()).collect(),
+            endings: Endings::default(),
+            standing: AtomicUsize::new(0),
             by_expiry: Mutex::default(),
             taken: AtomicUsize::new(0),
             len_max,
@@ -70,9 +78,7 @@ impl Holds {
 
     /// Adds a hold, for which room was secured.
     pub fn insert(&self, hold: Hold) {
-        if hold.expires_at != Timestamp::MAX {
-            self.by_expiry.lock().insert((hold.expires_at, hold.id));
-        }
+        self.note_stage(&hold);
         let before = self.shard(hold.id).lock().insert(hold.id, hold);
         assert!(before.is_none(), "hold {} was open already", hold.id);
     }
@@ -88,17 +94,73 @@ impl Holds {
     /// Removes a hold that ended.
     pub fn remove(&self, id: TransferId) -> Option<Hold> {
         let hold = self.shard(id).lock().remove(&id)?;
-        if hold.expires_at != Timestamp::MAX {
+        if hold.has_timeout() {
             self.by_expiry.lock().remove(&(hold.expires_at, id));
+        }
+        if is_standing(&hold) {
+            self.standing.fetch_sub(1, Ordering::Relaxed);
         }
         self.give_room_back();
         Some(hold)
+    }
+
+    /// The registry has let a hold between branches stand: the record at `lsn` says so. Nothing happens to one that is not
+    /// there.
+    pub fn keep(&self, id: TransferId, lsn: Lsn) {
+        let mut shard = self.shard(id).lock();
+        let Some(hold) = shard.get_mut(&id).filter(|hold| hold.is_in_doubt()) else { return };
+        (hold.stage, hold.lsn) = (HoldStage::Open, lsn);
+        let hold = *hold;
+        drop(shard);
+        self.note_stage(&hold);
+    }
+
+    /// A hold between branches was removed and has ended so; it keeps its room until the payee's branch knows.
+    pub fn note_ending(&self, ending: Ending) {
+        if self.endings.insert(ending) {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The same before a restart.
+    pub fn note_ending_recovered(&self, ending: Ending) {
+        if self.endings.insert_recovered(ending) {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The payee's branch knows how this hold ended.
+    pub fn ending_heard(&self, id: TransferId) {
+        if self.endings.remove(id) {
+            self.give_room_back();
+        }
+    }
+
+    /// Holds between branches that stand.
+    pub fn standing(&self) -> usize {
+        self.standing.load(Ordering::Relaxed)
+    }
+
+    fn note_stage(&self, hold: &Hold) {
+        if hold.has_timeout() {
+            self.by_expiry.lock().insert((hold.expires_at, hold.id));
+        }
+        if is_standing(hold) {
+            self.standing.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// At most `count_max` holds whose time has run out at `now`, soonest first. They stay until removed.
     pub fn due(&self, now: Timestamp, count_max: usize) -> Vec<TransferId> {
         let by_expiry = self.by_expiry.lock();
         by_expiry.iter().take_while(|(expires_at, _)| *expires_at <= now).take(count_max).map(|&(_, id)| id).collect()
+    }
+
+    /// For a checkpoint: every open hold, then what has ended here and not at the payee's branch. In this order: what ends
+    /// meanwhile is in a record that is replayed behind the checkpoint.
+    pub fn for_checkpoint(&self, branch: BranchId) -> impl Iterator<Item = Hold> + '_ {
+        let endings = std::iter::once_with(move || self.endings.all()).flatten();
+        self.iter().chain(endings.map(move |ending| ending.to_hold(branch)))
     }
 
     /// Every open hold, shard by shard, each shard at one instant.
@@ -112,10 +174,15 @@ impl Holds {
     }
 }
 
+fn is_standing(hold: &Hold) -> bool {
+    hold.leg.is_part() && hold.stage == HoldStage::Open
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tally_protocol::{AccountId, Amount, Currency, Lsn};
+    use tally_ledger::{HoldEnd, Leg};
+    use tally_protocol::{AccountId, Amount, Currency};
 
     fn hold(id: u128, expires_at: u64) -> Hold {
         Hold {
@@ -131,6 +198,7 @@ mod tests {
             lsn: Lsn::new(64),
             timestamp: Timestamp::from_nanos(1),
             closes: tally_ledger::Closes::NONE,
+            stage: HoldStage::Open,
         }
     }
 
@@ -148,6 +216,38 @@ mod tests {
         assert_eq!(holds.remove(TransferId::new(2)).map(|hold| hold.id.get()), Some(2));
         assert_eq!(due(20), [3]);
         assert_eq!(holds.iter().count(), 3);
+    }
+
+    #[test]
+    fn a_hold_between_branches_expires_once_it_stands_and_only_at_the_payers_branch() {
+        let holds = Holds::new(10);
+        let due = || holds.due(Timestamp::from_nanos(100), 10).len();
+        for (id, leg) in [(1, Leg::Source), (2, Leg::Destination)] {
+            assert!(holds.secure_room());
+            holds.insert(Hold { leg, stage: HoldStage::AwaitsKeeping, ..hold(id, 30) });
+        }
+        assert_eq!((due(), holds.standing()), (0, 0));
+        (1..=3).for_each(|id| holds.keep(TransferId::new(id), Lsn::new(128)));
+        assert_eq!((due(), holds.standing()), (1, 2));
+        assert_eq!(holds.get(TransferId::new(1)).map(|hold| hold.lsn), Some(Lsn::new(128)));
+        holds.remove(TransferId::new(1));
+        assert_eq!((due(), holds.standing(), holds.taken()), (0, 1, 1));
+        let ending = Ending {
+            hold_id: TransferId::new(1),
+            end: HoldEnd::Expired,
+            posted: Amount::ZERO,
+            currency: Currency::EUR,
+            peer: BranchId::new(2),
+            lsn: Lsn::new(256),
+            timestamp: Timestamp::from_nanos(30),
+        };
+        holds.note_ending(ending);
+        holds.note_ending(ending);
+        assert_eq!(holds.taken(), 2, "it keeps its room");
+        let kept: Vec<Hold> = holds.for_checkpoint(BranchId::new(1)).collect();
+        assert_eq!(kept.iter().filter_map(Ending::of_hold).collect::<Vec<_>>(), [ending]);
+        (0..2).for_each(|_| holds.ending_heard(TransferId::new(1)));
+        assert_eq!(holds.taken(), 1);
     }
 
     #[test]

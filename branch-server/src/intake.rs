@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use tally_ledger::Actor;
 use tally_ledger::two_phase::Decision;
-use tally_protocol::link::CrossTransfer;
+use tally_protocol::link::{CrossTransfer, EndItem};
 use tally_protocol::message;
 use tally_protocol::{AccountId, TransferId};
 
@@ -94,6 +94,10 @@ pub enum Instruction {
     Prepare(CrossTransfer),
     /// End what is held.
     Decide(TransferId, Decision),
+    /// End a hold as its payer's branch has.
+    End(EndItem),
+    /// The payee's branch knows how a hold has ended.
+    Heard(TransferId),
 }
 
 /// Who goes first when a worker has more than one kind of work.

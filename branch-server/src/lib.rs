@@ -39,10 +39,11 @@ pub mod clock;
 #[cfg(not(feature = "loom"))]
 pub mod config;
 #[cfg(not(feature = "loom"))]
+pub mod endings;
+#[cfg(not(feature = "loom"))]
 pub mod engine;
 #[cfg(not(feature = "loom"))]
 pub mod feed;
-#[cfg(not(feature = "loom"))]
 pub mod holds;
 #[cfg(not(feature = "loom"))]
 pub mod journal;

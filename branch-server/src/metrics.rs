@@ -58,8 +58,9 @@ pub const METRICS: &[Metric] = &[
     counter("tally_two_phase_refused_total", "Parts that this branch voted against as the destination"),
     counter(
         "tally_two_phase_decided_total",
-        "Parts that the registry decided, by `outcome`: committed, or why aborted",
+        "Parts that the registry decided, by `outcome`: committed, kept (a hold that stands), or why aborted",
     ),
+    counter("tally_two_phase_hold_ends_total", "Ends of holds carried out as the payee's branch, by `end`"),
     counter("tally_two_phase_asked_total", "Questions to the registry about parts that nobody decided"),
     counter(
         "tally_two_phase_contradictions_total",
@@ -71,8 +72,14 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge("tally_two_phase_in_doubt", "Parts that are held and not decided"),
     gauge("tally_two_phase_in_doubt_age_seconds", "Age of the oldest of them"),
+    gauge("tally_two_phase_holds_standing", "Holds between branches that stand, as either side"),
+    gauge(
+        "tally_two_phase_ends_untold",
+        "Holds ended as the payer's branch, of which the payee's has not said that it knows",
+    ),
+    gauge("tally_two_phase_ends_untold_age_seconds", "Age of the oldest of them"),
     gauge("tally_accounts", "Accounts, closed ones included"),
-    gauge("tally_holds_open", "Holds that are neither settled, voided nor expired"),
+    gauge("tally_holds_open", "Holds that are neither settled, voided nor expired, here and at the payee's branch"),
     counter("tally_transfers_total", "Transfers recorded, by result: posted or refused"),
     gauge("tally_stage_waiting", "Requests or replies that wait in front of a stage of the pipeline"),
     histogram("tally_stage_seconds", "How long requests took: in the intake, in worker and journal, and as a whole"),

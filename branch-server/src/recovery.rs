@@ -4,7 +4,7 @@
 use crossbeam::epoch;
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::replay::changes_accounts;
-use tally_ledger::{Account, Hold, RecordEffect, redo_account, redo_credit, redo_debit};
+use tally_ledger::{Account, Ending, Hold, RecordEffect, redo_account, redo_credit, redo_debit};
 use tally_protocol::{AccountId, BranchId, TransferId};
 
 use crate::accounts::Accounts;
@@ -110,7 +110,10 @@ impl RecoveryTarget for Rebuilding {
     }
 
     fn hold(&mut self, hold: Hold) {
-        self.holds.insert_recovered(hold);
+        match Ending::of_hold(&hold) {
+            Some(ending) => self.holds.note_ending_recovered(ending),
+            None => self.holds.insert_recovered(hold),
+        }
     }
 
     fn record(&mut self, record: &Record) -> Result<(), Unfit> {
@@ -134,8 +137,12 @@ impl RecoveryTarget for Rebuilding {
                 self.holds.remove(id);
                 self.ids.ended(named(id)?, record.lsn);
             }
+            RecordEffect::HoldKept(id) => self.holds.keep(id, record.lsn),
             RecordEffect::Reversed(id) => self.ids.ended(named(id)?, record.lsn),
             RecordEffect::None => {}
+        }
+        if let Some(ending) = Ending::of_record(&record.body, record.lsn, record.timestamp) {
+            self.holds.note_ending_recovered(ending);
         }
         Ok(())
     }

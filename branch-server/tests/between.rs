@@ -219,6 +219,7 @@ impl Bank {
                     continue;
                 }
                 let branch = BRANCHES[at];
+                let times = if self.stammers { 2 } else { 1 };
                 let (id, event) = match item {
                     Said::Begin(cross) => {
                         let id = cross.transfer.id.get();
@@ -232,6 +233,17 @@ impl Bank {
                     }
                     Said::Acknowledge(mark) => (mark.id.get(), CoordinatorEvent::Acknowledged(branch)),
                     Said::Ask(mark) => (mark.id.get(), CoordinatorEvent::Asked(branch)),
+                    // Passed on as they are.
+                    Said::End(item) => {
+                        let to = self.side(BranchId::new(item.destination.get()));
+                        (0..times).for_each(|_| to.instruct(Instruction::End(item)));
+                        continue;
+                    }
+                    Said::Heard(item) => {
+                        let (to, id) = (self.side(BranchId::new(item.source.get())), TransferId::new(item.id.get()));
+                        (0..times).for_each(|_| to.instruct(Instruction::Heard(id)));
+                        continue;
+                    }
                 };
                 self.coordinate(id, event);
             }
@@ -257,7 +269,8 @@ impl Bank {
     fn settle_down(&mut self) {
         self.until("every leg is decided and acknowledged", |bank| {
             let open = bank.sides.iter().map(|side| side.link.shared.doubts.summary().0).sum::<usize>();
-            open == 0 && bank.coordinators.values().all(|state| matches!(state, Coordinator::Done(_)))
+            let untold = bank.sides.iter().map(|side| side.branch.stats().ends_untold.0).sum::<u64>();
+            open == 0 && untold == 0 && bank.coordinators.values().all(|state| matches!(state, Coordinator::Done(_)))
         });
     }
 
@@ -485,4 +498,140 @@ fn many_payments_both_ways_leave_the_books_even() {
             .count() as i64
     };
     assert_eq!(there, done(&bank, 0) - done(&bank, 1));
+}
+
+fn hold(id: u128, amount: u64, timeout_s: u32) -> message::Transfer {
+    message::Transfer { kind: TransferKind::Hold as u8, timeout_s: timeout_s.into(), ..payment(id, amount) }
+}
+
+/// A settle (of `amount`, 0 for all), void or reversal of `of`.
+fn ending(id: u128, kind: TransferKind, of: u128, amount: u64) -> message::Transfer {
+    message::Transfer {
+        id: id.into(),
+        reference: of.into(),
+        amount: amount.into(),
+        kind: kind as u8,
+        ..message::Transfer::new_zeroed()
+    }
+}
+
+#[test]
+fn a_hold_stands_on_both_sides_until_the_payers_branch_ends_it() {
+    let table = [
+        (TransferKind::Settle, 0, 30, TransferState::Settled, Refusal::HoldAlreadySettled),
+        (TransferKind::Settle, 12, 12, TransferState::Settled, Refusal::HoldAlreadySettled),
+        (TransferKind::Void, 0, 0, TransferState::Voided, Refusal::HoldAlreadyVoided),
+    ];
+    for (kind, asked, posted, ended, again) in table {
+        for stammers in [false, true] {
+            let mut bank = Bank::new();
+            bank.stammers = stammers;
+            assert_eq!(bank.pay(hold(2, 30, 0)), (None, 30, false));
+            bank.settle_down();
+            for round in 0..2 {
+                assert_eq!(in_doubt(&bank), [0, 0], "it stands, and nobody asks");
+                assert_eq!(bank.sides[0].sums(customer(HERE)), [30, 0, 0, 100]);
+                assert_eq!(bank.sides[1].sums(customer(THERE)), [0, 0, 30, 0]);
+                assert_eq!([0, 1].map(|at| state(&mut bank, at, 2)), [Some(TransferState::Done); 2]);
+                assert_eq!(bank.pay(hold(2, 30, 0)), (None, 30, true));
+                assert_eq!(bank.pay(payment(3 + round, 71)).0, Some(Refusal::InsufficientFunds), "it is promised");
+                (0..2).for_each(|at| bank.restart(at));
+            }
+            assert_eq!(answer(bank.sides[1].ask(Op::Transfer(ending(8, kind, 2, 0)))).0, Some(Refusal::WrongBranch));
+            assert_eq!(state(&mut bank, 1, 8), None, "and the id stays free");
+            let too_much = ending(9, TransferKind::Settle, 2, 31);
+            assert_eq!(answer(bank.sides[0].ask(Op::Transfer(too_much))).0, Some(Refusal::AmountExceedsHold));
+            // The registry is not asked: the payer's branch decides.
+            bank.sides[0].link.shared.set_linked(false);
+            let said = if posted == 0 { 30 } else { posted };
+            let end = ending(10, kind, 2, asked);
+            assert_eq!(answer(bank.sides[0].ask(Op::Transfer(end))), (None, said, false));
+            bank.sides[0].link.shared.set_linked(true);
+            bank.settle_down();
+            for round in [false, true] {
+                assert_eq!(bank.balances(), [100 - posted as i64, posted as i64], "{kind:?} of {asked}");
+                assert_eq!([0, 1].map(|at| state(&mut bank, at, 2)), [Some(ended); 2]);
+                assert_eq!(bank.pay(hold(2, 30, 0)), (None, 30, true), "a hold's answer stays");
+                assert_eq!(bank.pay(end), (None, said, true));
+                assert_eq!(bank.pay(ending(11, kind, 2, 0)), (Some(again), 0, round));
+                let back = ending(12, TransferKind::Reverse, 10, 0);
+                assert_eq!(bank.pay(back).0, Some(Refusal::ReferenceKindMismatch), "the mirror would not follow");
+                (0..2).for_each(|at| bank.restart(at));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hold_expires_by_the_payers_clock() {
+    let mut bank = Bank::new();
+    assert_eq!(bank.pay(hold(2, 30, 1)), (None, 30, false));
+    bank.settle_down();
+    bank.until("it has expired at both", |bank| {
+        [0, 1].iter().all(|&at| state(bank, at, 2) == Some(TransferState::Expired))
+    });
+    bank.settle_down();
+    assert_eq!(bank.balances(), [100, 0]);
+    assert_eq!(bank.pay(ending(3, TransferKind::Settle, 2, 0)).0, Some(Refusal::HoldExpired));
+    // Nor does one that is in doubt for longer than its time end by itself.
+    bank.decides = false;
+    bank.sides[0].send(TELLER, Op::Transfer(hold(4, 30, 1)));
+    bank.until("both are prepared", |bank| in_doubt(bank) == [1, 1]);
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert_eq!([0, 1].map(|at| state(&mut bank, at, 4)), [Some(TransferState::Prepared); 2]);
+    let void = Op::Transfer(ending(5, TransferKind::Void, 4, 0));
+    assert_eq!(answer(bank.sides[0].ask(void)), (Some(Refusal::Busy), 0, false));
+    assert_eq!(state(&mut bank, 0, 5), None, "nothing was recorded");
+    bank.decides = true;
+    bank.until("it has expired at both", |bank| {
+        [0, 1].iter().all(|&at| state(bank, at, 4) == Some(TransferState::Expired))
+    });
+    bank.settle_down();
+    assert_eq!(bank.balances(), [100, 0]);
+}
+
+#[test]
+fn what_refuses_a_hold_on_one_side_keeps_it_from_both() {
+    let mut bank = Bank::new();
+    let nobody = AccountId::of_branch(THERE, 99).get();
+    let closing = transfer_flags::CLOSING_DEBIT.into();
+    let table = [
+        (hold(2, 101, 0), Refusal::InsufficientFunds, true),
+        (
+            message::Transfer { credit_account_id: nobody.into(), ..hold(3, 10, 9) },
+            Refusal::CreditAccountNotFound,
+            true,
+        ),
+        (message::Transfer { flags: closing, ..hold(4, 10, 0) }, Refusal::WrongBranch, false),
+    ];
+    for (wire, refusal, is_recorded) in table {
+        assert_eq!(bank.pay(wire).0, Some(refusal));
+        let expected = is_recorded.then_some(TransferState::Refused);
+        assert_eq!(state(&mut bank, 0, wire.id.get()), expected);
+        let end = ending(wire.id.get() + 10, TransferKind::Settle, wire.id.get(), 0);
+        assert_eq!(bank.pay(end).0, Some(Refusal::ReferenceNotFound));
+    }
+    bank.settle_down();
+    assert_eq!(bank.balances(), [100, 0]);
+}
+
+#[test]
+fn the_end_of_a_hold_is_told_until_it_was_heard() {
+    let losses: [fn(&Said) -> bool; 2] = [|said| matches!(said, Said::End(_)), |said| matches!(said, Said::Heard(_))];
+    for deaf in losses {
+        for restarted in [&[][..], &[0], &[1], &[0, 1]] {
+            let mut bank = Bank::new();
+            assert_eq!(bank.pay(hold(2, 30, 0)), (None, 30, false));
+            bank.settle_down();
+            bank.deaf = deaf;
+            assert_eq!(bank.pay(ending(3, TransferKind::Settle, 2, 20)), (None, 20, false));
+            (0..20).for_each(|_| bank.pump());
+            assert_eq!(bank.sides[0].branch.stats().ends_untold.0, 1);
+            restarted.iter().for_each(|&at| bank.restart(at));
+            assert_eq!(bank.sides[0].branch.stats().ends_untold.0, 1, "a restart forgets no end");
+            bank.deaf = |_| false;
+            bank.settle_down();
+            assert_eq!(bank.balances(), [80, 20], "{restarted:?}");
+        }
+    }
 }

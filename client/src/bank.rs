@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tally_protocol::message::{Account, Balance, Transfer, TransferKind};
-use tally_protocol::{AccountId, BranchId, TransferId};
+use tally_protocol::{AccountId, Amount, BranchId, TransferId};
 
 use crate::directory::Directory;
 use crate::{
@@ -176,6 +176,30 @@ impl Bank {
     /// debit account: `bank.home_of(debit_account_id).await?.make_final(id)`.
     pub async fn transfer(&self, id: TransferId, between: Between, money: Money) -> Outcome {
         self.submit(&transfers::transfer(id, between, money)).await
+    }
+
+    /// Reserves `money`, within a branch or between two; without a time-out (0) until it is settled or voided.
+    pub async fn hold(&self, id: TransferId, between: Between, money: Money, timeout_s: u32) -> Outcome {
+        self.submit(&transfers::hold(id, between, money, timeout_s)).await
+    }
+
+    /// Posts `amount` of the hold `hold_id` on the account `payer_id`, and gives the rest back; without an amount, all of it.
+    /// A hold between branches is ended at the payer's.
+    pub async fn settle(
+        &self,
+        id: TransferId,
+        payer_id: AccountId,
+        hold_id: TransferId,
+        amount: Option<Amount>,
+    ) -> Outcome {
+        let settle = transfers::settle(id, hold_id, amount.unwrap_or(Amount::ZERO));
+        self.submit(&Transfer { debit_account_id: payer_id.get().into(), ..settle }).await
+    }
+
+    /// Gives the hold `hold_id` on the account `payer_id` back.
+    pub async fn void(&self, id: TransferId, payer_id: AccountId, hold_id: TransferId) -> Outcome {
+        let void = transfers::void(id, hold_id);
+        self.submit(&Transfer { debit_account_id: payer_id.get().into(), ..void }).await
     }
 
     /// An account's balance, with holds, at one instant.

@@ -209,6 +209,7 @@ mod tests {
             lsn: Lsn::ZERO,
             timestamp: Timestamp::default(),
             closes: Closes::NONE,
+            stage: crate::HoldStage::Open,
         }
     }
 

@@ -5,6 +5,49 @@ use tally_protocol::{AccountId, Amount, Currency, Lsn, Timestamp, TransferId};
 use crate::closing::Closes;
 use crate::leg::Leg;
 
+/// What has to happen for a hold to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HoldStage {
+    /// It stands until it is settled, voided, or its time runs out. Between branches: both have it, and the payer's
+    /// branch ends it.
+    #[default]
+    Open,
+    /// A part of a transfer between branches: the registry's decision posts it or gives it back.
+    AwaitsPosting,
+    /// A part of a hold between branches: the registry's decision lets it stand or gives it back.
+    AwaitsKeeping,
+    /// It has ended here, at the payer's branch, and `amount` of it was posted; the payee's branch has not said yet that
+    /// it knows. No longer part of any sum: see [`crate::ending`].
+    Ended(HoldEnd),
+}
+
+impl HoldStage {
+    /// As one byte of a checkpoint; 0 is what every hold within a branch, and every part of a plain transfer, has.
+    pub const fn raw(self, leg: Leg) -> u8 {
+        match (self, leg) {
+            (Self::Open, Leg::Whole) | (Self::AwaitsPosting, _) => 0,
+            (Self::Open, Leg::Source | Leg::Destination) => 1,
+            (Self::AwaitsKeeping, _) => 2,
+            (Self::Ended(HoldEnd::Settled), _) => 3,
+            (Self::Ended(HoldEnd::Voided), _) => 4,
+            (Self::Ended(HoldEnd::Expired), _) => 5,
+        }
+    }
+
+    /// Reads what [`HoldStage::raw`] wrote.
+    pub const fn from_raw(raw: u8, leg: Leg) -> Option<Self> {
+        Some(match (raw, leg) {
+            (0, Leg::Whole) | (1, Leg::Source | Leg::Destination) => Self::Open,
+            (0, Leg::Source | Leg::Destination) => Self::AwaitsPosting,
+            (2, Leg::Source | Leg::Destination) => Self::AwaitsKeeping,
+            (3, Leg::Source) => Self::Ended(HoldEnd::Settled),
+            (4, Leg::Source) => Self::Ended(HoldEnd::Voided),
+            (5, Leg::Source) => Self::Ended(HoldEnd::Expired),
+            _ => return None,
+        })
+    }
+}
+
 /// An open hold, as a plain value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
@@ -20,9 +63,10 @@ pub struct Hold {
     pub currency: Currency,
     /// The reason code of the transfer that made it.
     pub code: u16,
-    /// When it ends by itself; [`Timestamp::MAX`] for never.
+    /// When it ends by itself; [`Timestamp::MAX`] for never. Of a hold between branches it is the payer's branch that
+    /// looks at the clock.
     pub expires_at: Timestamp,
-    /// The record that made it.
+    /// The record that made it, or that let it stand.
     pub lsn: Lsn,
     /// Which part of a transfer between branches it is; [`Leg::Whole`] for a client's own hold.
     pub leg: Leg,
@@ -32,10 +76,24 @@ pub struct Hold {
     pub timestamp: Timestamp,
     /// Which of its accounts take nothing new while it is open.
     pub closes: Closes,
+    /// What has to happen for it to end.
+    pub stage: HoldStage,
+}
+
+impl Hold {
+    /// Whether only the registry's decision can end it.
+    pub const fn is_in_doubt(&self) -> bool {
+        matches!(self.stage, HoldStage::AwaitsPosting | HoldStage::AwaitsKeeping)
+    }
+
+    /// Whether it ends here when its time runs out.
+    pub fn has_timeout(&self) -> bool {
+        self.stage == HoldStage::Open && self.leg != Leg::Destination && self.expires_at != Timestamp::MAX
+    }
 }
 
 /// How a hold ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HoldEnd {
     /// Posted, in full or in part.
     Settled,

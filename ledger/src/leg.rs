@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Each side is a complete double entry by itself, against a settlement account that the branch keeps for the other
-//! one. It is prepared as a hold without a time-out and ended by the registry's decision alone.
+//! one. It is prepared as a hold that the registry's decision alone ends. Of a hold between branches that decision is to
+//! let it stand; what then ends it is in `ending.rs`.
 //!
 //! **Invariant:** what the source has posted to "due to B" and the destination from "due from A" is the same, in every
 //! currency, whenever no decision is on its way.
@@ -15,7 +16,7 @@ use tally_protocol::{AccountId, Amount, BranchId, Currency, Refusal, TransferId}
 
 use crate::account::Account;
 use crate::closing::StatusChange;
-use crate::hold::Hold;
+use crate::hold::{Hold, HoldStage};
 use crate::journal::record::TransferRecord;
 use crate::outcome::Outcome;
 use crate::two_phase::{AbortReason, Decision};
@@ -70,13 +71,28 @@ pub fn settlement_account(
     }
 }
 
-/// Ends a prepared leg. Never refused: whatever could refuse it was reserved when it was prepared.
+/// Carries a decision out on a prepared leg: posts it, lets a hold stand, or gives it back. Never refused: whatever could
+/// refuse it was reserved when it was prepared.
 pub fn decide_leg(hold: &Hold, decision: Decision, debit: &Account, credit: &Account) -> Outcome {
-    let posted = match decision {
-        Decision::Commit => hold.amount,
-        Decision::Abort(_) => Amount::ZERO,
+    let posted = match (decision, hold.stage) {
+        (Decision::Commit, HoldStage::AwaitsKeeping) => return kept(hold, debit, credit),
+        (Decision::Commit, HoldStage::Open | HoldStage::AwaitsPosting | HoldStage::Ended(_)) => hold.amount,
+        (Decision::Abort(_), _) => Amount::ZERO,
     };
     crate::decide::end_hold(hold, (posted, posted), StatusChange::NONE, debit, credit)
+}
+
+/// Both accounts as they are: what was reserved stays so.
+const fn kept(hold: &Hold, debit: &Account, credit: &Account) -> Outcome {
+    Outcome {
+        refusal: None,
+        day: debit.day,
+        day_spent: debit.day_spent,
+        amount: hold.amount,
+        debit: debit.sums,
+        credit: credit.sums,
+        status: StatusChange::NONE,
+    }
 }
 
 /// What the payer is told of an abort; `None` for a commit.
@@ -202,6 +218,62 @@ mod tests {
     }
 
     #[test]
+    fn a_hold_stands_at_both_and_ends_alike() {
+        use crate::{Ending, HoldEnd, end_leg};
+        let wire = message::Transfer { kind: TransferKind::Hold as u8, timeout_s: 60.into(), ..wire() };
+        let source = Transfer::from_wire_between(&wire, HERE).expect("well formed");
+        let destination = Transfer::from_source(&wire, THERE).expect("well formed");
+        for (transfer, branch, own) in [(source, HERE, customer(ANN, 50)), (destination, THERE, customer(BOB, 0))] {
+            let (_, hold, debit, credit) = prepared(&transfer, branch, own);
+            assert!(hold.is_in_doubt() && !hold.has_timeout(), "time does not end what is in doubt");
+            let outcome = decide_leg(&hold, Decision::Commit, &debit, &credit);
+            assert_eq!((outcome.debit, outcome.credit, outcome.amount), (debit.sums, credit.sums, Amount::new(30)));
+            let body = RecordBody::Decided(None, crate::hold_end_record(&hold, &outcome));
+            survives(body.clone());
+            assert_eq!(crate::Ended::of_record(&body), None);
+            assert_eq!(RecordEffect::of(&body, Lsn::new(128), NOW), RecordEffect::HoldKept(hold.id));
+            let standing = Hold { stage: HoldStage::Open, ..hold };
+            assert_eq!(standing.has_timeout(), branch == HERE, "the payer's branch looks at the clock");
+            let aborted = decide_leg(&hold, Decision::Abort(AbortReason::Presumed), &debit, &credit);
+            assert_eq!(aborted.debit.debits_held, Amount::ZERO);
+            match branch {
+                HERE => assert_eq!(Reference::of_open(standing), Reference::Open(standing)),
+                _ => assert_eq!(Reference::of_open(standing), Reference::NotNow(Refusal::WrongBranch)),
+            }
+            if branch == HERE {
+                let expired = crate::expire_hold(&standing, &debit, &credit);
+                let body = RecordBody::Expired(crate::hold_end_record(&standing, &expired));
+                survives(body.clone());
+                let ending = Ending::of_record(&body, Lsn::new(128), NOW).expect("the other branch has to be told");
+                assert_eq!((ending.hold_id, ending.end, ending.peer), (hold.id, HoldEnd::Expired, THERE));
+                assert_eq!(Ending::of_hold(&ending.to_hold(HERE)), Some(ending));
+                assert_eq!(Ending::of_hold(&standing), None);
+                continue;
+            }
+            for (end, posted, left) in [
+                (HoldEnd::Settled, 30, Some(0)),
+                (HoldEnd::Settled, 12, Some(0)),
+                (HoldEnd::Settled, 31, None),
+                (HoldEnd::Voided, 0, Some(0)),
+                (HoldEnd::Voided, 1, None),
+                (HoldEnd::Expired, 0, Some(0)),
+            ] {
+                let ended = end_leg(&standing, end, Amount::new(posted), &debit, &credit);
+                assert_eq!(ended.is_some(), left.is_some(), "{end:?} {posted}");
+                let Some((outcome, body)) = ended else { continue };
+                assert_eq!(
+                    (outcome.credit.credits_held, outcome.credit.credits_posted),
+                    (Amount::ZERO, Amount::new(posted))
+                );
+                survives(body.clone());
+                assert_eq!(crate::Ended::of_record(&body), Some(crate::Ended::Hold(end)));
+                assert_eq!(RecordEffect::of(&body, Lsn::new(128), NOW), RecordEffect::HoldEnded(hold.id, end));
+                assert_eq!(Ending::of_record(&body, Lsn::new(128), NOW), None, "only the payer's branch tells");
+            }
+        }
+    }
+
+    #[test]
     fn a_record_remembers_what_was_asked() {
         let source = Transfer::from_wire_between(&wire(), HERE).expect("well formed");
         let (record, ..) = prepared(&source, HERE, customer(ANN, 50));
@@ -227,7 +299,12 @@ mod tests {
                 message::Transfer { user_data_64: 3.into(), ..flags(transfer_flags::IMPORTED) },
                 Err(Refusal::WrongBranch),
             ),
-            (kind(TransferKind::Hold), Err(Refusal::WrongBranch)),
+            (kind(TransferKind::Hold), Ok(Leg::Source)),
+            (
+                message::Transfer { flags: transfer_flags::CLOSING_CREDIT.into(), ..kind(TransferKind::Hold) },
+                Err(Refusal::WrongBranch),
+            ),
+            (kind(TransferKind::Deposit), Err(Refusal::WrongBranch)),
             (
                 message::Transfer { debit_account_id: (ANN.get() + (1 << 112)).into(), ..wire() },
                 Err(Refusal::WrongBranch),
@@ -245,7 +322,8 @@ mod tests {
         let inbound = [
             (wire(), Ok(Leg::Destination)),
             (flags(transfer_flags::WANT_BALANCES), Err(Refusal::FlagsConflict)),
-            (kind(TransferKind::Hold), Err(Refusal::WrongBranch)),
+            (kind(TransferKind::Hold), Ok(Leg::Destination)),
+            (kind(TransferKind::Withdraw), Err(Refusal::WrongBranch)),
             (message::Transfer { debit_account_id: BOB.get().into(), ..wire() }, Err(Refusal::WrongBranch)),
             (message::Transfer { credit_account_id: ANN.get().into(), ..wire() }, Err(Refusal::WrongBranch)),
         ];

@@ -5,7 +5,7 @@ use tally_protocol::{AccountId, Amount, BranchId, Currency, Lsn, Refusal, Timest
 
 use crate::account::{Account, Sums};
 use crate::closing::StatusChange;
-use crate::hold::Hold;
+use crate::hold::{Hold, HoldStage};
 use crate::journal::record::{GIVEN_CODE, GIVEN_CREDIT, GIVEN_CURRENCY, GIVEN_DEBIT, TransferRecord};
 use crate::leg::Leg;
 use crate::reference::{Reference, effective_accounts};
@@ -149,7 +149,7 @@ pub fn hold_end_record(hold: &Hold, outcome: &Outcome) -> TransferRecord {
         flags: 0,
         refusal: None,
         status: outcome.status,
-        kind: if hold.leg.is_part() { TransferKind::Transfer } else { TransferKind::Hold },
+        kind: if hold.stage == HoldStage::AwaitsPosting { TransferKind::Transfer } else { TransferKind::Hold },
         leg: hold.leg,
         given: GIVEN_DEBIT | GIVEN_CREDIT | GIVEN_CURRENCY | GIVEN_CODE,
         reference: TransferId::new(hold.far_account_id.get()),

@@ -6,7 +6,7 @@
 use tally_protocol::message::TransferKind;
 use tally_protocol::{AccountId, Amount, BranchId, Currency, Lsn, Refusal, Timestamp};
 
-use crate::hold::{Hold, HoldEnd};
+use crate::hold::{Hold, HoldEnd, HoldStage};
 use crate::journal::record::{RecordBody, TransferRecord};
 use crate::leg::{Leg, settlement_account_id};
 use crate::replay::opened_hold;
@@ -58,6 +58,9 @@ pub enum Reference {
     /// A void, a reversal, or a part of a transfer between branches: neither a hold, nor anything that can be
     /// reversed.
     Neither,
+    /// A hold between branches that cannot be acted on here (`WrongBranch`) or now (`Busy`: the registry has not
+    /// decided). Whoever names it is refused without a trace, so the rules never see it.
+    NotNow(Refusal),
 }
 
 impl Ended {
@@ -65,7 +68,16 @@ impl Ended {
     pub fn of_record(body: &RecordBody) -> Option<Self> {
         match body {
             RecordBody::Expired(_) => Some(Self::Hold(HoldEnd::Expired)),
-            RecordBody::Decided(refusal, _) => Some(Self::Decided(*refusal)),
+            RecordBody::Decided(None, record) => match record.kind {
+                // It stands.
+                TransferKind::Hold => None,
+                TransferKind::Settle => Some(Self::Hold(HoldEnd::Settled)),
+                TransferKind::Void => Some(Self::Hold(HoldEnd::Voided)),
+                TransferKind::Transfer | TransferKind::Deposit | TransferKind::Withdraw | TransferKind::Reverse => {
+                    Some(Self::Decided(None))
+                }
+            },
+            RecordBody::Decided(Some(refusal), _) => Some(Self::Decided(Some(*refusal))),
             RecordBody::Transfer(record) if record.refusal.is_none() => match record.kind {
                 TransferKind::Settle => Some(Self::Hold(HoldEnd::Settled)),
                 TransferKind::Void => Some(Self::Hold(HoldEnd::Voided)),
@@ -92,11 +104,19 @@ impl Reference {
     pub(crate) fn of_transfer(record: &TransferRecord, lsn: Lsn, timestamp: Timestamp, ended: Option<Ended>) -> Self {
         match (record.refusal, ended) {
             (Some(_), _) => return Self::Refused,
+            (None, _) if record.leg == Leg::Destination && record.kind == TransferKind::Hold => {
+                return Self::NotNow(Refusal::WrongBranch);
+            }
             (None, Some(Ended::Hold(end))) => return Self::Ended(end),
             (None, Some(Ended::Reversed)) => return Self::ReversedBefore,
             (None, Some(Ended::Decided(Some(_)))) => return Self::Refused,
-            // What another branch has a part in is not undone here alone.
-            (None, _) if record.leg.is_part() => return Self::Neither,
+            // What another branch has a part in is not undone here alone: a transfer, and the settle of a hold.
+            (None, _) if record.leg.is_part() && record.kind != TransferKind::Hold => return Self::Neither,
+            (None, _)
+                if record.credit_account_id.settlement_peer().is_some() && record.kind == TransferKind::Settle =>
+            {
+                return Self::Neither;
+            }
             (None, _) => {}
         }
         match record.kind {
@@ -114,9 +134,17 @@ impl Reference {
         }
     }
 
-    /// What an open hold is to a transfer that names it: a leg is the registry's, nobody else ends it.
+    /// What an open hold is to a transfer that names it: what the registry decides nobody else ends, and a hold between
+    /// branches is ended by the payer's branch.
     pub const fn of_open(hold: Hold) -> Self {
-        if hold.leg.is_part() { Self::Neither } else { Self::Open(hold) }
+        match (hold.stage, hold.leg) {
+            (HoldStage::AwaitsPosting, _) => Self::Neither,
+            (_, Leg::Destination) => Self::NotNow(Refusal::WrongBranch),
+            (HoldStage::AwaitsKeeping, _) => Self::NotNow(Refusal::Busy),
+            (HoldStage::Open, _) => Self::Open(hold),
+            // Not among the open ones.
+            (HoldStage::Ended(end), _) => Self::Ended(end),
+        }
     }
 
     /// The open hold that a settle or void needs.
@@ -124,7 +152,9 @@ impl Reference {
         match self {
             Self::Open(hold) => Ok(hold),
             Self::NotGiven | Self::Absent | Self::Refused => Err(Refusal::ReferenceNotFound),
-            Self::Posted(_) | Self::ReversedBefore | Self::Neither => Err(Refusal::ReferenceKindMismatch),
+            Self::Posted(_) | Self::ReversedBefore | Self::Neither | Self::NotNow(_) => {
+                Err(Refusal::ReferenceKindMismatch)
+            }
             Self::Ended(HoldEnd::Settled) => Err(Refusal::HoldAlreadySettled),
             Self::Ended(HoldEnd::Voided) => Err(Refusal::HoldAlreadyVoided),
             Self::Ended(HoldEnd::Expired) => Err(Refusal::HoldExpired),
@@ -136,7 +166,7 @@ impl Reference {
         match self {
             Self::Posted(posted) => Ok(posted),
             Self::NotGiven | Self::Absent | Self::Refused => Err(Refusal::ReferenceNotFound),
-            Self::Open(_) | Self::Ended(_) | Self::Neither => Err(Refusal::ReferenceKindMismatch),
+            Self::Open(_) | Self::Ended(_) | Self::Neither | Self::NotNow(_) => Err(Refusal::ReferenceKindMismatch),
             Self::ReversedBefore => Err(Refusal::AlreadyReversed),
         }
     }
@@ -146,9 +176,13 @@ impl Reference {
         match self {
             Self::Open(hold) => Some(hold.currency),
             Self::Posted(posted) => Some(posted.currency),
-            Self::NotGiven | Self::Absent | Self::Refused | Self::Ended(_) | Self::ReversedBefore | Self::Neither => {
-                None
-            }
+            Self::NotGiven
+            | Self::Absent
+            | Self::Refused
+            | Self::Ended(_)
+            | Self::ReversedBefore
+            | Self::Neither
+            | Self::NotNow(_) => None,
         }
     }
 
@@ -157,7 +191,13 @@ impl Reference {
         match self {
             Self::Open(hold) => hold.code,
             Self::Posted(posted) => posted.code,
-            Self::NotGiven | Self::Absent | Self::Refused | Self::Ended(_) | Self::ReversedBefore | Self::Neither => 0,
+            Self::NotGiven
+            | Self::Absent
+            | Self::Refused
+            | Self::Ended(_)
+            | Self::ReversedBefore
+            | Self::Neither
+            | Self::NotNow(_) => 0,
         }
     }
 }

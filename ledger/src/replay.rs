@@ -10,8 +10,9 @@ use tally_protocol::{Currency, Lsn, Timestamp, TransferId};
 
 use crate::account::Account;
 use crate::closing::Closes;
-use crate::hold::{Hold, HoldEnd};
+use crate::hold::{Hold, HoldEnd, HoldStage};
 use crate::journal::record::{Record, RecordBody, TransferRecord};
+use crate::leg::Leg;
 
 /// What a record does beside changing two accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +25,10 @@ pub enum RecordEffect {
     HoldEnded(TransferId, HoldEnd),
     /// The transfer with this id was reversed.
     Reversed(TransferId),
-    /// The prepared leg with this id was decided.
+    /// The prepared leg with this id was decided, and is no hold any more.
     Decided(TransferId),
+    /// The registry let the hold between branches with this id stand.
+    HoldKept(TransferId),
 }
 
 impl RecordEffect {
@@ -34,7 +37,15 @@ impl RecordEffect {
         match body {
             RecordBody::Transfer(record) => Self::of_transfer(record, lsn, timestamp),
             RecordBody::Expired(record) => Self::HoldEnded(record.id, HoldEnd::Expired),
-            RecordBody::Decided(_, record) => Self::Decided(record.id),
+            RecordBody::Decided(None, record) => match record.kind {
+                TransferKind::Hold => Self::HoldKept(record.id),
+                TransferKind::Settle => Self::HoldEnded(record.id, HoldEnd::Settled),
+                TransferKind::Void => Self::HoldEnded(record.id, HoldEnd::Voided),
+                TransferKind::Transfer | TransferKind::Deposit | TransferKind::Withdraw | TransferKind::Reverse => {
+                    Self::Decided(record.id)
+                }
+            },
+            RecordBody::Decided(Some(_), record) => Self::Decided(record.id),
             RecordBody::Account(..) | RecordBody::Cancelled(_) => Self::None,
         }
     }
@@ -60,6 +71,8 @@ impl RecordEffect {
 pub(crate) fn opened_hold(record: &TransferRecord, lsn: Lsn, timestamp: Timestamp) -> Hold {
     let expires_at = match record.timeout_s {
         0 => Timestamp::MAX,
+        // The payer's branch looks at the clock.
+        _ if record.leg == Leg::Destination => Timestamp::MAX,
         // The rules refuse a time-out that does not fit.
         seconds => timestamp.checked_add_seconds(seconds).unwrap_or(Timestamp::MAX),
     };
@@ -76,6 +89,11 @@ pub(crate) fn opened_hold(record: &TransferRecord, lsn: Lsn, timestamp: Timestam
         far_account_id: record.far_account_id().unwrap_or_default(),
         timestamp,
         closes: Closes::of_flags(record.flags),
+        stage: match (record.leg.is_part(), record.kind) {
+            (false, _) => HoldStage::Open,
+            (true, TransferKind::Hold) => HoldStage::AwaitsKeeping,
+            (true, _) => HoldStage::AwaitsPosting,
+        },
     }
 }
 

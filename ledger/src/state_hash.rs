@@ -71,7 +71,8 @@ impl StateHash {
             hold.expires_at.as_nanos(),
             hold.lsn.get(),
             hold.timestamp.as_nanos(),
-            (hold.closes.credit as u64) << 41
+            (hold.stage.raw(hold.leg) as u64) << 48
+                | (hold.closes.credit as u64) << 41
                 | (hold.closes.debit as u64) << 40
                 | (hold.leg as u64) << 32
                 | (hold.currency.get() as u64) << 16
@@ -148,6 +149,7 @@ mod tests {
             lsn: Lsn::new(9),
             timestamp: Timestamp::from_nanos(9),
             closes: crate::Closes::NONE,
+            stage: crate::HoldStage::Open,
         }
     }
 

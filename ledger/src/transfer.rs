@@ -52,6 +52,11 @@ pub(crate) const fn takes_reference(kind: TransferKind) -> bool {
     }
 }
 
+/// Whether what is of this kind, as on the wire, may have its accounts at two branches.
+pub(crate) const fn goes_between(kind: u8) -> bool {
+    kind == TransferKind::Transfer as u8 || kind == TransferKind::Hold as u8
+}
+
 /// The flags that go with a kind.
 const fn flags_of(kind: TransferKind) -> u16 {
     use transfer_flags::{BALANCING_CREDIT, BALANCING_DEBIT, IMPORTED, LINKED, WANT_BALANCES};
@@ -133,37 +138,38 @@ impl Transfer {
         Ok(transfer)
     }
 
-    /// The same for a branch that takes part in transfers between branches: the credit account of a plain transfer may
-    /// be another branch's.
+    /// The same for a branch that takes part in transfers between branches: the credit account of a plain transfer or a
+    /// hold may be another branch's.
     ///
     /// # Errors
-    /// As [`Transfer::from_wire`]; `WrongBranch` also for a linked, balancing or imported transfer to another branch.
+    /// As [`Transfer::from_wire`]; `WrongBranch` also for one to another branch that is linked, balancing, imported, or
+    /// closes an account.
     pub fn from_wire_between(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
         let far = AccountId::new(wire.credit_account_id.get());
-        if wire.kind != TransferKind::Transfer as u8 || far.is_none() || far.branch() == branch {
+        if !goes_between(wire.kind) || far.is_none() || far.branch() == branch {
             return Self::from_wire(wire, branch);
         }
         ensure(far.get() != u128::MAX, Refusal::CreditAccountMustNotBeMax)?;
         let near = AccountId::of_settlement(branch, far.branch(), Currency::default());
-        let near = message::Transfer { credit_account_id: near.get().into(), ..*wire };
+        // Closing flags go with a hold, and are refused below by what they mean: not as those of a settlement account.
+        let read = if wire.kind == TransferKind::Hold as u8 { wire.flags.get() & !CLOSING } else { wire.flags.get() };
+        let near = message::Transfer { credit_account_id: near.get().into(), flags: read.into(), ..*wire };
         let transfer = Self { credit_account_id: far, leg: Leg::Source, ..Self::read(&near, branch)? };
-        let local_only = transfer_flags::LINKED
-            | transfer_flags::BALANCING_DEBIT
-            | transfer_flags::BALANCING_CREDIT
-            | transfer_flags::IMPORTED;
-        ensure(transfer.flags & local_only == 0, Refusal::WrongBranch)?;
+        let local_only =
+            transfer_flags::LINKED | transfer_flags::BALANCING_DEBIT | transfer_flags::BALANCING_CREDIT | RARE;
+        ensure(wire.flags.get() & local_only == 0, Refusal::WrongBranch)?;
         Ok(transfer)
     }
 
     /// Reads the destination's part of a transfer that the branch of its debit account has prepared.
     ///
     /// # Errors
-    /// As [`Transfer::from_wire`]; `WrongBranch` if it is not a plain transfer from another branch to `branch`, and
+    /// As [`Transfer::from_wire`]; `WrongBranch` if it is not a plain transfer or a hold from another branch to `branch`, and
     /// `FlagsConflict` for a flag that the source should have worked off.
     pub fn from_source(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
         let far = AccountId::new(wire.debit_account_id.get());
-        let is_plain = wire.kind == TransferKind::Transfer as u8 && !far.is_none() && far.get() != u128::MAX;
-        ensure(is_plain && far.branch() != branch, Refusal::WrongBranch)?;
+        let may_come = goes_between(wire.kind) && !far.is_none() && far.get() != u128::MAX;
+        ensure(may_come && far.branch() != branch, Refusal::WrongBranch)?;
         ensure(wire.flags.get() == 0, Refusal::FlagsConflict)?;
         let near = AccountId::of_settlement(branch, far.branch(), Currency::default());
         let near = message::Transfer { debit_account_id: near.get().into(), ..*wire };

@@ -74,6 +74,7 @@ pub const METRICS: &[Metric] = &[
     counter("tally_registry_busy_total", "Begins since then that found no room, or no destination"),
     counter("tally_registry_repeated_total", "Items said again since then because time had passed"),
     counter("tally_registry_dropped_total", "Items since then that found a link's queue full; a timer says them again"),
+    counter("tally_registry_ends_total", "Ends of holds between branches passed on since then, repeats included"),
     counter(
         "tally_registry_contradictions_total",
         "Messages since then that break the rules of two-phase commit; any is a bug or a restored backup",
@@ -221,6 +222,7 @@ fn put_state(page: &mut Page, core: &Core) {
         page.put("tally_registry_busy_total", None, counters.busy as f64);
         page.put("tally_registry_repeated_total", None, counters.repeated as f64);
         page.put("tally_registry_dropped_total", None, counters.dropped as f64);
+        page.put("tally_registry_ends_total", None, counters.ends as f64);
         page.put("tally_registry_contradictions_total", None, counters.contradictions as f64);
     }
 }

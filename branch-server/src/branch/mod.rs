@@ -15,7 +15,7 @@ use crossbeam::channel;
 use tally_journal::{Disk, OnDurable, RealDisk, StartError};
 use tally_ledger::check;
 use tally_ledger::journal::position::DurableLsn;
-use tally_protocol::{Lsn, message};
+use tally_protocol::{Lsn, Timestamp, message};
 
 use crate::accounts::Accounts;
 use crate::bell::Bell;
@@ -119,6 +119,10 @@ pub struct BranchStats {
     pub accounts: u64,
     /// Open holds.
     pub open_holds: u64,
+    /// Of them, holds between branches that stand.
+    pub standing_holds: u64,
+    /// Ends of holds that the payee's branch has not heard, and since when the oldest.
+    pub ends_untold: (u64, Option<Timestamp>),
     /// What waits, per class: control, two-phase commit, interactive, bulk.
     pub intake_depths: [usize; 4],
     /// Questions to the disk that are out.
@@ -169,7 +173,7 @@ impl Branch {
             engine
                 .holds
                 .iter()
-                .filter(|hold| hold.leg.is_part())
+                .filter(|hold| hold.is_in_doubt())
                 .for_each(|hold| shared.doubts.insert_recovered(&hold));
             let (senders, mut says) = replies::channels::<Said>(options.workers, std::slice::from_ref(&link_bell.bell));
             between.extend(senders.into_iter().map(|says| Between::new(shared.clone(), says)));
@@ -278,6 +282,11 @@ impl Branch {
         let mut stats = BranchStats {
             accounts: u64::from(self.engine.accounts.len()),
             open_holds: self.engine.holds.taken() as u64,
+            standing_holds: self.engine.holds.standing() as u64,
+            ends_untold: {
+                let (count, oldest) = self.engine.holds.endings.summary();
+                (count as u64, oldest)
+            },
             intake_depths: self.intake.depths(),
             lookups_out: self.lookup_queues.out(),
             recovered_records: self.recovered.records,

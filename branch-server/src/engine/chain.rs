@@ -60,6 +60,9 @@ impl Engine {
             return ChainStep::Refused(refusal_of(full));
         }
         let Some(found) = self.find_references(&transfers, looked) else { return ChainStep::Lookup };
+        if let Some(refusals) = not_now(&found) {
+            return ChainStep::NotRecorded(refusals);
+        }
         let claims = match self.claim(&transfers, &found, looked) {
             Ok(claims) => claims,
             Err(step) => return step,
@@ -245,6 +248,18 @@ impl<'e> Claims<'e> {
     fn release_absent(self) {
         self.absent.iter().for_each(|&id| self.engine.ids.release(id));
     }
+}
+
+/// Why nothing of the chain can be done here or now: where a link names a hold between branches that cannot be acted on.
+fn not_now(found: &[(Reference, Option<LookedUp>)]) -> Option<Vec<Refusal>> {
+    let refusal = |reference: &Reference| match reference {
+        Reference::NotNow(refusal) => Some(*refusal),
+        _ => None,
+    };
+    found
+        .iter()
+        .any(|(reference, _)| refusal(reference).is_some())
+        .then(|| found.iter().map(|(reference, _)| refusal(reference).unwrap_or(Refusal::ChainBroken)).collect())
 }
 
 /// Where each record goes, relative to the first.

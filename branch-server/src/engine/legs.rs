@@ -1,13 +1,14 @@
 //! Legs: this branch's part of a transfer between branches. Prepared as a hold that only a decision ends.
 //!
 //! A leg goes through the stages of every transfer; what differs is which accounts follow from it (`effective_accounts`)
-//! and that it is held instead of posted. The decision is a record of its own, like the expiry of a hold.
+//! and that it is held instead of posted. The decision is a record of its own, like the expiry of a hold; so is the end of a
+//! hold that stood, at the payee's branch.
 
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::two_phase::Decision;
-use tally_ledger::{Hold, Transfer, decide_leg, hold_end_record, leg};
+use tally_ledger::{Hold, HoldEnd, HoldStage, Leg, Transfer, decide_leg, end_leg, hold_end_record, leg};
 use tally_protocol::message;
-use tally_protocol::{AccountId, CustomerId, Refusal, Timestamp, TransferId};
+use tally_protocol::{AccountId, Amount, BranchId, CustomerId, Refusal, Timestamp, TransferId};
 
 use super::{Done, Engine, Step, Writer};
 use crate::accounts;
@@ -33,20 +34,36 @@ pub enum LegStep {
 /// What became of a decision.
 #[derive(Clone, Copy, Debug)]
 pub enum Decided {
-    /// The leg was ended just now: the record, with the hold as it was.
+    /// The leg was ended just now, or let stand: the record, with the hold as it was.
     Now(Done, Hold),
+    /// It is a hold that was let stand before.
+    Standing(Hold),
     /// No such leg is open here: ended before, or never held.
     NotOpen,
     /// The log has no room just now.
     NoRoom,
 }
 
+/// What became of the end of a hold that the payer's branch has told.
+#[derive(Clone, Copy, Debug)]
+pub enum Ended {
+    /// Carried out just now: the record, with the hold as it was.
+    Now(Done, Hold),
+    /// No such hold is open here: ended before, or never held.
+    NotOpen,
+    /// The log has no room just now.
+    NoRoom,
+    /// What is open here is no hold of that branch, or less than what was posted there.
+    Impossible,
+}
+
 impl Engine {
-    /// Whether a payment goes to another branch.
+    /// Whether a payment or hold goes to another branch.
     #[inline]
     pub fn is_between(&self, wire: &message::Transfer) -> bool {
         let payee = AccountId::new(wire.credit_account_id.get());
-        wire.kind == message::TransferKind::Transfer as u8 && !payee.is_none() && payee.branch() != self.branch
+        let (transfer, hold) = (message::TransferKind::Transfer as u8, message::TransferKind::Hold as u8);
+        (wire.kind == transfer || wire.kind == hold) && !payee.is_none() && payee.branch() != self.branch
     }
 
     /// Prepares the source's part: takes one transfer to another branch through all stages.
@@ -102,19 +119,24 @@ impl Engine {
         }
     }
 
-    /// Ends the prepared leg `id` as the registry decided.
+    /// Ends the prepared leg `id` as the registry decided, or lets it stand.
     pub fn decide(&self, writer: &mut Writer, id: TransferId, decision: Decision, now: Timestamp) -> Decided {
         let len_bytes = TransferRecord::len_bytes_of(false);
         if writer.secure(len_bytes as u64).is_err() {
             return Decided::NoRoom;
         }
         let Some(hold) = self.holds.get(id).filter(|hold| hold.leg.is_part()) else { return Decided::NotOpen };
+        if !hold.is_in_doubt() {
+            return Decided::Standing(hold);
+        }
         let find = |id| self.accounts.find(id).expect("a hold's accounts exist");
         let (debit_slot, credit_slot) = (find(hold.debit_account_id), find(hold.credit_account_id));
         let (debit_lock, credit_lock) = accounts::lock_both(debit_slot, credit_slot);
         // Decided by another copy of the message before the locks were there.
-        if self.holds.get(id).is_none() {
-            return Decided::NotOpen;
+        match self.holds.get(id) {
+            Some(hold) if hold.is_in_doubt() => {}
+            Some(hold) => return Decided::Standing(hold),
+            None => return Decided::NotOpen,
         }
         let (mut debit, mut credit) = (debit_lock.load(), credit_lock.load());
         let reservation = writer.reserve(len_bytes as u64, 1, now);
@@ -123,13 +145,55 @@ impl Engine {
         outcome.apply(&mut debit, &mut credit, lsn, timestamp);
         debit_lock.publish_sums(&debit);
         credit_lock.publish_sums(&credit);
-        self.holds.remove(id).expect("it was open under these locks");
-        self.ids.note_ended(id, lsn);
+        if hold.stage == HoldStage::AwaitsKeeping && decision == Decision::Commit {
+            self.holds.keep(id, lsn);
+        } else {
+            self.holds.remove(id).expect("it was open under these locks");
+            self.ids.note_ended(id, lsn);
+        }
         drop((debit_lock, credit_lock));
         let (refusal, transfer) = (leg::refusal_of(decision), hold_end_record(&hold, &outcome));
         let done = Done { refusal, is_prepared: false, ..Done::of(lsn, timestamp, &transfer) };
         let record = Record { lsn, timestamp, actor: CustomerId::BANK, body: RecordBody::Decided(refusal, transfer) };
         writer.fill(reservation, |space| record.encode_into(space));
         Decided::Now(done, hold)
+    }
+
+    /// Ends the payee's part of the hold `id` as `source`, the payer's branch, has: `posted` of it is posted.
+    pub fn end_hold(
+        &self,
+        writer: &mut Writer,
+        (id, source): (TransferId, BranchId),
+        (end, posted): (HoldEnd, Amount),
+        now: Timestamp,
+    ) -> Ended {
+        let len_bytes = TransferRecord::len_bytes_of(false);
+        if writer.secure(len_bytes as u64).is_err() {
+            return Ended::NoRoom;
+        }
+        let Some(hold) = self.holds.get(id) else { return Ended::NotOpen };
+        let is_its_hold = hold.leg == Leg::Destination && hold.debit_account_id.settlement_peer() == Some(source);
+        if !is_its_hold || hold.stage == HoldStage::AwaitsPosting {
+            return Ended::Impossible;
+        }
+        let find = |id| self.accounts.find(id).expect("a hold's accounts exist");
+        let (debit_slot, credit_slot) = (find(hold.debit_account_id), find(hold.credit_account_id));
+        let (debit_lock, credit_lock) = accounts::lock_both(debit_slot, credit_slot);
+        // Ended by another copy of the message before the locks were there; or let stand, which changes nothing here.
+        let Some(hold) = self.holds.get(id) else { return Ended::NotOpen };
+        let (mut debit, mut credit) = (debit_lock.load(), credit_lock.load());
+        let Some((outcome, body)) = end_leg(&hold, end, posted, &debit, &credit) else { return Ended::Impossible };
+        let reservation = writer.reserve(len_bytes as u64, 1, now);
+        let (lsn, timestamp) = (reservation.lsn(), reservation.timestamp());
+        outcome.apply(&mut debit, &mut credit, lsn, timestamp);
+        debit_lock.publish_sums(&debit);
+        credit_lock.publish_sums(&credit);
+        self.holds.remove(id).expect("it was open under these locks");
+        self.ids.note_ended(id, lsn);
+        drop((debit_lock, credit_lock));
+        let done = Done { is_prepared: false, ..Done::of(lsn, timestamp, &hold_end_record(&hold, &outcome)) };
+        let record = Record { lsn, timestamp, actor: CustomerId::BANK, body };
+        writer.fill(reservation, |space| record.encode_into(space));
+        Ended::Now(done, hold)
     }
 }

@@ -32,7 +32,7 @@ use crate::lookup::{Asker, Looked};
 
 pub use account_ops::{AccountOp, AccountOutcome, Cancel};
 pub use chain::ChainStep;
-pub use legs::{Decided, LegStep};
+pub use legs::{Decided, Ended, LegStep};
 pub use reads::Read;
 pub use stages::{Locked, Prepare, Prepared, Published, Reserved};
 

@@ -10,7 +10,7 @@
 use tally_journal::Reservation;
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::{
-    Account, Leg, Outcome, RecordEffect, Reference, Transfer, decide, effective_accounts, permit_transfer,
+    Account, Ending, Leg, Outcome, RecordEffect, Reference, Transfer, decide, effective_accounts, permit_transfer,
     transfer_record,
 };
 use tally_protocol::message::{self, TransferKind};
@@ -113,6 +113,9 @@ impl Engine {
         let Some((reference, reference_looked_up)) = self.find_reference(&transfer, looked) else {
             return Prepare::Lookup;
         };
+        if let Reference::NotNow(refusal) = reference {
+            return Prepare::NotRecorded(refusal);
+        }
         match self.reserve_id(transfer.id, looked.and_then(|looked| looked.id(transfer.id))) {
             Reserve::New => {}
             Reserve::InFlight => return Prepare::InFlight,
@@ -331,7 +334,8 @@ impl Engine {
             | Reference::Ended(_)
             | Reference::ReversedBefore
             | Reference::Refused
-            | Reference::Neither => true,
+            | Reference::Neither
+            | Reference::NotNow(_) => true,
         }
     }
 }
@@ -365,7 +369,11 @@ impl Engine {
             RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => {
                 self.holds.remove(id).expect("it was open under these locks");
                 self.ids.note_ended(id, lsn);
+                if let Some(ending) = Ending::of_transfer(record, lsn, timestamp) {
+                    self.holds.note_ending(ending);
+                }
             }
+            RecordEffect::HoldKept(_) => unreachable!("a decision's record, not a transfer's"),
             RecordEffect::Reversed(id) => self.ids.note_ended(id, lsn),
             RecordEffect::None if opens_hold(record.kind, record.leg) => self.holds.give_room_back(),
             RecordEffect::None => {}

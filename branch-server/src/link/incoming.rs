@@ -80,6 +80,20 @@ impl Incoming {
                     Instruction::Decide(TransferId::new(item.id.get()), decision_of(item))
                 }));
             }
+            LinkFrame::End(items) => {
+                let here = shared.branch().get();
+                self.pending.extend(items.iter().filter(|item| item.destination.get() == here).map(|item| {
+                    follow(item.stamp.get());
+                    Instruction::End(*item)
+                }));
+            }
+            LinkFrame::Heard(items) => {
+                let here = shared.branch().get();
+                self.pending.extend(items.iter().filter(|item| item.source.get() == here).map(|item| {
+                    follow(item.stamp.get());
+                    Instruction::Heard(TransferId::new(item.id.get()))
+                }));
+            }
             LinkFrame::Heartbeat(heartbeat) => drop(follow(heartbeat.stamp.get())),
             LinkFrame::Routes(routes) => {
                 let branches = routes
@@ -105,7 +119,8 @@ impl Incoming {
             self.pending.retain(|&instruction| {
                 let id = match &instruction {
                     Instruction::Prepare(cross) => cross.transfer.id.get(),
-                    Instruction::Decide(id, _) => id.get(),
+                    Instruction::Decide(id, _) | Instruction::Heard(id) => id.get(),
+                    Instruction::End(item) => item.id.get(),
                 };
                 // A transfer's instructions go through one worker, in order.
                 let lane = &lanes[id as usize % lanes.len()];

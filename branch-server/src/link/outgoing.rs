@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tally_protocol::Envelope;
 use tally_protocol::link::{
-    BranchStatus, CrossTransfer, LinkFrame, LinkHeartbeat, LinkType, MarkItem, VoteItem, append_items,
+    BranchStatus, CrossTransfer, EndItem, LinkFrame, LinkHeartbeat, LinkType, MarkItem, VoteItem, append_items,
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -30,6 +30,8 @@ struct Gathered {
     votes: Vec<VoteItem>,
     acknowledgements: Vec<MarkItem>,
     questions: Vec<MarkItem>,
+    ends: Vec<EndItem>,
+    heard: Vec<EndItem>,
 }
 
 impl Gathered {
@@ -39,6 +41,8 @@ impl Gathered {
             Said::Vote(item) => self.votes.push(item),
             Said::Acknowledge(item) => self.acknowledgements.push(item),
             Said::Ask(item) => self.questions.push(item),
+            Said::End(item) => self.ends.push(item),
+            Said::Heard(item) => self.heard.push(item),
         }
     }
 
@@ -47,6 +51,8 @@ impl Gathered {
         append_items(bytes, LinkType::LinkVote, self.votes.drain(..));
         append_items(bytes, LinkType::LinkAcknowledge, self.acknowledgements.drain(..));
         append_items(bytes, LinkType::LinkAsk, self.questions.drain(..));
+        append_items(bytes, LinkType::LinkEnd, self.ends.drain(..));
+        append_items(bytes, LinkType::LinkHeard, self.heard.drain(..));
     }
 }
 

@@ -51,7 +51,7 @@ enum Again<'r> {
 }
 
 fn repeated_parts<'r>(engine: &Engine, wire: &message::Transfer, known: &'r Recorded) -> Again<'r> {
-    let Recorded { record, ended } = known;
+    let Recorded { record, ended, is_kept } = known;
     let transfer = match &record.body {
         RecordBody::Transfer(first) if first.leg == Leg::Destination => Err(Refusal::IdAlreadyUsed),
         RecordBody::Transfer(first) if first.leg == Leg::Source => Transfer::from_wire_between(wire, engine.branch),
@@ -62,7 +62,8 @@ fn repeated_parts<'r>(engine: &Engine, wire: &message::Transfer, known: &'r Reco
         Err(refusal) => return Again::Answer(unrecorded_reply(refusal), None),
     };
     match ended {
-        _ if !first.is_prepared() => {
+        // A hold's answer is its own record: what ended it is the answer of a settle or void.
+        _ if !first.is_prepared() || *is_kept => {
             Again::Answer(transfer_reply(first, record.lsn, record.timestamp, true), Some(first))
         }
         // The answer was the decision's, not the prepare's.
@@ -95,6 +96,9 @@ pub(super) fn found(engine: &Engine, asker: &Asker, known: &Known) -> ReplyBody 
                     let [debit, credit] = sums_for(engine, asker, last);
                     let reply = recorded_reply(last.amount, *refusal, (*lsn, *timestamp), false);
                     message::TransferFound { debit, credit, reply, ..found }
+                }
+                None if known.is_kept => {
+                    message::TransferFound { debit, credit, state: TransferState::Done as u8, ..found }
                 }
                 _ => message::TransferFound { debit, credit, ..found },
             }

@@ -1,9 +1,9 @@
 //! What the past says about a leg of a transfer between branches, in answer to the registry.
 
-use tally_ledger::journal::record::{RecordBody, TransferRecord};
-use tally_ledger::two_phase::{Decision, Participant, ParticipantEffect, ParticipantEvent, Vote};
-use tally_ledger::{Ended, Leg, Transfer, same_content};
-use tally_protocol::link::CrossTransfer;
+use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
+use tally_ledger::two_phase::{Contradiction, Decision, Participant, ParticipantEffect, ParticipantEvent, Vote};
+use tally_ledger::{Ended, HoldEnd, Leg, Transfer, same_content};
+use tally_protocol::link::{CrossTransfer, EndItem};
 use tally_protocol::{Refusal, Timestamp, TransferId};
 
 use super::resolve::{Known, RecordReader, ResolveError, Resolver};
@@ -47,20 +47,57 @@ pub(super) fn decide<R: RecordReader>(
     }
 }
 
+/// A hold that the payer's branch has ended is not open here.
+pub(super) fn end<R: RecordReader>(engine: &Engine, resolver: &Resolver<'_, R>, item: EndItem) -> Returned {
+    let id = TransferId::new(item.id.get());
+    let known = match resolver.known(id) {
+        Ok(known) => known,
+        Err(error) => return unreadable(&error),
+    };
+    let Ok(end) = HoldEnd::of_item(&item) else { return Returned::Nothing };
+    let state = state_of(&known);
+    if matches!(state, Participant::Prepared { .. } | Participant::Held) {
+        return Returned::End(item);
+    }
+    match state.handle(engine.branch, ParticipantEvent::End(end), &mut Vec::with_capacity(2)) {
+        Ok(_) if posted_of(&known) == item.posted.get() => Returned::Heard(item),
+        Ok(_) => {
+            let (here, there) = (posted_of(&known), item.posted.get());
+            tracing::error!(
+                stage = "two_phase",
+                transfer = %id,
+                "this branch posted {here} of the hold, the payer's {there}: nothing was changed, somebody has to look"
+            );
+            Returned::Contradiction
+        }
+        Err(contradiction) => contradicted(id, contradiction),
+    }
+}
+
+/// What the end of a hold has posted here, in minor units.
+fn posted_of(known: &Known) -> u64 {
+    match &known.ended {
+        Some((Ended::Hold(HoldEnd::Settled), Record { body: RecordBody::Decided(_, last), .. })) => last.amount.get(),
+        _ => 0,
+    }
+}
+
+fn contradicted(id: TransferId, contradiction: Contradiction) -> Returned {
+    tracing::error!(
+        stage = "two_phase",
+        transfer = %id,
+        %contradiction,
+        "what another service says contradicts this branch's journal: nothing was changed, somebody has to look"
+    );
+    Returned::Contradiction
+}
+
 fn say(engine: &Engine, id: TransferId, state: Participant, event: ParticipantEvent) -> Returned {
     let mut effects = Vec::with_capacity(2);
     match state.handle(engine.branch, event, &mut effects) {
         // Of a leg that has ended, or was refused, there is one thing to say and nothing to record.
         Ok(_) => effects.first().map_or(Returned::Nothing, |effect| Returned::Leg(id, *effect)),
-        Err(contradiction) => {
-            tracing::error!(
-                stage = "two_phase",
-                transfer = %id,
-                %contradiction,
-                "the registry's decision contradicts this branch's journal: nothing was changed, somebody has to look"
-            );
-            Returned::Contradiction
-        }
+        Err(contradiction) => contradicted(id, contradiction),
     }
 }
 
@@ -85,6 +122,8 @@ fn state_of(known: &Known) -> Participant {
         (Some(refusal), _) => Participant::Refused(refusal),
         (None, Some(Ended::Decided(None))) => Participant::Settled,
         (None, Some(Ended::Decided(Some(_)))) => Participant::Voided,
+        (None, Some(Ended::Hold(end))) => Participant::Ended(*end),
+        (None, None) if known.is_kept => Participant::Held,
         (None, _) => Participant::Prepared { ask_at: Timestamp::default(), pause_s: 1 },
     }
 }

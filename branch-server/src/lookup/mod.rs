@@ -21,7 +21,7 @@ use crossbeam::queue::ArrayQueue;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tally_ledger::two_phase::{Decision, ParticipantEffect};
 use tally_ledger::{Actor, Reference};
-use tally_protocol::link::CrossTransfer;
+use tally_protocol::link::{CrossTransfer, EndItem};
 use tally_protocol::message;
 use tally_protocol::{CustomerId, TransferId};
 
@@ -136,6 +136,8 @@ pub enum Question {
     Prepare(CrossTransfer),
     /// What became of a leg that is not open and was decided.
     Decide(TransferId, Decision),
+    /// What became of a hold that is not open, and that the payer's branch has ended.
+    End(EndItem),
     /// What became of a transfer.
     GetTransfer(Asker, TransferId),
     /// Whether the id may still be burnt.
@@ -185,6 +187,10 @@ pub enum Returned {
     Prepare(CrossTransfer, Looked),
     /// The leg is open after all: go on.
     Decide(TransferId, Decision),
+    /// The hold is open after all: go on.
+    End(EndItem),
+    /// How the hold ended was known here before: its payer's branch is told so.
+    Heard(EndItem),
     /// The registry is told this about a leg. Everything in it was durable before it was read.
     Leg(TransferId, ParticipantEffect),
     /// The transfer is prepared: its answer comes with the decision.

@@ -83,6 +83,7 @@ impl<R: RecordReader> Reading<'_, R> {
             }
             Question::Prepare(cross) => Answer::Return(legs::prepare(self.engine, &self.resolver, cross)),
             Question::Decide(id, decision) => Answer::Return(legs::decide(self.engine, &self.resolver, id, decision)),
+            Question::End(item) => Answer::Return(legs::end(self.engine, &self.resolver, item)),
             // Looked at first: what is done by the time of the second look is found by it.
             Question::GetTransfer(asker, id) if self.engine.ids.facts_recent(id) == Recent::InFlight => {
                 Answer::Reply(asker, answer::in_flight(id))
@@ -133,7 +134,7 @@ impl<R: RecordReader> Reading<'_, R> {
             let id = TransferId::new(transfer.id.get());
             let known = self.resolver.known(id)?;
             looked.ids.push((id, known.looked_up));
-            records.push(known.record.map(|record| Recorded { record, ended: known.ended }));
+            records.push(known.record.map(|record| Recorded { record, ended: known.ended, is_kept: known.is_kept }));
         }
         looked.ids.sort_unstable_by_key(|(id, _)| *id);
         Ok((looked, records))

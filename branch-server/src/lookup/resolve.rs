@@ -3,6 +3,7 @@
 use tally_journal::ReadError;
 use tally_ledger::journal::record::{Record, RecordBody};
 use tally_ledger::{Ended, Reference};
+use tally_protocol::message::TransferKind;
 use tally_protocol::{Lsn, TransferId};
 
 use crate::engine::Engine;
@@ -35,6 +36,8 @@ pub(super) struct Known {
     pub(super) record: Option<Record>,
     /// What a later record did to it, and that record.
     pub(super) ended: Option<(Ended, Record)>,
+    /// Whether it is a part of a hold between branches that stands, or stood.
+    pub(super) is_kept: bool,
     /// As of when.
     pub(super) looked_up: LookedUp,
 }
@@ -46,6 +49,8 @@ pub(super) struct Recorded {
     pub(super) record: Record,
     /// What a later record did to it, and that record.
     pub(super) ended: Option<(Ended, Record)>,
+    /// See [`Known::is_kept`].
+    pub(super) is_kept: bool,
 }
 
 /// Where records are read from: the journal, or the simulator's disk.
@@ -76,10 +81,28 @@ pub(super) struct Resolver<'a, R> {
 impl<R: RecordReader> Resolver<'_, R> {
     /// What became of `id`; waits until that is durable.
     pub(super) fn known(&self, id: TransferId) -> Result<Known, ResolveError> {
+        let known = self.known_once(id)?;
+        if known.is_kept || known.ended.is_some() || !known.record.as_ref().is_some_and(is_part_of_hold) {
+            return Ok(known);
+        }
+        match self.engine.holds.get(id) {
+            Some(hold) if hold.is_in_doubt() => Ok(known),
+            Some(hold) => {
+                // What let it stand has to be durable before anybody is told.
+                self.reader.read_durable(hold.lsn)?;
+                Ok(Known { is_kept: true, ..known })
+            }
+            // It has ended since it was looked up.
+            None => self.known_once(id),
+        }
+    }
+
+    fn known_once(&self, id: TransferId) -> Result<Known, ResolveError> {
         let looked_up = self.engine.ids.lookup_on_disk(id)?;
         let record = looked_up.facts.record.map(|lsn| self.record_of(id, lsn)).transpose()?;
         let ended = looked_up.facts.ended.map(|lsn| self.ended(id, lsn)).transpose()?;
-        Ok(Known { record, ended, looked_up })
+        let is_kept = matches!(ended, Some((Ended::Hold(_), _))) && record.as_ref().is_some_and(is_part_of_hold);
+        Ok(Known { record, ended, is_kept, looked_up })
     }
 
     /// What a settle, void or reversal finds under its `reference`.
@@ -117,4 +140,9 @@ impl<R: RecordReader> Resolver<'_, R> {
         let ended = Ended::of_record(&record.body).filter(|_| is_it).ok_or(ResolveError::Mismatch { id, lsn })?;
         Ok((ended, record))
     }
+}
+
+/// Whether the record is of a hold whose other account is at another branch, and was not refused here.
+fn is_part_of_hold(record: &Record) -> bool {
+    matches!(&record.body, RecordBody::Transfer(transfer) if transfer.is_prepared() && transfer.kind == TransferKind::Hold)
 }

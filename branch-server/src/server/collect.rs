@@ -2,11 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::branch::Branch;
+use tally_protocol::Timestamp;
+
+use crate::branch::{Branch, BranchStats};
 use crate::clock;
 use crate::metrics::Page;
 use crate::session::{Backend, CloseReason, SessionStats};
-use crate::two_phase::{ABORT_REASONS, TwoPhase};
+use crate::two_phase::{ABORT_REASONS, HOLD_ENDS, TwoPhase};
 
 pub(super) fn branch(page: &mut Page, branch: &Branch) {
     let stats = branch.stats();
@@ -38,11 +40,11 @@ pub(super) fn branch(page: &mut Page, branch: &Branch) {
     page.put("tally_ids_errors_total", &[], ids.errors as f64);
     journal(page, branch);
     if let Some(shared) = branch.two_phase() {
-        two_phase(page, shared);
+        two_phase(page, shared, &stats);
     }
 }
 
-fn two_phase(page: &mut Page, two_phase: &TwoPhase) {
+fn two_phase(page: &mut Page, two_phase: &TwoPhase, branch: &BranchStats) {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed) as f64;
     let stats = &two_phase.stats;
     page.put("tally_two_phase_linked", &[], f64::from(u8::from(two_phase.is_linked())));
@@ -53,13 +55,23 @@ fn two_phase(page: &mut Page, two_phase: &TwoPhase) {
     for (reason, counter) in ABORT_REASONS.into_iter().zip(&stats.aborted) {
         page.put("tally_two_phase_decided_total", &[("outcome", reason)], count(counter));
     }
+    page.put("tally_two_phase_decided_total", &[("outcome", "kept")], count(&stats.kept));
+    for (end, counter) in HOLD_ENDS.iter().zip(&stats.ended) {
+        page.put("tally_two_phase_hold_ends_total", &[("end", end)], count(counter));
+    }
     page.put("tally_two_phase_asked_total", &[], count(&stats.asked));
     page.put("tally_two_phase_contradictions_total", &[], count(&stats.contradictions));
     page.put("tally_two_phase_dropped_total", &[], count(&stats.dropped));
+    let age = |oldest: Option<Timestamp>| {
+        oldest.map_or(0.0, |oldest| clock::wall().as_nanos().saturating_sub(oldest.as_nanos()) as f64 / 1e9)
+    };
     let (in_doubt, oldest) = two_phase.doubts.summary();
-    let age_ns = oldest.map_or(0, |oldest| clock::wall().as_nanos().saturating_sub(oldest.as_nanos()));
     page.put("tally_two_phase_in_doubt", &[], in_doubt as f64);
-    page.put("tally_two_phase_in_doubt_age_seconds", &[], age_ns as f64 / 1e9);
+    page.put("tally_two_phase_in_doubt_age_seconds", &[], age(oldest));
+    let (untold, oldest) = branch.ends_untold;
+    page.put("tally_two_phase_holds_standing", &[], branch.standing_holds as f64);
+    page.put("tally_two_phase_ends_untold", &[], untold as f64);
+    page.put("tally_two_phase_ends_untold_age_seconds", &[], age(oldest));
 }
 
 fn journal(page: &mut Page, branch: &Branch) {

@@ -5,14 +5,14 @@
 
 use std::sync::atomic::Ordering;
 
-use tally_ledger::Leg;
-use tally_ledger::two_phase::{Decision, Participant, ParticipantEffect, ParticipantEvent, Vote};
-use tally_protocol::link::{CrossTransfer, MarkItem, VoteItem};
+use tally_ledger::two_phase::{Contradiction, Decision, Participant, ParticipantEffect, ParticipantEvent, Vote};
+use tally_ledger::{Hold, HoldEnd, HoldStage, Leg};
+use tally_protocol::link::{CrossTransfer, EndItem, MarkItem, VoteItem};
 use tally_protocol::message::{self, transfer_flags};
-use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
+use tally_protocol::{AccountId, Amount, BranchId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::{Doubt, Said, TwoPhase, VOTES_TIMEOUT_NS, Waiting};
-use crate::engine::{Decided, Done, Engine, LegStep, Writer};
+use crate::engine::{Decided, Done, Ended, Engine, LegStep, Writer};
 use crate::intake::Instruction;
 use crate::lookup::{Asker, Looked, Question};
 
@@ -21,8 +21,8 @@ use crate::lookup::{Asker, Looked, Question};
 pub struct Led {
     /// To be told to the registry, each once everything up to its position is durable.
     pub says: Vec<(Lsn, Said)>,
-    /// Clients that can be told how their transfer was decided, behind its record.
-    pub answers: Vec<(Waiting, Done)>,
+    /// Clients that can be told how their transfer was decided, each behind the record at its position.
+    pub answers: Vec<(Lsn, Waiting, Done)>,
     /// For the disk.
     pub question: Option<Question>,
     /// Could not be carried out yet.
@@ -54,11 +54,14 @@ impl Led {
             ParticipantEffect::Vote(Vote::No(refusal)) => Said::Vote(VoteItem::new(id, stamp, refusal.code())),
             ParticipantEffect::Acknowledge => Said::Acknowledge(MarkItem::new(id, stamp)),
             ParticipantEffect::Ask => Said::Ask(MarkItem::new(id, stamp)),
-            // Records: made by the engine before anything is said.
+            // Records: made by the engine before anything is said. What is heard is told with the end that came.
             ParticipantEffect::Hold
             | ParticipantEffect::Refuse(_)
             | ParticipantEffect::Settle
-            | ParticipantEffect::Void => return,
+            | ParticipantEffect::Void
+            | ParticipantEffect::Keep
+            | ParticipantEffect::End(_)
+            | ParticipantEffect::Heard => return,
         };
         self.says.push((gate, said));
     }
@@ -124,7 +127,11 @@ impl TwoPhase {
                 self.handle(id, done.lsn, Participant::Absent, event, (done.timestamp, led));
                 self.stats.refused.fetch_add(1, Ordering::Relaxed);
             }
-            LegStep::Held(hold) => led.say(id, hold.lsn, ParticipantEffect::Vote(Vote::Yes), now),
+            LegStep::Held(hold) if hold.is_in_doubt() => {
+                led.say(id, hold.lsn, ParticipantEffect::Vote(Vote::Yes), now);
+            }
+            // A late copy: the registry has decided, and perhaps missed the acknowledgement.
+            LegStep::Held(hold) => led.say(id, hold.lsn, ParticipantEffect::Acknowledge, now),
             LegStep::NotRecorded(refusal) => self.vote_no(id, refusal, now, led),
             LegStep::InFlight => led.again = Some(Instruction::Prepare(*cross)),
             LegStep::Lookup => led.question = Some(Question::Prepare(*cross)),
@@ -152,14 +159,70 @@ impl TwoPhase {
                 let doubt = self.doubts.remove(id);
                 let prepared = Participant::Prepared { ask_at: hold.timestamp, pause_s: 1 };
                 let state = doubt.as_ref().map_or(prepared, |doubt| doubt.state);
-                self.handle(id, done.lsn, state, ParticipantEvent::Told(decision), (done.timestamp, led));
-                self.stats.count(decision);
+                let is_kept = hold.stage == HoldStage::AwaitsKeeping && decision == Decision::Commit;
+                let event = if is_kept { ParticipantEvent::Kept } else { ParticipantEvent::Told(decision) };
+                self.handle(id, done.lsn, state, event, (done.timestamp, led));
+                self.stats.count(decision, hold.stage);
                 led.decided = (hold.leg == Leg::Source).then_some(done);
-                led.answers.extend(doubt.into_iter().flat_map(|doubt| doubt.waiting).map(|waiting| (waiting, done)));
+                // A hold's answer is the record that made it, for its end is another record: so it answers the same for ever.
+                let (gate, answer) = (done.lsn, if is_kept { as_held(done, &hold) } else { done });
+                let waiting = doubt.into_iter().flat_map(|doubt| doubt.waiting);
+                led.answers.extend(waiting.map(|waiting| (gate, waiting, answer)));
+            }
+            Decided::Standing(hold) => {
+                let mut effects = Vec::with_capacity(2);
+                let told = Participant::Held.handle(self.branch, ParticipantEvent::Told(decision), &mut effects);
+                effects.into_iter().for_each(|effect| led.say(id, hold.lsn, effect, now));
+                if let Err(contradiction) = told {
+                    self.contradicted(id, contradiction);
+                }
             }
             Decided::NotOpen => led.question = Some(Question::Decide(id, decision)),
             Decided::NoRoom => led.again = Some(Instruction::Decide(id, decision)),
         }
+    }
+
+    /// The payer's branch has ended a hold, of which this branch has the payee's part.
+    pub fn end(&self, engine: &Engine, writer: &mut Writer, item: &EndItem, now: Timestamp, led: &mut Led) {
+        let id = TransferId::new(item.id.get());
+        let Ok(end) = HoldEnd::of_item(item) else { return };
+        let source = BranchId::new(item.source.get());
+        // Causes come before effects.
+        let now = now.max(Timestamp::from_nanos(item.stamp.get().saturating_add(1)));
+        match engine.end_hold(writer, (id, source), (end, Amount::new(item.posted.get())), now) {
+            Ended::Now(done, _) => {
+                self.doubts.remove(id);
+                self.stats.count_end(end);
+                self.heard(item, done.lsn, done.timestamp, led);
+            }
+            Ended::NotOpen => led.question = Some(Question::End(*item)),
+            Ended::NoRoom => led.again = Some(Instruction::End(*item)),
+            Ended::Impossible => self.contradicted(id, Contradiction::NotPromised(self.branch)),
+        }
+    }
+
+    /// Tells the payer's branch that the end of its hold is known here.
+    pub fn heard(&self, item: &EndItem, gate: Lsn, now: Timestamp, led: &mut Led) {
+        led.says.push((gate, Said::Heard(EndItem { stamp: now.as_nanos().into(), ..*item })));
+    }
+
+    /// Tells ends of holds: those that were not told yet, and where `is_tick` those that nobody has heard.
+    pub fn tell_ends(&self, engine: &Engine, is_tick: bool, now: Timestamp, led: &mut Led) {
+        let endings = &engine.holds.endings;
+        endings.tell_fresh(|ending| led.says.push((ending.lsn, Said::End(ending.to_item(self.branch)))));
+        if is_tick {
+            endings.tell_due(now, |ending| led.says.push((ending.lsn, Said::End(ending.to_item(self.branch)))));
+        }
+    }
+
+    fn contradicted(&self, id: TransferId, contradiction: Contradiction) {
+        tracing::error!(
+            stage = "two_phase",
+            transfer = %id,
+            %contradiction,
+            "what another service says contradicts this branch's journal: nothing was changed, somebody has to look"
+        );
+        self.stats.contradictions.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What the disk says has to be said. Everything in it was durable before it was read.
@@ -197,4 +260,9 @@ impl TwoPhase {
         effects.into_iter().for_each(|effect| led.say(id, gate, effect, now));
         next.expect("an open leg, or a new one, contradicts nothing")
     }
+}
+
+/// The answer to a hold that stands: as its own record has it.
+const fn as_held(done: Done, hold: &Hold) -> Done {
+    Done { lsn: hold.lsn, timestamp: hold.timestamp, ..done }
 }

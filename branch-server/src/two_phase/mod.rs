@@ -19,12 +19,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use tally_ledger::two_phase::{AbortReason, Decision};
-use tally_protocol::link::{self, BranchStatus, CrossTransfer, DecisionItem, MarkItem, VoteItem};
+use tally_protocol::link::{self, BranchStatus, CrossTransfer, DecisionItem, EndItem, MarkItem, VoteItem};
 use tally_protocol::{BranchId, Refusal, Timestamp};
 
 pub use doubts::{Doubt, Doubts, Waiting};
 pub use legs::{Begun, Led};
-pub use stats::{ABORT_REASONS, TwoPhaseStats};
+pub use stats::{ABORT_REASONS, HOLD_ENDS, TwoPhaseStats};
 
 /// How long the registry gathers votes before it gives up, in nanoseconds.
 pub const VOTES_TIMEOUT_NS: u64 = 5_000_000_000;
@@ -42,6 +42,10 @@ pub enum Said {
     Acknowledge(MarkItem),
     /// What became of it?
     Ask(MarkItem),
+    /// A hold between branches has ended here, at the payer's branch.
+    End(EndItem),
+    /// The same has been carried out here, at the payee's branch.
+    Heard(EndItem),
 }
 
 /// Another branch, as the registry knows it.

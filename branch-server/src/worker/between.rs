@@ -9,8 +9,9 @@ use std::sync::atomic::Ordering;
 
 use tally_ledger::two_phase::{Decision, ParticipantEffect};
 use tally_ledger::wire::recorded_reply;
+use tally_protocol::link::EndItem;
 use tally_protocol::message::{self, transfer_flags};
-use tally_protocol::{AccountId, Refusal, Timestamp, TransferId};
+use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::Running;
 use super::requests::retry_hint_ms;
@@ -118,6 +119,8 @@ impl Running {
         match &instruction {
             Instruction::Prepare(cross) => between.shared.prepare(engine, writer, cross, looked, now, led),
             Instruction::Decide(id, decision) => between.shared.decide(engine, writer, *id, *decision, now, led),
+            Instruction::End(item) => between.shared.end(engine, writer, item, now, led),
+            Instruction::Heard(id) => engine.holds.ending_heard(*id),
         }
         self.pass_on(now);
     }
@@ -134,6 +137,13 @@ impl Running {
         self.pass_on(now);
     }
 
+    /// The disk said that the end of a hold was carried out before.
+    pub(super) fn say_heard(&mut self, item: &EndItem, now: Timestamp) {
+        let Some(between) = &mut self.worker.between else { return };
+        between.shared.heard(item, Lsn::ZERO, now, &mut between.led);
+        self.pass_on(now);
+    }
+
     /// A decision that cannot be was looked at, and logged.
     pub(super) fn note_contradiction(&self) {
         if let Some(between) = &self.worker.between {
@@ -141,15 +151,19 @@ impl Running {
         }
     }
 
-    /// Asks about legs that nobody decides.
+    /// Asks about legs that nobody decides, and tells ends of holds that nobody has heard.
     pub(super) fn ask_about_legs(&mut self, now: Timestamp, now_ns: u64) {
         let worker = &mut self.worker;
         let Some(between) = worker.between.as_mut().filter(|_| worker.number == 0) else { return };
-        if now_ns < between.tick_next_ns {
+        let is_tick = now_ns >= between.tick_next_ns;
+        if !is_tick && !worker.engine.holds.endings.has_fresh() {
             return;
         }
-        between.tick_next_ns = now_ns + TICK_INTERVAL_NS;
-        between.shared.ask(now, &mut between.led);
+        if is_tick {
+            between.tick_next_ns = now_ns + TICK_INTERVAL_NS;
+            between.shared.ask(now, &mut between.led);
+        }
+        between.shared.tell_ends(&worker.engine, is_tick, now, &mut between.led);
         self.pass_on(now);
     }
 
@@ -179,13 +193,13 @@ impl Running {
         if let Some(done) = decided {
             self.worker.count(&done);
         }
-        for (waiting, done) in answers {
-            self.tell(waiting, &done);
+        for (gate, waiting, done) in answers {
+            self.tell(gate, waiting, &done);
         }
     }
 
     /// Tells a client how its transfer was decided.
-    fn tell(&mut self, Waiting { asker, wants_balances, is_repeat }: Waiting, done: &Done) {
+    fn tell(&mut self, gate: Lsn, Waiting { asker, wants_balances, is_repeat }: Waiting, done: &Done) {
         let engine = &self.worker.engine;
         let balances = wants_balances.then(|| {
             [
@@ -194,6 +208,6 @@ impl Running {
             ]
         });
         let reply = recorded_reply(done.amount, done.refusal, (done.lsn, done.timestamp), is_repeat);
-        self.reply(asker, done.lsn, ReplyBody::Transfer { reply, balances });
+        self.reply(asker, gate, ReplyBody::Transfer { reply, balances });
     }
 }

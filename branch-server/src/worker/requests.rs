@@ -59,6 +59,8 @@ impl Running {
             }
             Returned::Prepare(cross, looked) => self.instruct(Instruction::Prepare(cross), Some(&looked), now),
             Returned::Decide(id, decision) => self.decide_again(id, decision, now),
+            Returned::End(item) => self.instruct(Instruction::End(item), None, now),
+            Returned::Heard(item) => self.say_heard(&item, now),
             Returned::Leg(id, effect) => self.say_leg(id, effect, now),
             Returned::InDoubt(asker, transfer) => self.attach(asker, transfer),
             Returned::Contradiction => self.note_contradiction(),

@@ -202,8 +202,9 @@ pub enum RecordBody {
     Expired(TransferRecord),
     /// An account after a change. Its `lsn` and `timestamp` are the record's.
     Account(AccountChange, Account),
-    /// What the registry decided about a prepared leg: posted (`None`, `amount` says how much), or given back, and why.
-    /// `id` is the transfer's.
+    /// What became of a prepared leg: given back, and why; or, with `None`, what `kind` says. `Transfer`: posted.
+    /// `Hold`: it stands. `Settle`, `Void`: the payer's branch ended a hold that stood, and `amount` was posted here, or
+    /// given back. `id` is the transfer's or hold's.
     Decided(Option<Refusal>, TransferRecord),
     /// A transfer id that no transfer will ever carry.
     Cancelled(TransferId),
@@ -428,7 +429,12 @@ fn decode_body(header: &RawHeader, body: &[u8], lsn: Lsn, timestamp: Timestamp) 
                 _ => Some(RawExtension::ref_from_bytes(rest).map_err(|_| RecordError::Short)?),
             };
             let transfer = TransferRecord::from_raw(raw, extension)?;
-            if transfer.leg.is_part() && transfer.kind != TransferKind::Transfer {
+            let may_be_part = match transfer.kind {
+                TransferKind::Transfer | TransferKind::Hold => true,
+                TransferKind::Settle | TransferKind::Void => header.kind == KIND_DECIDED,
+                TransferKind::Deposit | TransferKind::Withdraw | TransferKind::Reverse => false,
+            };
+            if transfer.leg.is_part() && !may_be_part {
                 return Err(RecordError::Field("leg"));
             }
             Ok(match header.kind {

@@ -19,6 +19,9 @@
 //! The source begins only once its own part is durable: its begin is its vote. Were it to begin earlier, a crash could take
 //! its part, and the same id could come back with another content while the destination holds the first one.
 //!
+//! Of a hold the decision is only that it stands, at both branches. What ends it is decided by the payer's branch alone, and
+//! told to the other one (`crate::ending`): both hold the money, so there is nothing left to vote about.
+//!
 //! Two machines, [`Coordinator`] and [`Participant`], each with one function from state and event to the next state and
 //! what has to be done. The same functions run live, in replay, in the simulator and in the model checker.
 //!
@@ -38,10 +41,12 @@ pub use wire::ItemUnknown;
 
 use tally_protocol::{BranchId, Refusal};
 
+use crate::hold::HoldEnd;
+
 /// How a transfer between branches ends, everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Decision {
-    /// Every branch settles what it holds.
+    /// Every branch carries out what it promised: posts it, or lets a hold stand.
     Commit,
     /// Every branch gives back what it holds.
     Abort(AbortReason),
@@ -85,6 +90,14 @@ pub enum Contradiction {
     /// A commit, although this branch never promised its part.
     #[error("a commit of what branch {0} did not promise")]
     NotPromised(BranchId),
+    /// The payer's branch ended a hold otherwise before.
+    #[error("the hold has ended as {known:?} before, as {other:?} now")]
+    OtherEnd {
+        /// What stands.
+        known: HoldEnd,
+        /// What came.
+        other: HoldEnd,
+    },
     /// Somebody who has no part in the transfer.
     #[error("branch {0} takes no part in it")]
     Stranger(BranchId),

@@ -5,16 +5,21 @@
 //!            held                   told: commit
 //!  Absent ----------> Prepared ----------------> Settled
 //!     |                   |  told: abort
-//!     | refused           '--------------------> Voided
+//!     | refused           |--------------------> Voided
+//!     |                   |  told: commit, of a hold             the payer's branch ends it
+//!     |                   '--------------------> Held --------------------------------> Ended
 //!     '---------> Refused
 //! ```
 //!
 //! What a record of the journal allows to be said (a vote, a question, an acknowledgement) is said behind that record:
 //! the caller lets it out once the record is durable.
 //!
-//! **Invariant:** only a decision ends what is prepared: not time, not a crash, not an operator of the branch.
+//! **Invariant:** only a decision ends what is prepared: not time, not a crash, not an operator of the branch. A hold that
+//! stands is ended by the payer's branch alone, whose record of that is a decision, too.
 
 use tally_protocol::{BranchId, Refusal, Timestamp};
+
+use crate::hold::HoldEnd;
 
 use super::{Contradiction, Decision, Vote};
 
@@ -41,6 +46,10 @@ pub enum Participant {
     Settled,
     /// Aborted here.
     Voided,
+    /// A hold that stands: both branches have it. Nothing is asked, and only the payer's branch ends it.
+    Held,
+    /// A hold that stood, and ended.
+    Ended(HoldEnd),
     /// The rules refused it and the vote is no.
     Refused(Refusal),
 }
@@ -57,6 +66,10 @@ pub enum ParticipantEvent {
     },
     /// The registry says how it ends.
     Told(Decision),
+    /// The same of a hold: it stands.
+    Kept,
+    /// The payer's branch has ended the hold.
+    End(HoldEnd),
     /// Time has passed.
     Tick(Timestamp),
 }
@@ -72,10 +85,16 @@ pub enum ParticipantEffect {
     Settle,
     /// Void the hold and record that.
     Void,
+    /// Let the hold stand and record that.
+    Keep,
+    /// End the hold like the payer's branch, and record that.
+    End(HoldEnd),
     /// Tell the registry, once everything recorded so far for this transfer is durable.
     Vote(Vote),
     /// Tell the registry, once everything recorded so far for this transfer is durable.
     Acknowledge,
+    /// Tell the payer's branch that the hold's end is known here, once everything recorded so far for this hold is durable.
+    Heard,
     /// Ask the registry. That too is said once the prepare is durable: whoever asks is taken to have promised.
     Ask,
 }
@@ -94,6 +113,8 @@ impl Participant {
         match event {
             ParticipantEvent::Prepare { ruling, now } => Ok(self.prepare(ruling, now, effects)),
             ParticipantEvent::Told(decision) => self.told(branch, decision, effects),
+            ParticipantEvent::Kept => self.kept(branch, effects),
+            ParticipantEvent::End(end) => self.end(branch, end, effects),
             ParticipantEvent::Tick(now) => Ok(self.tick(now, effects)),
         }
     }
@@ -118,7 +139,7 @@ impl Participant {
                 self
             }
             // A late copy: the registry has decided, and perhaps missed the acknowledgement.
-            (Self::Settled | Self::Voided, _) => {
+            (Self::Settled | Self::Voided | Self::Held | Self::Ended(_), _) => {
                 effects.push(ParticipantEffect::Acknowledge);
                 self
             }
@@ -140,18 +161,47 @@ impl Participant {
                 effects.push(ParticipantEffect::Void);
                 Self::Voided
             }
-            (Self::Settled, Decision::Commit) => self,
+            (Self::Settled | Self::Held | Self::Ended(_), Decision::Commit) => self,
             // Where the prepare has not come yet there is nothing to give back. If it comes, it will be asked about.
             (Self::Absent | Self::Voided | Self::Refused(_), Decision::Abort(_)) => self,
             (Self::Absent | Self::Voided | Self::Refused(_), Decision::Commit) => {
                 return Err(Contradiction::NotPromised(branch));
             }
-            (Self::Settled, Decision::Abort(_)) => {
+            (Self::Settled | Self::Held | Self::Ended(_), Decision::Abort(_)) => {
                 return Err(Contradiction::OtherDecision { known: Decision::Commit, other: decision });
             }
         };
         effects.push(ParticipantEffect::Acknowledge);
         Ok(next)
+    }
+
+    fn kept(self, branch: BranchId, effects: &mut Vec<ParticipantEffect>) -> Result<Self, Contradiction> {
+        let next = match self {
+            Self::Prepared { .. } => {
+                effects.push(ParticipantEffect::Keep);
+                Self::Held
+            }
+            Self::Held | Self::Ended(_) => self,
+            Self::Absent | Self::Settled | Self::Voided | Self::Refused(_) => {
+                return Err(Contradiction::NotPromised(branch));
+            }
+        };
+        effects.push(ParticipantEffect::Acknowledge);
+        Ok(next)
+    }
+
+    fn end(self, branch: BranchId, end: HoldEnd, effects: &mut Vec<ParticipantEffect>) -> Result<Self, Contradiction> {
+        match self {
+            // The payer's branch has been told of the commit earlier than this one.
+            Self::Prepared { .. } | Self::Held => effects.push(ParticipantEffect::End(end)),
+            Self::Ended(known) if known == end => {}
+            Self::Ended(known) => return Err(Contradiction::OtherEnd { known, other: end }),
+            Self::Absent | Self::Settled | Self::Voided | Self::Refused(_) => {
+                return Err(Contradiction::NotPromised(branch));
+            }
+        }
+        effects.push(ParticipantEffect::Heard);
+        Ok(Self::Ended(end))
     }
 
     fn tick(self, now: Timestamp, effects: &mut Vec<ParticipantEffect>) -> Self {
@@ -160,7 +210,13 @@ impl Participant {
                 effects.push(ParticipantEffect::Ask);
                 Self::Prepared { ask_at: after(now, pause_s), pause_s: (2 * pause_s).min(ASK_PAUSE_S_MAX) }
             }
-            Self::Prepared { .. } | Self::Absent | Self::Settled | Self::Voided | Self::Refused(_) => self,
+            Self::Prepared { .. }
+            | Self::Absent
+            | Self::Settled
+            | Self::Voided
+            | Self::Held
+            | Self::Ended(_)
+            | Self::Refused(_) => self,
         }
     }
 }

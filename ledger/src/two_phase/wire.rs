@@ -1,9 +1,12 @@
 //! Votes and decisions as they lie on the links between branches and the registry.
 
-use tally_protocol::link::{DecisionItem, VoteItem, outcome, reason};
+use tally_protocol::link::{DecisionItem, EndItem, VoteItem, end, outcome, reason};
 use tally_protocol::{BranchId, Refusal, Timestamp, TransferId};
+use zerocopy::byteorder::little_endian::{U16, U64, U128};
 
 use super::{AbortReason, Decision, Vote};
+use crate::ending::Ending;
+use crate::hold::HoldEnd;
 
 /// A code that this build does not know: its peer is newer, or broken. The item cannot be acted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,6 +14,9 @@ pub enum ItemUnknown {
     /// Of a refusal.
     #[error("refusal {0} is not known here")]
     Refusal(u16),
+    /// Of the end of a hold.
+    #[error("end {0} of a hold is not known here")]
+    End(u8),
     /// Of an outcome and its reason.
     #[error("outcome {0} for reason {1} is not known here")]
     Outcome(u8, u8),
@@ -78,6 +84,45 @@ impl Decision {
     }
 }
 
+impl HoldEnd {
+    /// As it lies on a link.
+    pub const fn raw(self) -> u8 {
+        match self {
+            Self::Settled => end::SETTLED,
+            Self::Voided => end::VOIDED,
+            Self::Expired => end::EXPIRED,
+        }
+    }
+
+    /// What `item` says.
+    ///
+    /// # Errors
+    /// When that is not known.
+    pub const fn of_item(item: &EndItem) -> Result<Self, ItemUnknown> {
+        match item.end {
+            end::SETTLED => Ok(Self::Settled),
+            end::VOIDED => Ok(Self::Voided),
+            end::EXPIRED => Ok(Self::Expired),
+            other => Err(ItemUnknown::End(other)),
+        }
+    }
+}
+
+impl Ending {
+    /// The end, as `source` tells it to the payee's branch.
+    pub const fn to_item(&self, source: BranchId) -> EndItem {
+        EndItem {
+            id: U128::new(self.hold_id.get()),
+            stamp: U64::new(self.timestamp.as_nanos()),
+            posted: U64::new(self.posted.get()),
+            source: U16::new(source.get()),
+            destination: U16::new(self.peer.get()),
+            end: self.end.raw(),
+            reserved: [0; 11],
+        }
+    }
+}
+
 fn known(code: u16) -> Result<Refusal, ItemUnknown> {
     Refusal::from_code(code).ok_or(ItemUnknown::Refusal(code))
 }
@@ -85,6 +130,7 @@ fn known(code: u16) -> Result<Refusal, ItemUnknown> {
 #[cfg(test)]
 mod tests {
     use tally_protocol::link::LinkItem;
+    use tally_protocol::{Amount, Currency, Lsn};
 
     use super::*;
 
@@ -103,6 +149,26 @@ mod tests {
             let item = decision.to_item(id, stamp);
             assert_eq!((Decision::of_item(&item), item.invalid_field()), (Ok(decision), None));
             assert_eq!((item.id.get(), item.stamp.get()), (77, 5));
+        }
+    }
+
+    #[test]
+    fn every_end_of_a_hold_comes_back_and_is_valid_on_the_link() {
+        for (end, posted) in [(HoldEnd::Settled, 5), (HoldEnd::Voided, 0), (HoldEnd::Expired, 0)] {
+            let ending = Ending {
+                hold_id: TransferId::new(9),
+                end,
+                posted: Amount::new(posted),
+                currency: Currency::EUR,
+                peer: BranchId::new(2),
+                lsn: Lsn::new(64),
+                timestamp: Timestamp::from_nanos(7),
+            };
+            let item = ending.to_item(BranchId::new(1));
+            assert_eq!((HoldEnd::of_item(&item), item.invalid_field()), (Ok(end), None));
+            let said = (item.id.get(), item.stamp.get(), item.posted.get(), item.source.get(), item.destination.get());
+            assert_eq!(said, (9, 7, posted, 1, 2));
+            assert_eq!(HoldEnd::of_item(&EndItem { end: 9, ..item }), Err(ItemUnknown::End(9)));
         }
     }
 

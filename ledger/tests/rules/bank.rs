@@ -335,7 +335,7 @@ impl Bank {
                 | RecordBody::Cancelled(_) => {}
             }
             match RecordEffect::of(&record.body, lsn, at) {
-                RecordEffect::None | RecordEffect::Reversed(_) => {}
+                RecordEffect::None | RecordEffect::Reversed(_) | RecordEffect::HoldKept(_) => {}
                 RecordEffect::HoldOpened(hold) => drop(holds.insert(hold.id, hold)),
                 RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => drop(holds.remove(&id)),
             }
@@ -418,7 +418,7 @@ impl Bank {
         let last = self.log.last().expect("the record was appended");
         let (lsn, at) = (last.lsn, last.timestamp);
         match RecordEffect::of(&last.body, lsn, at) {
-            RecordEffect::None | RecordEffect::Reversed(_) => {}
+            RecordEffect::None | RecordEffect::Reversed(_) | RecordEffect::HoldKept(_) => {}
             RecordEffect::HoldOpened(hold) => drop(self.holds.insert(hold.id, hold)),
             RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => {
                 assert!(self.holds.remove(&id).is_some(), "{id} was open")

@@ -3,7 +3,7 @@
 use tally_ledger::two_phase::{Coordinator, CoordinatorEvent, Decision, Participant, ParticipantEvent};
 use tally_protocol::Refusal;
 
-use super::model::{Bank, DEADLINE, MUCH_LATER};
+use super::model::{Bank, DEADLINE, MUCH_LATER, is_committed};
 
 /// Rounds in which every message in flight arrives once and every clock ticks: prepare, vote, propose, tell,
 /// acknowledge, and a question or two.
@@ -29,6 +29,9 @@ impl Bank {
             self.participant(branch, ParticipantEvent::Tick(MUCH_LATER));
         }
         self.coordinator(CoordinatorEvent::Tick(DEADLINE));
+        if !self.all_know_the_end() {
+            self.tell_end();
+        }
         for message in std::mem::take(&mut self.network) {
             self.deliver(message, Err(Refusal::CreditAccountFrozen));
         }
@@ -38,11 +41,17 @@ impl Bank {
         let nothing_held = self.branches.iter().all(|it| {
             !matches!(it.memory, Participant::Prepared { .. }) && it.memory == it.durable && it.gated.is_empty()
         });
-        nothing_held && matches!(self.leader, Coordinator::Unknown | Coordinator::Done(_))
+        nothing_held && self.all_know_the_end() && matches!(self.leader, Coordinator::Unknown | Coordinator::Done(_))
+    }
+
+    /// Whether the payer's branch has nothing left to tell of a hold that it has ended.
+    fn all_know_the_end(&self) -> bool {
+        let end = self.branches[0].durable;
+        !matches!(end, Participant::Ended(_)) || self.branches.iter().all(|it| it.durable == end)
     }
 
     fn is_consistent(&self) -> bool {
         let is_commit = matches!(self.log, Some((Decision::Commit, _)));
-        self.branches.iter().all(|it| (it.durable == Participant::Settled) == is_commit)
+        self.branches.iter().all(|it| is_committed(it.durable) == is_commit)
     }
 }

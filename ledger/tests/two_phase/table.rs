@@ -5,6 +5,7 @@
 use std::fmt::{Debug, Write};
 use std::path::Path;
 
+use tally_ledger::HoldEnd;
 use tally_ledger::two_phase::{
     AbortReason, Contradiction, Coordinator, CoordinatorEvent, Decision, Participant, ParticipantEvent, Participants,
     Vote,
@@ -99,6 +100,8 @@ fn every_event_of_a_participant() {
         Participant::Prepared { ask_at: at(5), pause_s: 32 },
         Participant::Settled,
         Participant::Voided,
+        Participant::Held,
+        Participant::Ended(HoldEnd::Settled),
         Participant::Refused(REFUSAL),
     ];
     let events = [
@@ -106,6 +109,9 @@ fn every_event_of_a_participant() {
         ParticipantEvent::Prepare { ruling: Err(REFUSAL), now: at(1) },
         ParticipantEvent::Told(Decision::Commit),
         ParticipantEvent::Told(Decision::Abort(AbortReason::Presumed)),
+        ParticipantEvent::Kept,
+        ParticipantEvent::End(HoldEnd::Settled),
+        ParticipantEvent::End(HoldEnd::Expired),
         ParticipantEvent::Tick(at(4)),
         ParticipantEvent::Tick(at(5)),
     ];

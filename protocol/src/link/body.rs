@@ -4,9 +4,9 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{
-    BranchStatus, CrossTransfer, DecisionItem, LINK_ENDPOINT_LEN_BYTES_MAX, LINK_ITEMS_MAX, LINK_MAGIC, LINK_VERSION,
-    LinkHeartbeat, LinkHelloPrefix, LinkItem, LinkPeerHello, LinkRedirectPrefix, LinkType, LinkWelcome, MarkItem,
-    Route, Routes, RoutesError, VoteItem,
+    BranchStatus, CrossTransfer, DecisionItem, EndItem, LINK_ENDPOINT_LEN_BYTES_MAX, LINK_ITEMS_MAX, LINK_MAGIC,
+    LINK_VERSION, LinkHeartbeat, LinkHelloPrefix, LinkItem, LinkPeerHello, LinkRedirectPrefix, LinkType, LinkWelcome,
+    MarkItem, Route, Routes, RoutesError, VoteItem,
 };
 use crate::{BranchId, Envelope, FrameHeader, Refusal, Timestamp};
 
@@ -42,6 +42,10 @@ pub enum LinkFrame<'a> {
     Ask(&'a [MarkItem]),
     /// See [`LinkType::LinkBusy`].
     Busy(&'a [MarkItem]),
+    /// See [`LinkType::LinkEnd`].
+    End(&'a [EndItem]),
+    /// See [`LinkType::LinkHeard`].
+    Heard(&'a [EndItem]),
     /// See [`LinkType::LinkCall`]: JSON.
     Call(&'a str),
     /// See [`LinkType::LinkCallReply`]: JSON.
@@ -146,6 +150,8 @@ pub fn decode<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<LinkFrame<'a>,
         LinkType::LinkAcknowledge => LinkFrame::Acknowledge(body.items()?),
         LinkType::LinkAsk => LinkFrame::Ask(body.items()?),
         LinkType::LinkBusy => LinkFrame::Busy(body.items()?),
+        LinkType::LinkEnd => LinkFrame::End(body.items()?),
+        LinkType::LinkHeard => LinkFrame::Heard(body.items()?),
         LinkType::LinkCall => LinkFrame::Call(body.text(body.bytes, "json")?),
         LinkType::LinkCallReply => LinkFrame::CallReply(body.text(body.bytes, "json")?),
         LinkType::LinkPeerHello => LinkFrame::PeerHello(body.peer_hello()?),
@@ -297,6 +303,8 @@ impl LinkFrame<'_> {
             Self::Acknowledge(_) => LinkType::LinkAcknowledge,
             Self::Ask(_) => LinkType::LinkAsk,
             Self::Busy(_) => LinkType::LinkBusy,
+            Self::End(_) => LinkType::LinkEnd,
+            Self::Heard(_) => LinkType::LinkHeard,
             Self::Call(_) => LinkType::LinkCall,
             Self::CallReply(_) => LinkType::LinkCallReply,
             Self::PeerHello(_) => LinkType::LinkPeerHello,
@@ -334,6 +342,7 @@ impl LinkFrame<'_> {
             Self::Vote(items) => [items.as_bytes(), &[]],
             Self::Decision(items) => [items.as_bytes(), &[]],
             Self::Acknowledge(items) | Self::Ask(items) | Self::Busy(items) => [items.as_bytes(), &[]],
+            Self::End(items) | Self::Heard(items) => [items.as_bytes(), &[]],
             Self::Call(json) | Self::CallReply(json) => [json.as_bytes(), &[]],
             Self::PeerHello(hello) => [hello.as_bytes(), &[]],
             Self::PeerCall(bytes) | Self::PeerReply(bytes) => [bytes, &[]],

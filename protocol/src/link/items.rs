@@ -101,6 +101,36 @@ wire! {
     }
 }
 
+/// Values of [`EndItem::end`].
+pub mod end {
+    /// Posted, in full or in part; the rest was given back.
+    pub const SETTLED: u8 = 1;
+    /// Given back on request.
+    pub const VOIDED: u8 = 2;
+    /// Given back because its time ran out.
+    pub const EXPIRED: u8 = 3;
+}
+
+wire! {
+    /// How the payer's branch ended a hold between branches; back from the payee's branch: that it knows.
+    EndItem 48 {
+        /// The hold's.
+        0 id: U128,
+        /// When it ended; back: the sender's stamp.
+        16 stamp: U64,
+        /// What was posted, in minor units; 0 unless settled.
+        24 posted: U64,
+        /// The payer's branch; not 0.
+        32 source: U16,
+        /// The payee's branch; not 0, not the source.
+        34 destination: U16,
+        /// 1 settled, 2 voided, 3 expired.
+        36 end: u8,
+        /// 0.
+        37 reserved: [u8; 11],
+    }
+}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -172,6 +202,20 @@ impl LinkItem for DecisionItem {
             }
             (outcome::COMMIT | outcome::ABORT, _) => Some("reason"),
             _ => Some("outcome"),
+        }
+    }
+}
+
+impl sealed::Sealed for EndItem {}
+impl LinkItem for EndItem {
+    fn invalid_field(&self) -> Option<&'static str> {
+        match self.end {
+            _ if !is_transfer_id(self.id.get()) => Some("id"),
+            _ if self.source.get() == 0 => Some("source"),
+            _ if self.destination.get() == 0 || self.destination == self.source => Some("destination"),
+            end::VOIDED | end::EXPIRED if self.posted.get() != 0 => Some("posted"),
+            end::SETTLED | end::VOIDED | end::EXPIRED => (self.reserved != [0; 11]).then_some("reserved"),
+            _ => Some("end"),
         }
     }
 }

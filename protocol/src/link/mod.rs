@@ -17,7 +17,8 @@ mod types;
 
 pub use body::{LinkError, LinkFrame, LinkHello, decode};
 pub use items::{
-    CrossTransfer, DecisionItem, LINK_ITEMS_MAX, LinkItem, MarkItem, VoteItem, append_items, outcome, reason,
+    CrossTransfer, DecisionItem, EndItem, LINK_ITEMS_MAX, LinkItem, MarkItem, VoteItem, append_items, end, outcome,
+    reason,
 };
 pub use routes::{Route, Routes, RoutesError};
 pub use structs::{
@@ -40,6 +41,7 @@ pub const LINK_STRUCTS: &[(&str, usize, &[FieldLayout])] = &[
     ("VoteItem", VoteItem::LEN_BYTES, VoteItem::FIELDS),
     ("MarkItem", MarkItem::LEN_BYTES, MarkItem::FIELDS),
     ("DecisionItem", DecisionItem::LEN_BYTES, DecisionItem::FIELDS),
+    ("EndItem", EndItem::LEN_BYTES, EndItem::FIELDS),
     ("LinkPeerHello", LinkPeerHello::LEN_BYTES, LinkPeerHello::FIELDS),
 ];
 

@@ -179,6 +179,35 @@ fn a_decision_says_all_that_belongs_to_its_outcome_and_no_more() {
 }
 
 #[test]
+fn the_end_of_a_hold_says_how_much_was_posted_and_between_whom() {
+    let settled = EndItem {
+        id: 1.into(),
+        stamp: 5.into(),
+        posted: 7.into(),
+        source: 2.into(),
+        destination: 3.into(),
+        end: end::SETTLED,
+        reserved: [0; 11],
+    };
+    let voided = EndItem { end: end::VOIDED, posted: 0.into(), ..settled };
+    for (item, invalid) in [
+        (settled, None),
+        (voided, None),
+        (EndItem { end: end::EXPIRED, ..voided }, None),
+        (EndItem { id: 0.into(), ..settled }, Some("id")),
+        (EndItem { source: 0.into(), ..settled }, Some("source")),
+        (EndItem { destination: 0.into(), ..settled }, Some("destination")),
+        (EndItem { destination: 2.into(), ..settled }, Some("destination")),
+        (EndItem { posted: 1.into(), ..voided }, Some("posted")),
+        (EndItem { end: 0, ..settled }, Some("end")),
+        (EndItem { end: 4, ..settled }, Some("end")),
+        (EndItem { reserved: [1; 11], ..settled }, Some("reserved")),
+    ] {
+        assert_eq!(item.invalid_field(), invalid, "{item:?}");
+    }
+}
+
+#[test]
 fn a_frame_of_items_counts_as_a_whole_or_not_at_all() {
     let mut items = [MarkItem::new(1, 2); 3];
     assert_eq!(error_of(LinkType::LinkAsk, items.as_bytes()), None);

@@ -47,6 +47,11 @@ link_types! {
     LinkAsk = 0x0115;
     /// Registry to branch. Body: 1 to 4,096 [`MarkItem`] whose begin was not taken, for want of room.
     LinkBusy = 0x0116;
+    /// Branch to registry to branch. Body: 1 to 4,096 [`EndItem`] of holds that the sender has ended as the payer's branch,
+    /// each behind its durable record.
+    LinkEnd = 0x0117;
+    /// Branch to registry to branch. Body: 1 to 4,096 [`EndItem`] as they came: carried out by the payee's branch, durably.
+    LinkHeard = 0x0118;
 
     /// An operator's or branch's request. Body: JSON (UTF-8).
     LinkCall = 0x0120;

@@ -67,6 +67,19 @@ static DECISIONS: LazyLock<[DecisionItem; 2]> = LazyLock::new(|| {
     [commit, abort]
 });
 
+static ENDS: LazyLock<[EndItem; 2]> = LazyLock::new(|| {
+    let settled = EndItem {
+        id: HOLD.into(),
+        stamp: STAMP.into(),
+        posted: 2_500.into(),
+        source: BRANCH.get().into(),
+        destination: OTHER.get().into(),
+        end: end::SETTLED,
+        reserved: [0; 11],
+    };
+    [settled, EndItem { id: (HOLD + 1).into(), posted: 0.into(), end: end::EXPIRED, ..settled }]
+});
+
 static PEER_HELLO: LazyLock<LinkPeerHello> = LazyLock::new(|| LinkPeerHello {
     magic: LINK_MAGIC,
     version: LINK_VERSION,
@@ -149,6 +162,8 @@ pub(super) fn all() -> Vec<Example> {
         link("link/acknowledge", "LinkAcknowledge", LinkFrame::Acknowledge(&*MARKS), two("MarkItem")),
         link("link/ask", "LinkAsk", LinkFrame::Ask(&MARKS[1..]), vec![layout("MarkItem")]),
         link("link/busy", "LinkBusy", LinkFrame::Busy(&MARKS[..1]), vec![layout("MarkItem")]),
+        link("link/end", "LinkEnd: a hold settled, another expired", LinkFrame::End(&*ENDS), two("EndItem")),
+        link("link/heard", "LinkHeard", LinkFrame::Heard(&ENDS[..1]), vec![layout("EndItem")]),
         link("link/call", "LinkCall", LinkFrame::Call(call), vec![tail("json", call.len())]),
         link("link/call_reply", "LinkCallReply", LinkFrame::CallReply(answer), vec![tail("json", answer.len())]),
         link("link/peer_hello", "LinkPeerHello", LinkFrame::PeerHello(&PEER_HELLO), vec![layout("LinkPeerHello")]),

@@ -33,7 +33,7 @@ use foldhash::fast::RandomState;
 use tally_ledger::two_phase::{
     Contradiction, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
 };
-use tally_protocol::link::{BranchStatus, CrossTransfer, MarkItem, VoteItem};
+use tally_protocol::link::{BranchStatus, CrossTransfer, EndItem, MarkItem, VoteItem};
 use tally_protocol::{BranchId, Timestamp, TransferId};
 
 use crate::state::{BATCH_HEADER_LEN_BYTES, BatchBuilder, Command, Known, State};
@@ -111,6 +111,8 @@ pub struct Counters {
     pub aborted: u64,
     /// Transfers that are over.
     pub done: u64,
+    /// Ends of holds that were passed on, copies included.
+    pub ends: u64,
     /// Items of branches that break the rules.
     pub contradictions: u64,
     /// Items that were said again because time had passed.
@@ -254,6 +256,30 @@ impl Coordinators {
     pub fn acknowledge(&mut self, from: BranchId, items: &[MarkItem], state: &State, now: Timestamp) {
         for item in items {
             self.step(TransferId::new(item.id.get()), CoordinatorEvent::Acknowledged(from), None, state, now);
+        }
+    }
+
+    /// `from` has ended holds as the payer's branch: passed on to the payees' branches. Nothing is remembered: `from` says it
+    /// again until it has heard that they know.
+    pub fn end(&mut self, from: BranchId, items: &[EndItem]) {
+        for item in items {
+            if item.source.get() == from.get() {
+                self.counters.ends += 1;
+                self.outbox(BranchId::new(item.destination.get()), |outbox| outbox.end(*item));
+            } else {
+                self.contradiction(TransferId::new(item.id.get()), Contradiction::Stranger(from));
+            }
+        }
+    }
+
+    /// `from` has carried out, as the payees' branch, how holds ended: passed on to the payers' branches.
+    pub fn heard(&mut self, from: BranchId, items: &[EndItem]) {
+        for item in items {
+            if item.destination.get() == from.get() {
+                self.outbox(BranchId::new(item.source.get()), |outbox| outbox.heard(*item));
+            } else {
+                self.contradiction(TransferId::new(item.id.get()), Contradiction::Stranger(from));
+            }
         }
     }
 

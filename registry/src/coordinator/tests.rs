@@ -42,6 +42,8 @@ enum Heard {
     Prepare(u128),
     Decision(u128, Decision),
     Busy(u128),
+    End(u128),
+    Known(u128),
 }
 
 fn heard(coordinators: &mut Coordinators, branch: BranchId) -> Vec<Heard> {
@@ -57,6 +59,8 @@ fn heard(coordinators: &mut Coordinators, branch: BranchId) -> Vec<Heard> {
                 items.iter().map(|item| Heard::Decision(item.id.get(), Decision::of_item(item).expect("our own"))),
             ),
             LinkFrame::Busy(items) => all.extend(items.iter().map(|item| Heard::Busy(item.id.get()))),
+            LinkFrame::End(items) => all.extend(items.iter().map(|item| Heard::End(item.id.get()))),
+            LinkFrame::Heard(items) => all.extend(items.iter().map(|item| Heard::Known(item.id.get()))),
             other => panic!("{other:?}"),
         }
         rest = &rest[header.len_bytes.get() as usize..];
@@ -85,6 +89,38 @@ fn apply(bytes: &[u8], mut proposer: Option<&mut Coordinators>, state: &mut Stat
             proposer.replicated(id, known, participants, state, now);
         }
     }
+}
+
+#[test]
+fn the_end_of_a_hold_is_passed_on_between_its_two_branches() {
+    let state = bank();
+    let mut all = Coordinators::new(10, &state, at(1));
+    [A, B, C].into_iter().for_each(|branch| all.connect(branch));
+    let item = EndItem {
+        id: 7.into(),
+        stamp: 5.into(),
+        posted: 3.into(),
+        source: A.get().into(),
+        destination: B.get().into(),
+        end: tally_protocol::link::end::SETTLED,
+        reserved: [0; 11],
+    };
+    all.end(A, &[item]);
+    all.heard(B, &[item]);
+    assert_eq!([A, B, C].map(|branch| heard(&mut all, branch)), [vec![Heard::Known(7)], vec![Heard::End(7)], vec![]]);
+    assert_eq!((all.len(), all.counters().ends, all.counters().contradictions), (0, 1, 0));
+    // Nobody ends another's hold, nor hears for another.
+    all.end(B, &[item]);
+    all.heard(A, &[item]);
+    all.end(C, &[item]);
+    assert!([A, B, C].into_iter().all(|branch| heard(&mut all, branch).is_empty()));
+    let strangers: Vec<_> = all.take_contradictions().into_iter().map(|(_, contradiction)| contradiction).collect();
+    assert_eq!(strangers, [B, A, C].map(Contradiction::Stranger));
+    // A branch without a link is told later, by the one that waits for it.
+    all.disconnect(B);
+    all.end(A, &[item]);
+    all.connect(B);
+    assert_eq!(heard(&mut all, B), []);
 }
 
 #[test]
@@ -346,7 +382,10 @@ impl World {
                 ParticipantEffect::Hold
                 | ParticipantEffect::Refuse(_)
                 | ParticipantEffect::Settle
-                | ParticipantEffect::Void => {}
+                | ParticipantEffect::Void
+                | ParticipantEffect::Keep
+                | ParticipantEffect::End(_)
+                | ParticipantEffect::Heard => {}
             }
         }
     }
@@ -414,8 +453,11 @@ impl World {
     fn tell_branch(&mut self, to: BranchId, told: Heard) {
         match told {
             Heard::Prepare(id) => self.prepare(to, id),
+            // Every other one is a hold.
+            Heard::Decision(id, Decision::Commit) if id % 50 == 1 => self.participant(to, id, ParticipantEvent::Kept),
             Heard::Decision(id, decision) => self.participant(to, id, ParticipantEvent::Told(decision)),
             Heard::Busy(_) => {}
+            Heard::End(_) | Heard::Known(_) => panic!("nobody ends holds here"),
         }
     }
 
@@ -452,11 +494,14 @@ impl World {
         for (&(branch, id), machine) in &self.participants {
             let known = self.state.decisions.get(TransferId::new(id)).map(|known| known.decision);
             match (machine, known) {
-                (Participant::Settled, known) => assert_eq!(known, Some(Decision::Commit), "{branch}: {id}"),
+                (Participant::Settled | Participant::Held, known) => {
+                    assert_eq!(known, Some(Decision::Commit), "{branch}: {id}")
+                }
                 (Participant::Voided, known) => {
                     assert!(matches!(known, Some(Decision::Abort(_))), "{branch}: {id}: {known:?}");
                 }
                 (Participant::Refused(_), known) => assert_ne!(known, Some(Decision::Commit), "{branch}: {id}"),
+                (Participant::Ended(_), _) => panic!("nobody ends it here"),
                 (Participant::Prepared { .. } | Participant::Absent, _) => {}
             }
         }
@@ -472,7 +517,7 @@ impl World {
 
 #[test]
 fn all_agree_whatever_is_lost_and_all_ends_once_it_heals() {
-    let (mut committed, mut aborted) = (0, 0);
+    let (mut committed, mut kept, mut aborted) = (0, 0, 0);
     for seed in 0..60 {
         let mut world = World::new(seed);
         for step in 0..1_500u64 {
@@ -492,7 +537,8 @@ fn all_agree_whatever_is_lost_and_all_ends_once_it_heals() {
         world.check_agreement();
         let count = |settled| world.participants.values().filter(|&&machine| machine == settled).count();
         committed += count(Participant::Settled);
+        kept += count(Participant::Held);
         aborted += count(Participant::Voided);
     }
-    assert!(committed > 500 && aborted > 500, "{committed} settled, {aborted} voided");
+    assert!(committed > 500 && kept > 500 && aborted > 500, "{committed} settled, {kept} held, {aborted} voided");
 }

@@ -264,6 +264,14 @@ fn take(node: &Node, core: &mut Core, branch: BranchId, number: u64, frame: &Fra
             all.ask(branch, items, state, now);
             items.len()
         }
+        LinkFrame::End(items) => {
+            all.end(branch, items);
+            items.len()
+        }
+        LinkFrame::Heard(items) => {
+            all.heard(branch, items);
+            items.len()
+        }
         LinkFrame::Heartbeat(beat) => {
             let status = BranchStatus::from_wire(beat.status).expect("checked when it was decoded");
             let (durable, in_doubt) = (beat.durable.get(), beat.in_doubt.get());
@@ -293,6 +301,7 @@ fn latest(frame: &LinkFrame<'_>) -> Timestamp {
         LinkFrame::Begin(items) => items.iter().map(|item| item.stamp.get()).max(),
         LinkFrame::Vote(items) => items.iter().map(|item| item.stamp.get()).max(),
         LinkFrame::Acknowledge(items) | LinkFrame::Ask(items) => items.iter().map(|item| item.stamp.get()).max(),
+        LinkFrame::End(items) | LinkFrame::Heard(items) => items.iter().map(|item| item.stamp.get()).max(),
         LinkFrame::Heartbeat(beat) => Some(beat.stamp.get()),
         _ => None,
     };

@@ -27,7 +27,7 @@ use tally_journal::{Disk, JournalStats, ReadError, Reader};
 use tally_ledger::journal::cursor::Geometry;
 use tally_ledger::journal::record::{Record, RecordBody};
 use tally_ledger::two_phase::{AbortReason, Decision};
-use tally_ledger::{Account, Hold, Leg};
+use tally_ledger::{Account, Hold, HoldEnd, HoldStage, Leg};
 use tally_protocol::message;
 use tally_protocol::{BranchId, Lsn, Refusal, Timestamp, TransferId};
 
@@ -160,7 +160,7 @@ impl SimBranch {
             Err(error) => violated!(Recoverable, "branch {} does not start: {error}", self.id),
         }
         let life = self.life.as_mut().expect("just made");
-        let mut legs: Vec<Hold> = life.engine.holds.iter().filter(|hold| hold.leg.is_part()).collect();
+        let mut legs: Vec<Hold> = life.engine.holds.iter().filter(Hold::is_in_doubt).collect();
         legs.sort_by_key(|hold| hold.id);
         for hold in &legs {
             match self.bug {
@@ -171,6 +171,9 @@ impl SimBranch {
                 }
                 _ => life.shared.doubts.insert_recovered(hold),
             }
+        }
+        if self.bug == Some(BankBug::EndsForgotten) {
+            life.engine.holds.endings.all().iter().for_each(|ending| life.engine.holds.ending_heard(ending.hold_id));
         }
         Ok(true)
     }
@@ -225,7 +228,7 @@ impl SimBranch {
             return false;
         }
         let accounts: Vec<Account> = life.engine.accounts.iter().collect();
-        let mut holds: Vec<Hold> = life.engine.holds.iter().collect();
+        let mut holds: Vec<Hold> = life.engine.holds.for_checkpoint(self.id).collect();
         // The table's order is by a hash that differs from run to run; the file's must not.
         holds.sort_by_key(|hold| hold.id);
         if self.bug == Some(BankBug::CheckpointSkipsLegs) {
@@ -358,6 +361,17 @@ impl Life {
                     hold!(Causality, own > stamp, "{} stamped {own} here and {stamp} at its source", hold.id);
                 }
             }
+            Instruction::End(mut item) => {
+                let id = TransferId::new(item.id.get());
+                if self.bug == Some(BankBug::EndPostsAll)
+                    && let Some(hold) = engine.holds.get(id)
+                    && item.end == HoldEnd::Settled.raw()
+                {
+                    item.posted = hold.amount.get().into();
+                }
+                self.shared.end(engine, writer, &item, now, led);
+            }
+            Instruction::Heard(id) => engine.holds.ending_heard(id),
             Instruction::Decide(id, decision) => {
                 let open = engine.holds.get(id);
                 let is_destination = open.is_some_and(|hold| hold.leg == Leg::Destination);
@@ -370,7 +384,9 @@ impl Life {
                 };
                 self.shared.decide(engine, writer, id, decision, now, led);
                 match open {
-                    Some(hold) if decision == Decision::Commit => drop(self.posted.insert(id, hold)),
+                    Some(hold) if decision == Decision::Commit && hold.stage == HoldStage::AwaitsPosting => {
+                        self.posted.insert(id, hold);
+                    }
                     None if self.bug == Some(BankBug::PostedTwice) => self.post_again(id),
                     _ => {}
                 }
@@ -388,6 +404,14 @@ impl Life {
         if self.bug != Some(BankBug::NobodyAsks) {
             self.shared.ask(now, &mut self.led);
         }
+        for id in self.engine.holds.due(now, usize::MAX) {
+            self.engine.expire(&mut self.writer, id, now);
+        }
+        if self.bug == Some(BankBug::PayeeExpires) {
+            self.expire_as_payee(now);
+        }
+        let is_tick = self.bug != Some(BankBug::EndsToldOnce);
+        self.shared.tell_ends(&self.engine, is_tick, now, &mut self.led);
         self.pass_on(now)
     }
 
@@ -395,8 +419,8 @@ impl Life {
         let mut led = std::mem::take(&mut self.led);
         self.said.extend(led.says.drain(..));
         self.again.extend(led.again.take());
-        for (Waiting { asker, .. }, done) in led.answers.drain(..) {
-            self.tell(&asker, &done);
+        for (gate, Waiting { asker, .. }, done) in led.answers.drain(..) {
+            self.tell_behind(gate, &asker, &done);
         }
         match led.question.take() {
             Some(question) => self.look_up(question, now),
@@ -439,6 +463,13 @@ impl Life {
             Answer::Return(Returned::Decide(id, decision)) => {
                 violated!(Agreement, "{id} is prepared on disk, and not open in memory ({decision:?} came)")
             }
+            Answer::Return(Returned::End(item)) => {
+                violated!(Agreement, "{:x} stands on disk, and is not open in memory", item.id.get())
+            }
+            Answer::Return(Returned::Heard(item)) => {
+                self.shared.heard(&item, Lsn::ZERO, now, &mut self.led);
+                self.pass_on(now)
+            }
             Answer::Return(Returned::Leg(id, effect)) => {
                 self.shared.say(id, effect, now, &mut self.led);
                 self.pass_on(now)
@@ -465,8 +496,12 @@ impl Life {
     }
 
     fn tell(&mut self, asker: &Asker, done: &Done) {
+        self.tell_behind(done.lsn, asker, done);
+    }
+
+    fn tell_behind(&mut self, gate: Lsn, asker: &Asker, done: &Done) {
         let told = Told { request: asker.request_id, refusal: done.refusal, amount: done.amount.get() };
-        self.told.push_back((done.lsn, told));
+        self.told.push_back((gate, told));
     }
 
     /// What may leave for the registry.
@@ -480,6 +515,8 @@ impl Life {
                     Said::Vote(_) => bug == Some(BankBug::VoteBeforeDurable),
                     Said::Acknowledge(_) => bug == Some(BankBug::AcknowledgedBeforeDurable),
                     Said::Ask(_) => bug == Some(BankBug::AskBeforeDurable),
+                    Said::End(_) => bug == Some(BankBug::EndBeforeDurable),
+                    Said::Heard(_) => bug == Some(BankBug::HeardBeforeDurable),
                 }
         };
         let (leaves, stays) = self.said.drain(..).partition::<VecDeque<_>, _>(|(gate, said)| may_leave(*gate, said));
@@ -516,6 +553,18 @@ impl Life {
             let held = if is_debit { &mut account.sums.debits_held } else { &mut account.sums.credits_held };
             *held = held.checked_sub(hold.amount).unwrap_or_default();
             slot.publish_sums(&account);
+        }
+    }
+
+    /// The planted bug: what stands for a while is given back at the payee's branch.
+    fn expire_as_payee(&mut self, now: Timestamp) {
+        let standing = |hold: &Hold| hold.leg == Leg::Destination && hold.stage == HoldStage::Open;
+        let mut due: Vec<Hold> = self.engine.holds.iter().filter(standing).collect();
+        due.sort_by_key(|hold| hold.id);
+        for hold in due.iter().filter(|hold| hold.timestamp.as_nanos() + 2_000_000 < now.as_nanos()) {
+            let source = hold.debit_account_id.settlement_peer().expect("a leg's own side is a settlement account");
+            let end = (HoldEnd::Expired, tally_protocol::Amount::ZERO);
+            self.engine.end_hold(&mut self.writer, (hold.id, source), end, now);
         }
     }
 

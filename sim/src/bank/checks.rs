@@ -2,7 +2,7 @@
 
 use tally_ledger::check;
 use tally_ledger::two_phase::Decision;
-use tally_ledger::{Account, Hold, Leg};
+use tally_ledger::{Account, Hold, HoldStage, Leg};
 use tally_protocol::message::{self, TransferState};
 use tally_protocol::{AccountId, BranchId, Currency, TransferId};
 
@@ -12,7 +12,7 @@ use super::workload::{ACCOUNTS_PER_BRANCH, DEPOSIT, Payment, account};
 use crate::invariants::{Violation, hold, violated};
 
 /// At every instant: each branch balances by itself, and the settlement accounts of every two mirror each other, where a
-/// hold whose commit is decided counts as posted.
+/// part whose commit is decided counts as posted, and a hold that the payer's branch has ended as much as that has posted.
 pub(super) fn cut(branches: &[SimBranch], registry: &Registry) -> Result<(), Violation> {
     let lives: Vec<&Life> = branches.iter().filter_map(|branch| branch.life.as_ref()).collect();
     for life in &lives {
@@ -29,7 +29,7 @@ pub(super) fn cut(branches: &[SimBranch], registry: &Registry) -> Result<(), Vio
                 continue;
             }
             let due_to = posted(here, destination, Leg::Source, registry);
-            let due_from = posted(there, source, Leg::Destination, registry);
+            let due_from = posted(there, source, Leg::Destination, registry) + untold(here, there);
             hold!(
                 Mirrored,
                 due_to == due_from,
@@ -47,9 +47,20 @@ fn posted(life: &Life, peer: BranchId, leg: Leg, registry: &Registry) -> u64 {
     let posted = if leg == Leg::Source { sums.credits_posted } else { sums.debits_posted };
     let is_committed = |hold: &Hold| {
         let account = if leg == Leg::Source { hold.credit_account_id } else { hold.debit_account_id };
-        hold.leg == leg && account == id && registry.decision(hold.id) == Some(Decision::Commit)
+        let is_transfer = hold.stage == HoldStage::AwaitsPosting;
+        is_transfer && hold.leg == leg && account == id && registry.decision(hold.id) == Some(Decision::Commit)
     };
     posted.get() + life.engine.holds.iter().filter(is_committed).map(|hold| hold.amount.get()).sum::<u64>()
+}
+
+/// What `source` has posted of holds that are still open at `destination`.
+fn untold(source: &Life, destination: &Life) -> u64 {
+    let endings = &source.engine.holds.endings;
+    let is_its_part = |hold: &Hold| {
+        hold.leg == Leg::Destination && hold.debit_account_id.settlement_peer() == Some(source.engine.branch)
+    };
+    let posted = |hold: Hold| endings.get(hold.id).map_or(0, |ending| ending.posted.get());
+    destination.engine.holds.iter().filter(is_its_part).map(posted).sum()
 }
 
 /// After a recovery: what was promised is still held or was decided, and what was acknowledged is decided.
@@ -65,7 +76,7 @@ pub(super) fn promises(
         hold!(Promises, is_kept, "branch {branch} promised its part of {id}, and knows nothing of it after a crash");
     }
     for id in acknowledged {
-        let is_open = life.engine.holds.get(id).is_some();
+        let is_open = life.engine.holds.get(id).is_some_and(|hold| hold.is_in_doubt());
         // Where the prepare comes behind an abort there was nothing to give back: it is asked about again.
         let stands = registry.decision(id) == Some(Decision::Commit);
         hold!(
@@ -89,7 +100,11 @@ pub(super) fn at_rest(branches: &mut [SimBranch], registry: &Registry, payments:
         let found = by_branch[payment.source].1.state_of(id)?;
         let source = found.as_ref().map(|found| found.state);
         let decision = registry.decision(id);
-        let done = source == Some(TransferState::Done as u8);
+        let is_done = |state: Option<u8>| {
+            use TransferState::{Done, Expired, Settled, Voided};
+            state.is_some_and(|state| [Done, Settled, Voided, Expired].iter().any(|&done| done as u8 == state))
+        };
+        let done = is_done(source);
         let is_open = source == Some(TransferState::Prepared as u8);
         hold!(ComesToRest, !is_open, "{id} is still in doubt at its source");
         if let Some((refusal, _)) = payment.answer {
@@ -108,11 +123,16 @@ pub(super) fn at_rest(branches: &mut [SimBranch], registry: &Registry, payments:
         let destination = found_there.as_ref().map(|found| found.state);
         let committed = decision == Some(Decision::Commit);
         hold!(Agreement, done == committed, "{id}: the registry says {decision:?}, its source {source:?}");
-        let done_there = destination == Some(TransferState::Done as u8);
+        let done_there = is_done(destination);
         hold!(
             Agreement,
             done_there == committed,
             "{id}: the registry says {decision:?}, its destination {destination:?}"
+        );
+        hold!(
+            Agreement,
+            !payment.is_hold() || !committed || source == destination,
+            "{id}: the hold is {source:?} at its source, {destination:?} at its destination"
         );
         let amount =
             |found: &Option<message::TransferFound>| found.as_ref().map_or(0, |found| found.reply.amount.get());

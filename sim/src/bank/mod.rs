@@ -75,6 +75,18 @@ pub enum BankBug {
     SourceHoldsNothing,
     /// A destination does not follow the source's clock.
     StampsIgnored,
+    /// The end of a hold leaves the payer's branch before its record is durable.
+    EndBeforeDurable,
+    /// The payee's branch says that it knows of an end before its record is durable.
+    HeardBeforeDurable,
+    /// A restarted branch forgets the ends that the payee's branch has not heard.
+    EndsForgotten,
+    /// An end is told once and never again.
+    EndsToldOnce,
+    /// The payee's branch ends a hold by its own clock.
+    PayeeExpires,
+    /// The payee's branch posts all of a hold, whatever the payer's branch has settled.
+    EndPostsAll,
 }
 
 impl BankBug {
@@ -102,5 +114,11 @@ impl BankBug {
         Self::NeverToldAgain,
         Self::SourceHoldsNothing,
         Self::StampsIgnored,
+        Self::EndBeforeDurable,
+        Self::HeardBeforeDurable,
+        Self::EndsForgotten,
+        Self::EndsToldOnce,
+        Self::PayeeExpires,
+        Self::EndPostsAll,
     ];
 }

@@ -126,6 +126,8 @@ impl Registry {
                 }
                 coordinators.vote(from, &[item], state, now);
             }
+            Said::End(item) => coordinators.end(from, &[*item]),
+            Said::Heard(item) => coordinators.heard(from, &[*item]),
             Said::Acknowledge(item) => coordinators.acknowledge(from, &[*item], state, now),
             Said::Ask(item) => {
                 let id = TransferId::new(item.id.get());
@@ -208,6 +210,10 @@ impl Registry {
                 LinkFrame::Decision(items) => instructions.extend(
                     items.iter().map(|item| Instruction::Decide(TransferId::new(item.id.get()), decision_of(item))),
                 ),
+                LinkFrame::End(items) => instructions.extend(items.iter().map(|item| Instruction::End(*item))),
+                LinkFrame::Heard(items) => {
+                    instructions.extend(items.iter().map(|item| Instruction::Heard(TransferId::new(item.id.get()))))
+                }
                 LinkFrame::Busy(_) => {}
                 other => unreachable!("{:?} for a branch", other.link_type()),
             }
@@ -217,6 +223,8 @@ impl Registry {
         instructions.sort_by_key(|instruction| match instruction {
             Instruction::Prepare(cross) => (cross.transfer.id.get(), 0),
             Instruction::Decide(id, _) => (id.get(), 1),
+            Instruction::End(item) => (item.id.get(), 2),
+            Instruction::Heard(id) => (id.get(), 3),
         });
         instructions
     }

@@ -1,4 +1,5 @@
-//! What clients do: pay within a branch and across, send payments again, and remember what they were told.
+//! What clients do: pay and hold within a branch and across, settle and void, send requests again, and remember what they
+//! were told.
 
 use tally_protocol::message::{self, TransferKind, account_flags};
 use tally_protocol::{AccountId, BranchId, Currency, Refusal};
@@ -25,6 +26,14 @@ pub(super) struct Payment {
     /// Whether its client has nothing left to ask: it has the answer, or learnt that the id has another content, which it
     /// sent earlier.
     pub(super) is_over: bool,
+    /// Of a hold that stands: whether it was voided when all had healed.
+    is_voided_at_last: bool,
+}
+
+impl Payment {
+    pub(super) const fn is_hold(&self) -> bool {
+        self.wire.kind == TransferKind::Hold as u8
+    }
 }
 
 /// See the top of the file.
@@ -82,7 +91,8 @@ impl Workload {
             }
             again
         } else {
-            let payment = self.new_payment(random);
+            let ending = if random.one_in(4) { self.new_ending(random) } else { None };
+            let payment = ending.unwrap_or_else(|| self.new_payment(random));
             self.payments.push(payment);
             self.payments.len() - 1
         };
@@ -109,18 +119,60 @@ impl Workload {
             credit = account(self.branches[peer], 99);
         }
         let amount = if random.one_in(6) { random.between(500, 3_000) } else { random.between(1, 60) };
+        let is_hold = random.one_in(3);
+        let kind = if is_hold { TransferKind::Hold } else { TransferKind::Transfer };
+        let timeout_s = if is_hold && random.one_in(2) { random.between(1, 30) as u32 } else { 0 };
         let wire = message::Transfer {
             id: (self.payments.len() as u128 + 1_000).into(),
+            timeout_s: timeout_s.into(),
             debit_account_id: debit.get().into(),
             credit_account_id: credit.get().into(),
             amount: amount.into(),
             currency: Currency::EUR.get().into(),
             code: 1.into(),
             user_data_32: (random.below(2) as u32).into(),
-            kind: TransferKind::Transfer as u8,
+            kind: kind as u8,
             ..message::Transfer::new_zeroed()
         };
-        Payment { wire, source, is_between: source != peer, answer: None, is_over: false }
+        Payment { wire, source, is_between: source != peer, answer: None, is_over: false, is_voided_at_last: false }
+    }
+
+    /// A settle or void of some hold, whatever became of that.
+    fn new_ending(&self, random: &mut Random) -> Option<Payment> {
+        let holds = (0..self.payments.len()).filter(|&at| self.payments[at].is_hold());
+        let holds: Vec<usize> = holds.collect();
+        let at = *holds.get(random.index(holds.len().max(1)))?;
+        let settles = random.one_in(2);
+        let held = self.payments[at].wire.amount.get();
+        let amount = if settles && random.one_in(2) { random.between(1, held + held / 8 + 1) } else { 0 };
+        Some(self.ending(at, if settles { TransferKind::Settle } else { TransferKind::Void }, amount))
+    }
+
+    fn ending(&self, at: usize, kind: TransferKind, amount: u64) -> Payment {
+        let id = self.payments.len() as u128 + 1_000;
+        let hold = &self.payments[at];
+        let wire = message::Transfer {
+            id: id.into(),
+            reference: hold.wire.id,
+            amount: amount.into(),
+            kind: kind as u8,
+            ..message::Transfer::new_zeroed()
+        };
+        Payment { wire, source: hold.source, is_between: false, answer: None, is_over: false, is_voided_at_last: false }
+    }
+
+    /// Every hold that stands is voided by somebody.
+    pub(super) fn end_holds(&mut self) {
+        for at in 0..self.payments.len() {
+            let hold = &self.payments[at];
+            // Whoever was told that the id has another content does not know whether that stands.
+            let may_stand = hold.is_over && !matches!(hold.answer, Some((Some(_), _)));
+            if hold.is_hold() && may_stand && !hold.is_voided_at_last {
+                let payment = self.ending(at, TransferKind::Void, 0);
+                self.payments[at].is_voided_at_last = true;
+                self.payments.push(payment);
+            }
+        }
     }
 
     /// A client is told something. An answer that was final is given again, or the id was never used up.

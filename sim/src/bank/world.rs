@@ -213,10 +213,11 @@ impl World {
                 trace!(self.trace, "branch {at} hears: {}", words_of_instruction(&instruction));
                 let stamp = match &instruction {
                     Instruction::Prepare(cross) => cross.stamp.get(),
-                    Instruction::Decide(..) => now.as_nanos(),
+                    Instruction::Decide(..) | Instruction::Heard(_) => now.as_nanos(),
+                    Instruction::End(item) => item.stamp.get(),
                 };
                 let follows = self.options.bug == Some(BankBug::StampsIgnored) || life.shared.observe(stamp, wall);
-                if follows || matches!(instruction, Instruction::Decide(..)) {
+                if follows || !matches!(instruction, Instruction::Prepare(_)) {
                     life.instruct(instruction, wall)?;
                 }
             }
@@ -393,7 +394,7 @@ impl World {
                 Said::Ask(mark) => drop(self.promised[at].insert(TransferId::new(mark.id.get()))),
                 Said::Acknowledge(mark) => drop(self.acknowledged[at].insert(TransferId::new(mark.id.get()))),
                 Said::Begin(cross) => drop(self.promised[at].insert(TransferId::new(cross.transfer.id.get()))),
-                Said::Vote(_) => {}
+                Said::Vote(_) | Said::End(_) | Said::Heard(_) => {}
             }
             self.network.send(Item::FromBranch(at, said), &mut self.random);
         }
@@ -445,6 +446,7 @@ impl World {
         for round in 0..REST_ROUNDS_MAX {
             self.now_ns += SECOND_NS / 4;
             if round % 8 == 0 {
+                self.workload.end_holds();
                 let open = (0..self.workload.payments.len()).filter(|&at| !self.workload.payments[at].is_over);
                 for payment in open.collect::<Vec<_>>() {
                     let (request, at, wire) = self.workload.ask(payment);
@@ -480,9 +482,15 @@ impl World {
             .filter_map(|branch| branch.life.as_ref())
             .map(|life| life.shared.doubts.summary().0)
             .collect();
+        let held: Vec<usize> = self
+            .branches
+            .iter()
+            .filter_map(|branch| branch.life.as_ref())
+            .map(|life| life.engine.holds.taken())
+            .collect();
         violated!(
             ComesToRest,
-            "after {REST_ROUNDS_MAX} rounds {in_doubt:?} legs are in doubt, the registry has {} open, {} payments have no answer",
+            "after {REST_ROUNDS_MAX} rounds {in_doubt:?} legs are in doubt, {held:?} holds are open or their end not heard, the registry has {} open, {} payments have no answer",
             self.registry.open(),
             self.workload.payments.iter().filter(|payment| !payment.is_over).count()
         )
@@ -493,6 +501,7 @@ impl World {
         self.network.len() == 0
             && self.registry.open() == 0
             && lives().all(|life| !life.is_busy() && life.shared.doubts.summary().0 == 0)
+            && lives().all(|life| life.engine.holds.taken() == 0)
             && self.workload.payments.iter().all(|payment| payment.is_over)
     }
 
@@ -521,6 +530,8 @@ fn words_of(said: &Said) -> String {
         Said::Vote(vote) => format!("vote on {:x}, refusal {}", vote.id.get(), vote.refusal.get()),
         Said::Acknowledge(mark) => format!("acknowledges {:x}", mark.id.get()),
         Said::Ask(mark) => format!("asks about {:x}", mark.id.get()),
+        Said::End(item) => format!("has ended {:x} ({}), posted {}", item.id.get(), item.end, item.posted.get()),
+        Said::Heard(item) => format!("knows how {:x} ended", item.id.get()),
     }
 }
 
@@ -528,5 +539,7 @@ fn words_of_instruction(instruction: &Instruction) -> String {
     match instruction {
         Instruction::Prepare(cross) => format!("prepare {:x}", cross.transfer.id.get()),
         Instruction::Decide(id, decision) => format!("{id} is decided: {decision:?}"),
+        Instruction::End(item) => format!("{:x} has ended ({}), posted {}", item.id.get(), item.end, item.posted.get()),
+        Instruction::Heard(id) => format!("the end of {id} was heard"),
     }
 }

@@ -81,6 +81,8 @@ impl Running<'_> {
             Answer::Return(
                 Returned::Prepare(..)
                 | Returned::Decide(..)
+                | Returned::End(..)
+                | Returned::Heard(..)
                 | Returned::Leg(..)
                 | Returned::InDoubt(..)
                 | Returned::Contradiction

@@ -10,6 +10,9 @@ balance NAME                          what NAME has
 deposit 100.00 EUR to NAME            cash in, over the counter
 withdraw 20.00 EUR from NAME          cash out
 transfer 12.34 EUR from NAME to NAME  move money, also to a customer of another branch
+hold 9.00 EUR from NAME to NAME       promise money, also to a customer of another branch
+settle ID [5.00 EUR]                  pay what hold ID promised, or so much of it
+void ID                               give back what hold ID promised
 accounts                              all sample accounts with their balances
 show ID                               what every branch knows of a transfer
 status                                the branches, and how they are
@@ -33,6 +36,9 @@ pub(crate) enum Action {
     Deposit { money: Money, to: String },
     Withdraw { money: Money, from: String },
     Transfer { money: Money, from: String, to: String },
+    Hold { money: Money, from: String, to: String },
+    Settle { hold_id: TransferId, money: Option<Money> },
+    Void { hold_id: TransferId },
     Show { id: TransferId },
     Status,
 }
@@ -56,6 +62,14 @@ pub(crate) fn parse(line: &str) -> anyhow::Result<Option<Line>> {
         ["transfer", amount, currency, "from", from, "to", to] => {
             Action::Transfer { money: money(amount, currency)?, from: from.to_owned(), to: to.to_owned() }
         }
+        ["hold", amount, currency, "from", from, "to", to] => {
+            Action::Hold { money: money(amount, currency)?, from: from.to_owned(), to: to.to_owned() }
+        }
+        ["settle", id] => Action::Settle { hold_id: transfer_id(id)?, money: None },
+        ["settle", id, amount, currency] => {
+            Action::Settle { hold_id: transfer_id(id)?, money: Some(money(amount, currency)?) }
+        }
+        ["void", id] => Action::Void { hold_id: transfer_id(id)? },
         ["show", id] => Action::Show { id: transfer_id(id)? },
         [command, ..] => bail!("`{command}` is not understood like this; try `help`"),
     };
@@ -99,6 +113,13 @@ mod tests {
                 "transfer 12.34 eur from alice to bob",
                 Some(Line::Do(Action::Transfer { money: eur(1_234), from: "alice".into(), to: "bob".into() })),
             ),
+            (
+                "hold 9 EUR from alice to bob",
+                Some(Line::Do(Action::Hold { money: eur(900), from: "alice".into(), to: "bob".into() })),
+            ),
+            ("settle 0f", Some(Line::Do(Action::Settle { hold_id: TransferId::new(15), money: None }))),
+            ("settle 0f 5 EUR", Some(Line::Do(Action::Settle { hold_id: TransferId::new(15), money: Some(eur(500)) }))),
+            ("void 0f", Some(Line::Do(Action::Void { hold_id: TransferId::new(15) }))),
             ("withdraw 5 EUR from bob", Some(Line::Do(Action::Withdraw { money: eur(500), from: "bob".into() }))),
         ] {
             assert_eq!(parse(line).expect(line), expected, "{line}");
@@ -108,6 +129,9 @@ mod tests {
             "deposit 1.001 EUR to bob",
             "deposit -1 EUR to bob",
             "deposit 1 XXX to bob",
+            "settle",
+            "settle 0f 5",
+            "void bob",
             "show",
             "show 0",
             "show bob",

@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use tally_client::{
     Bank, Between, ConnectFile, ConnectFileAccount, Final, Money, Outcome, Refused, RequestError, next_transfer_id,
 };
-use tally_protocol::message::{TransferFound, TransferState};
-use tally_protocol::{AccountId, Amount, BranchId, Currency, TransferId};
+use tally_protocol::message::{Transfer, TransferFound, TransferKind, TransferState};
+use tally_protocol::{AccountId, Amount, BranchId, Currency, Refusal, TransferId};
 
 use super::answer::{Answer, BranchLine, Holding, Known};
 use super::line::Action;
@@ -35,6 +35,13 @@ pub(crate) async fn perform(bank: &Bank, file: &ConnectFile, action: &Action) ->
             report(bank, file, id, account, outcome, &[from]).await
         }
         Action::Transfer { money, from, to } => transfer(bank, file, id, *money, [from, to]).await,
+        Action::Hold { money, from, to } => {
+            let between = Between { debit_account_id: find(file, from)?, credit_account_id: find(file, to)? };
+            let outcome = bank.hold(id, between, *money, 0).await;
+            report(bank, file, id, between.debit_account_id, outcome, &[from, to]).await
+        }
+        Action::Settle { hold_id, money } => end(bank, file, id, *hold_id, Ending::Settle(*money)).await,
+        Action::Void { hold_id } => end(bank, file, id, *hold_id, Ending::Void).await,
         Action::Show { id } => Ok(show(bank, *id).await),
         Action::Status => Ok(status(bank).await),
     }
@@ -53,6 +60,73 @@ async fn transfer(
         wait_until_posted(bank, between.credit_account_id, id).await;
     }
     report(bank, file, id, between.debit_account_id, outcome, &[names[0], names[1]]).await
+}
+
+/// What is to become of a hold.
+enum Ending {
+    /// So much of it is paid, or all.
+    Settle(Option<Money>),
+    Void,
+}
+
+async fn end(
+    bank: &Bank,
+    file: &ConnectFile,
+    id: TransferId,
+    hold_id: TransferId,
+    ending: Ending,
+) -> anyhow::Result<Answer> {
+    let hold = match find_hold(bank, hold_id).await {
+        Ok(Some(hold)) => hold,
+        Ok(None) => bail!("no branch knows a hold `{hold_id}`: `hold` prints its id"),
+        Err(error) => return Ok(Answer::of_error(error)),
+    };
+    let [payer, payee] = [&hold.debit_account_id, &hold.credit_account_id].map(|id| AccountId::new(id.get()));
+    let outcome = match ending {
+        Ending::Settle(Some(money)) if money.currency.get() != hold.currency.get() => {
+            bail!("the hold is in another currency; `show {hold_id}` tells which")
+        }
+        Ending::Settle(money) => bank.settle(id, payer, hold_id, money.map(|money| money.amount)).await,
+        Ending::Void => bank.void(id, payer, hold_id).await,
+    };
+    if matches!(outcome, Outcome::Done(_)) && payee.branch() != payer.branch() {
+        wait_until_ended(bank, payee, hold_id).await;
+    }
+    let names = [payer, payee].map(|id| name_of(file, id));
+    report(bank, file, id, payer, outcome, &names.each_ref()).await
+}
+
+/// The hold, as whichever branch answers first has it.
+async fn find_hold(bank: &Bank, hold_id: TransferId) -> Result<Option<Transfer>, RequestError> {
+    bank.ask_again().await.map_err(RequestError::NotSent)?;
+    let mut failed = None;
+    for &branch_id in bank.routes().branches.keys() {
+        match async { bank.branch(branch_id).await?.find_transfer(hold_id).await }.await {
+            Ok(found) if found.transfer.kind == TransferKind::Hold as u8 => return Ok(Some(found.transfer)),
+            Err(RequestError::Refused(refused)) if refused.refusal() == Some(Refusal::TransferNotFound) => {}
+            Ok(_) => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+/// The payee's branch follows a moment later.
+async fn wait_until_ended(bank: &Bank, payee: AccountId, hold_id: TransferId) {
+    let begun = Instant::now();
+    while begun.elapsed() < POSTED_WITHIN {
+        let found = async { bank.home_of(payee).await?.find_transfer(hold_id).await }.await;
+        match found.map(|found| TransferState::from_wire(found.state)) {
+            Ok(Some(TransferState::Prepared | TransferState::Done)) => tokio::time::sleep(POLL_INTERVAL).await,
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// The sample customer whose account it is, else the account's id.
+fn name_of(file: &ConnectFile, id: AccountId) -> String {
+    let is_it = |account: &&ConnectFileAccount| account.account_id().is_ok_and(|known| known == id);
+    file.all_accounts().find(is_it).map_or_else(|| format!("{:#x}", id.get()), |account| account.name.clone())
 }
 
 /// The payer hears as soon as it is decided, and the payee's branch a moment later: so that what is shown then is not of

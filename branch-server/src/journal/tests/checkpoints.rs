@@ -44,6 +44,7 @@ fn hold(id: u128) -> Hold {
         lsn: Lsn::new(64),
         timestamp: Timestamp::from_nanos(1),
         closes: tally_ledger::Closes::NONE,
+        stage: tally_ledger::HoldStage::Open,
     }
 }
 

@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::CheckpointDamage;
 use crate::closing::Closes;
-use crate::hold::Hold;
+use crate::hold::{Hold, HoldStage};
 use crate::leg::Leg;
 
 /// Size of each.
@@ -28,7 +28,8 @@ struct RawHold {
     leg: u8,
     /// Bit 0: the debit account; bit 1: the credit account.
     closes: u8,
-    reserved: [u8; 2],
+    stage: u8,
+    reserved: u8,
 }
 
 const _: () = assert!(size_of::<RawHold>() == HOLD_LEN_BYTES);
@@ -48,7 +49,8 @@ pub fn put(hold: &Hold, out: &mut Vec<u8>) {
         code: U16::new(hold.code),
         leg: hold.leg as u8,
         closes: hold.closes.debit as u8 | (hold.closes.credit as u8) << 1,
-        reserved: [0; 2],
+        stage: hold.stage.raw(hold.leg),
+        reserved: 0,
     };
     out.extend_from_slice(raw.as_bytes());
 }
@@ -57,6 +59,7 @@ pub fn put(hold: &Hold, out: &mut Vec<u8>) {
 pub fn take(bytes: &mut &[u8]) -> Result<Hold, CheckpointDamage> {
     let (raw, rest) = RawHold::ref_from_prefix(bytes).map_err(|_| CheckpointDamage::Short)?;
     *bytes = rest;
+    let leg = Leg::from_raw(raw.leg).ok_or(CheckpointDamage::Field("leg"))?;
     Ok(Hold {
         id: TransferId::new(raw.id.get()),
         debit_account_id: AccountId::new(raw.debit_account_id.get()),
@@ -66,16 +69,18 @@ pub fn take(bytes: &mut &[u8]) -> Result<Hold, CheckpointDamage> {
         code: raw.code.get(),
         expires_at: Timestamp::from_nanos(raw.expires_at.get()),
         lsn: Lsn::new(raw.lsn.get()),
-        leg: Leg::from_raw(raw.leg).ok_or(CheckpointDamage::Field("leg"))?,
+        leg,
         far_account_id: AccountId::new(raw.far_account_id.get()),
         timestamp: Timestamp::from_nanos(raw.timestamp.get()),
         closes: Closes { debit: raw.closes & 1 != 0, credit: raw.closes & 2 != 0 },
+        stage: HoldStage::from_raw(raw.stage, leg).ok_or(CheckpointDamage::Field("stage"))?,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hold::HoldEnd;
 
     #[test]
     fn comes_back() {
@@ -92,13 +97,23 @@ mod tests {
             far_account_id: AccountId::new(8),
             timestamp: Timestamp::from_nanos(7),
             closes: Closes { debit: false, credit: true },
+            stage: HoldStage::AwaitsPosting,
         };
+        let whole = Hold { leg: Leg::Whole, stage: HoldStage::Open, ..hold };
+        let stages = [HoldStage::Open, HoldStage::AwaitsPosting, HoldStage::AwaitsKeeping];
+        let ends = [HoldEnd::Settled, HoldEnd::Voided, HoldEnd::Expired].map(HoldStage::Ended);
+        for hold in stages.into_iter().chain(ends).map(|stage| Hold { stage, ..hold }).chain([whole]) {
+            let mut out = Vec::new();
+            put(&hold, &mut out);
+            assert_eq!(out.len(), HOLD_LEN_BYTES);
+            let mut bytes = &out[..];
+            assert_eq!(take(&mut bytes), Ok(hold));
+            assert_eq!(take(&mut bytes), Err(CheckpointDamage::Short));
+        }
         let mut out = Vec::new();
-        put(&hold, &mut out);
-        assert_eq!(out.len(), HOLD_LEN_BYTES);
-        let mut bytes = &out[..];
-        assert_eq!(take(&mut bytes), Ok(hold));
-        assert_eq!(take(&mut bytes), Err(CheckpointDamage::Short));
+        put(&whole, &mut out);
+        out[HOLD_LEN_BYTES - 2] = 2;
+        assert_eq!(take(&mut &out[..]), Err(CheckpointDamage::Field("stage")));
         assert_eq!(take(&mut &[0; HOLD_LEN_BYTES][..]), Err(CheckpointDamage::Field("currency")));
     }
 }
