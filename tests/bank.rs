@@ -72,7 +72,8 @@ impl Bank {
     fn pids(&self) -> Vec<u64> {
         let file = self.connect_file();
         let branches = file["branches"].as_array().expect("a list").iter().map(|branch| &branch["pid"]);
-        branches.chain([&file["registry"]["pid"]]).map(|pid| pid.as_u64().expect("a number")).collect()
+        let nodes = file["registry"]["nodes"].as_array().expect("a list").iter().map(|node| &node["pid"]);
+        branches.chain(nodes).map(|pid| pid.as_u64().expect("a number")).collect()
     }
 }
 
@@ -266,4 +267,31 @@ fn a_bank_does_not_outlive_an_attached_up() {
     child.kill().expect("ours");
     child.wait().expect("ours");
     until(|| pids.iter().all(|&pid| is_gone(pid)).then_some(()));
+}
+
+#[test]
+fn a_registry_of_three_nodes_grows_out_of_one_and_outlives_its_first() {
+    let bank = Bank::start(&[]);
+    bank.done("deposit 50 EUR to alice");
+    bank.down();
+    let printed = bank.up(&["--registry-nodes", "3"]);
+    assert_eq!(printed.matches("\n  registry ").count(), 3, "{printed}");
+    bank.done("transfer 20 EUR from alice to carol");
+
+    let before = bank.connect_file();
+    let first = &before["registry"]["nodes"][0];
+    let killed = Command::new("kill").arg("-KILL").arg(first["pid"].to_string()).status().expect("a program");
+    assert!(killed.success());
+    // The other two elect, and the branches find whom; until then a payment is refused, and not done.
+    until(|| bank.shell("teller", "transfer 5 EUR from alice to carol").0.then_some(()));
+    assert_eq!(bank.balance("carol"), "25.00");
+
+    bank.up(&[]);
+    let after = bank.connect_file();
+    assert_eq!(before["registry"]["endpoints"], after["registry"]["endpoints"]);
+    assert_ne!(first["pid"], after["registry"]["nodes"][0]["pid"]);
+    assert_eq!(before["registry"]["nodes"][1], after["registry"]["nodes"][1], "who runs is left alone");
+    bank.done("transfer 5 EUR from carol to alice");
+    let output = up(bank.dir()).args(["--detach", "--registry-nodes", "2"]).output().expect("the program runs");
+    assert!(!output.status.success() && said(&output).contains("1, 3 or 5"), "{}", said(&output));
 }

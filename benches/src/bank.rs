@@ -33,13 +33,42 @@ struct Running {
     /// All of them, where there are several.
     #[serde(default)]
     branches: Vec<Process>,
-    registry: Option<Process>,
+    registry: Option<Registry>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Registry {
+    nodes: Vec<Process>,
 }
 
 /// One of several processes of a bank.
 #[derive(Clone, Debug, Deserialize)]
-struct Process {
-    pid: u32,
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    metrics: Option<String>,
+    /// Its data folder.
+    dir: PathBuf,
+}
+
+impl Process {
+    /// Its metrics now; empty where it does not answer.
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.metrics.as_deref().and_then(|url| Metrics::fetch(url).ok()).unwrap_or_default()
+    }
+
+    /// Ends it as a crash would, and returns when it is gone.
+    pub(crate) fn kill(&self) -> anyhow::Result<()> {
+        kill(self.pid)
+    }
+
+    /// What serves its folder by now, if that is another process.
+    pub(crate) fn successor(&self) -> Option<Self> {
+        let text = fs::read(self.dir.join("server.json")).ok()?;
+        let file: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        let pid = u32::try_from(file["pid"].as_u64()?).ok().filter(|&pid| pid != self.pid)?;
+        let metrics = file["metrics"].as_str().map(|address| format!("http://{address}/metrics"));
+        Some(Self { pid, metrics, dir: self.dir.clone() })
+    }
 }
 
 /// How a bank is started.
@@ -50,11 +79,17 @@ pub(crate) struct Start<'a> {
     pub(crate) limited: Option<&'a Limited>,
     /// One has no registry.
     pub(crate) branches: u32,
+    /// Nodes of the registry.
+    pub(crate) nodes: u32,
 }
 
 impl Start<'_> {
     pub(crate) fn with_branches(self, branches: u32) -> Self {
         Self { branches, ..self }
+    }
+
+    pub(crate) fn with_nodes(self, nodes: u32) -> Self {
+        Self { nodes, ..self }
     }
 }
 
@@ -68,23 +103,38 @@ impl Bank {
     /// Starts it and waits until it serves. Returns how long that took.
     pub(crate) fn up(&mut self, start: &Start<'_>) -> anyhow::Result<Duration> {
         let begun = Instant::now();
-        let mut command = match start.limited {
-            Some(limited) => limited.command(&self.program),
-            None => Command::new(&self.program),
-        };
-        command.args(["up", "--detach", "--branches", &start.branches.to_string(), "--dir"]).arg(&self.dir);
-        for assignment in &start.set {
-            command.arg("--set").arg(assignment);
-        }
-        let output = command.stdin(Stdio::null()).output().context("starting `tally up`")?;
+        let output = self.up_command(start).output().context("starting `tally up`")?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
             bail!("`tally up` ended with {}: {text}{}", output.status, self.last_log_lines());
         }
         let took = begun.elapsed();
+        self.look_again()?;
+        Ok(took)
+    }
+
+    /// `tally up` for this bank: it starts what does not run.
+    pub(crate) fn up_command(&self, start: &Start<'_>) -> Command {
+        let mut command = match start.limited {
+            Some(limited) => limited.command(&self.program),
+            None => Command::new(&self.program),
+        };
+        command.args(["up", "--detach", "--branches", &start.branches.to_string(), "--dir"]).arg(&self.dir);
+        if start.branches > 1 {
+            command.args(["--registry-nodes", &start.nodes.to_string()]);
+        }
+        for assignment in &start.set {
+            command.arg("--set").arg(assignment);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Reads where everything is by now.
+    pub(crate) fn look_again(&mut self) -> anyhow::Result<()> {
         let connect = fs::read(self.connect_file())?;
         self.running = Some(serde_json::from_slice(&connect).context("connect.json")?);
-        Ok(took)
+        Ok(())
     }
 
     /// Stops it in order.
@@ -98,14 +148,7 @@ impl Bank {
 
     /// Kills it, as a crash would.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
-        let pid = self.pid()?;
-        let status = Command::new("kill").arg("-KILL").arg(pid.to_string()).status()?;
-        anyhow::ensure!(status.success(), "kill -KILL {pid}");
-        let begun = Instant::now();
-        while is_alive(pid) {
-            anyhow::ensure!(begun.elapsed() < GONE_WITHIN, "process {pid} does not end");
-            thread::sleep(Duration::from_millis(5));
-        }
+        kill(self.pid()?)?;
         self.running = None;
         Ok(())
     }
@@ -117,12 +160,22 @@ impl Bank {
 
     /// All its processes: of a bank of several branches, the registry's as well.
     pub(crate) fn pids(&self) -> anyhow::Result<Vec<u32>> {
-        let running = self.running.as_ref().context("the bank is not running")?;
-        let mut pids: Vec<u32> = running.branches.iter().chain(&running.registry).map(|process| process.pid).collect();
+        let mut pids: Vec<u32> = self.branches()?.iter().chain(self.nodes()?).map(|process| process.pid).collect();
         if pids.is_empty() {
-            pids.push(running.pid);
+            pids.push(self.pid()?);
         }
         Ok(pids)
+    }
+
+    /// Its branches, where there are several.
+    pub(crate) fn branches(&self) -> anyhow::Result<&[Process]> {
+        Ok(&self.running.as_ref().context("the bank is not running")?.branches)
+    }
+
+    /// The nodes of its registry.
+    pub(crate) fn nodes(&self) -> anyhow::Result<&[Process]> {
+        let running = self.running.as_ref().context("the bank is not running")?;
+        Ok(running.registry.as_ref().map_or(&[], |registry| &registry.nodes))
     }
 
     /// Its metrics now; those of the first branch, where there are several; empty where it has none.
@@ -162,6 +215,18 @@ impl Drop for Bank {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
+}
+
+/// SIGKILL; returns when the process is gone.
+fn kill(pid: u32) -> anyhow::Result<()> {
+    let status = Command::new("kill").arg("-KILL").arg(pid.to_string()).status()?;
+    anyhow::ensure!(status.success(), "kill -KILL {pid}");
+    let begun = Instant::now();
+    while is_alive(pid) {
+        anyhow::ensure!(begun.elapsed() < GONE_WITHIN, "process {pid} does not end");
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// Whether there is such a process that has not ended.

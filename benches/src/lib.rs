@@ -1,4 +1,4 @@
-//! `tally bench`: the canonical benchmark of one branch.
+//! `tally bench`: the canonical benchmark, of one branch and of a bank of two.
 //!
 //! Every row starts a fresh bank as a real process, puts load on it over TLS from this process, measures from
 //! outside (latency at the client, processor time from `/proc`, flushes from the bank's own metrics), verifies
@@ -29,11 +29,11 @@ pub use rows::{ROWS, Row};
 
 /// Runs the canonical benchmark: each row starts a fresh bank, loads it, verifies it, and stops it.
 ///
-/// Without rows, all of them. Rows that are compared with `single` run that first.
+/// Without rows, all of them. What a row is compared with, `single` or `cross`, runs first.
 #[derive(Args, Clone, Debug)]
 pub struct BenchArgs {
     /// Rows to run: single, steady, one, batch, batch_beside, old_ids, hot, zipf, refused, memory, recovery,
-    /// overload
+    /// overload, cross, cross_steady, cross_one, mixed, cross_hot, cross_raft3, failover, in_doubt
     pub rows: Vec<String>,
     /// Write the figures as JSON
     #[arg(long, value_name = "FILE")]

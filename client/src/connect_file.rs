@@ -82,6 +82,22 @@ pub struct ConnectFileRegistry {
     pub pid: u32,
     /// The first node's data folder.
     pub dir: PathBuf,
+    /// All nodes; the first one is what the three fields above tell of.
+    #[serde(default)]
+    pub nodes: Vec<ConnectFileNode>,
+}
+
+/// A node of a development bank's registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectFileNode {
+    /// `host:port`.
+    pub endpoint: String,
+    /// Address of its metrics page.
+    pub metrics: Option<String>,
+    /// Its process.
+    pub pid: u32,
+    /// Its data folder.
+    pub dir: PathBuf,
 }
 
 /// A sample user of a development bank, whose password may be told because the bank is a toy.

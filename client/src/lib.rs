@@ -37,7 +37,9 @@ pub mod replay;
 
 pub use bank::Bank;
 pub use client::{Client, ClientOptions};
-pub use connect_file::{ConnectFile, ConnectFileAccount, ConnectFileBranch, ConnectFileRegistry, ConnectFileUser};
+pub use connect_file::{
+    ConnectFile, ConnectFileAccount, ConnectFileBranch, ConnectFileNode, ConnectFileRegistry, ConnectFileUser,
+};
 pub use connect_info::{ConnectInfo, Credentials};
 pub use dial::{Dialed, Dialer, Session};
 pub use directory::{BranchRoute, Routes};

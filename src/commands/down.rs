@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let timeout = Duration::from_secs(args.timeout_s);
     let branches: Vec<_> = layout.members().into_iter().map(|member| member.dir).collect();
     // The registry last: until the branches have ended it can still tell them how their transfers ended.
-    let were_running = [stop(&branches, timeout)?, stop(layout.registry_dir().as_slice(), timeout)?];
+    let were_running = [stop(&branches, timeout)?, stop(&layout.registry_dirs(), timeout)?];
     println!("{}", if were_running.contains(&true) { "stopped" } else { "not running" });
     Ok(ExitCode::SUCCESS)
 }

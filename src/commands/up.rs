@@ -24,6 +24,10 @@ pub(crate) struct Args {
     /// A bank with a registry may grow
     #[arg(long, value_name = "N")]
     branches: Option<u16>,
+    /// How many nodes the registry has: 1, 3 or 5. Without this a new bank has 1, an old one those that it has; a registry
+    /// may grow
+    #[arg(long, value_name = "N")]
+    registry_nodes: Option<u16>,
     /// Leave the bank running and return
     #[arg(long)]
     detach: bool,
@@ -37,7 +41,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let layout = Layout::of(&args.dir, args.branches)?;
+    let layout = Layout::of(&args.dir, args.branches)?.with_nodes(args.registry_nodes)?;
     let wishes = Wishes { assignments: args.assignments, port: args.port, detach: args.detach };
     wishes.check(&layout)?;
     // A bad value is told before anything is made.
@@ -77,7 +81,9 @@ fn introduce(dir: &Path, file: &ConnectFile, is_new: bool) {
             let describe = |what: &str, endpoint: &str, pid: u32, metrics: &Option<String>| {
                 println!("  {what:<9} {endpoint:<16} process {pid:<8} {}", metrics.as_deref().unwrap_or_default());
             };
-            describe("registry", &registry.endpoints[0], registry.pid, &registry.metrics);
+            for node in &registry.nodes {
+                describe("registry", &node.endpoint, node.pid, &node.metrics);
+            }
             for branch in &file.branches {
                 describe(&format!("branch {}", branch.branch_id), &branch.endpoint, branch.pid, &branch.metrics);
             }

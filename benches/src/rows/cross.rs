@@ -7,10 +7,11 @@
 use tally_client::load::{Choice, LoadArgs, Measured};
 
 use super::{Context, by_name, kept_up};
+use crate::bank::Bank;
 use crate::report::RowResult;
 use crate::watch::Usage;
 
-const BRANCHES: u32 = 2;
+pub(super) const BRANCHES: u32 = 2;
 const CROSS_PER_S: f64 = 30_000.0;
 /// Where `cross` was not measured, its half is taken to be half of what it has to reach.
 const STEADY_SHARE: f64 = 0.5;
@@ -21,9 +22,10 @@ const MIXED_RATE: u64 = 100_000;
 const MIXED_CROSS_PERCENT: u8 = 10;
 const MIXED_P99_US: f64 = 10_000.0;
 const HOT_SHARE: f64 = 0.5;
+const RAFT3_SHARE: f64 = 0.5;
 
 pub(crate) fn run(context: &Context<'_>, _: &[RowResult]) -> anyhow::Result<RowResult> {
-    let (measured, usage) = full_speed(context, "cross", |_| {})?;
+    let (measured, usage) = full_speed(context, "cross", 1, |_| {})?;
     let mut result = row("cross", measured.transfers_per_second, "transfers/s", &measured, &usage);
     result.met = context.met(measured.transfers_per_second >= CROSS_PER_S);
     Ok(result)
@@ -32,7 +34,7 @@ pub(crate) fn run(context: &Context<'_>, _: &[RowResult]) -> anyhow::Result<RowR
 pub(crate) fn run_steady(context: &Context<'_>, before: &[RowResult]) -> anyhow::Result<RowResult> {
     let flush = context.flush()?;
     let rate = (cross_of(before).unwrap_or(CROSS_PER_S) * STEADY_SHARE) as u64;
-    let (measured, usage) = full_speed(context, "cross_steady", |args| args.rate = Some(rate))?;
+    let (measured, usage) = full_speed(context, "cross_steady", 1, |args| args.rate = Some(rate))?;
     let p99_us = measured.latency.p99_us;
     let mut result = row("cross_steady", p99_us, "us (p99)", &measured, &usage);
     flush.note(&mut result);
@@ -44,7 +46,7 @@ pub(crate) fn run_steady(context: &Context<'_>, before: &[RowResult]) -> anyhow:
 
 pub(crate) fn run_one(context: &Context<'_>, _: &[RowResult]) -> anyhow::Result<RowResult> {
     let before = context.flush()?;
-    let (measured, usage) = full_speed(context, "cross_one", |args| {
+    let (measured, usage) = full_speed(context, "cross_one", 1, |args| {
         args.duration = context.duration(15);
         (args.connections, args.in_flight) = (1, 1);
     })?;
@@ -62,7 +64,7 @@ pub(crate) fn run_one(context: &Context<'_>, _: &[RowResult]) -> anyhow::Result<
 
 pub(crate) fn run_mixed(context: &Context<'_>, _: &[RowResult]) -> anyhow::Result<RowResult> {
     let flush = context.flush()?;
-    let (measured, usage) = full_speed(context, "mixed", |args| {
+    let (measured, usage) = full_speed(context, "mixed", 1, |args| {
         (args.rate, args.cross) = (Some(MIXED_RATE), MIXED_CROSS_PERCENT);
     })?;
     // Payments between branches are measured apart: these are the local ones.
@@ -79,13 +81,29 @@ pub(crate) fn run_mixed(context: &Context<'_>, _: &[RowResult]) -> anyhow::Resul
 }
 
 pub(crate) fn run_hot(context: &Context<'_>, before: &[RowResult]) -> anyhow::Result<RowResult> {
-    let (measured, usage) = full_speed(context, "cross_hot", |args| args.choice = Choice::OneHot)?;
-    let mut result = row("cross_hot", measured.transfers_per_second, "transfers/s", &measured, &usage);
-    let cross = cross_of(before).unwrap_or(CROSS_PER_S);
-    let share = measured.transfers_per_second / cross;
-    result.note(format!("{:.0} % of cross", share * 100.0));
-    result.met = context.met(share >= HOT_SHARE);
-    Ok(result)
+    let (measured, usage) = full_speed(context, "cross_hot", 1, |args| args.choice = Choice::OneHot)?;
+    Ok(compared(context, "cross_hot", HOT_SHARE, before, &measured, &usage))
+}
+
+pub(crate) fn run_raft3(context: &Context<'_>, before: &[RowResult]) -> anyhow::Result<RowResult> {
+    let (measured, usage) = full_speed(context, "cross_raft3", 3, |_| {})?;
+    Ok(compared(context, "cross_raft3", RAFT3_SHARE, before, &measured, &usage))
+}
+
+/// A row whose rate is to be `share` of that of `cross`.
+fn compared(
+    context: &Context<'_>,
+    name: &str,
+    share: f64,
+    before: &[RowResult],
+    measured: &Measured,
+    usage: &Usage,
+) -> RowResult {
+    let mut result = row(name, measured.transfers_per_second, "transfers/s", measured, usage);
+    let reached = measured.transfers_per_second / cross_of(before).unwrap_or(CROSS_PER_S);
+    result.note(format!("{:.0} % of cross", reached * 100.0));
+    result.met = context.met(reached >= share);
+    result
 }
 
 fn row(name: &str, value: f64, unit: &'static str, measured: &Measured, usage: &Usage) -> RowResult {
@@ -97,18 +115,26 @@ fn cross_of(results: &[RowResult]) -> Option<f64> {
     results.iter().find(|result| result.row == "cross" && result.error.is_none()).map(|result| result.value)
 }
 
-/// Everything across, closed loop, unless `change` says otherwise.
+/// Everything across, closed loop.
+pub(super) fn load_args(context: &Context<'_>, bank: &Bank) -> LoadArgs {
+    LoadArgs {
+        accounts: context.accounts(100_000),
+        duration: context.duration(30),
+        cross: 100,
+        ..context.load_args(bank)
+    }
+}
+
+/// Everything across, closed loop, unless `change` says otherwise; with so many registry nodes.
 fn full_speed(
     context: &Context<'_>,
     name: &str,
+    nodes: u32,
     change: impl FnOnce(&mut LoadArgs),
 ) -> anyhow::Result<(Measured, Usage)> {
     let mut bank = context.bank(name)?;
-    bank.up(&context.start(&[], None).with_branches(BRANCHES))?;
-    let mut args = context.load_args(&bank);
-    args.accounts = context.accounts(100_000);
-    args.duration = context.duration(30);
-    args.cross = 100;
+    bank.up(&context.start(&[], None).with_branches(BRANCHES).with_nodes(nodes))?;
+    let mut args = load_args(context, &bank);
     change(&mut args);
     let (measured, usage) = context.measure(&bank, &args)?;
     anyhow::ensure!(measured.refused == 0, "{} transfers were refused", measured.refused);

@@ -3,6 +3,7 @@
 
 mod batch;
 mod cross;
+mod faults;
 mod memory;
 mod old_ids;
 mod one;
@@ -42,8 +43,8 @@ pub struct Row {
     pub what: &'static str,
     /// What is to be reached.
     pub reach: &'static str,
-    /// Whether it is compared with `single`.
-    against_single: bool,
+    /// The row that it is compared with.
+    against: Option<&'static str>,
     pub(crate) run: fn(&Context<'_>, &[RowResult]) -> anyhow::Result<RowResult>,
 }
 
@@ -53,12 +54,16 @@ const fn row(
     reach: &'static str,
     run: fn(&Context<'_>, &[RowResult]) -> anyhow::Result<RowResult>,
 ) -> Row {
-    Row { name, what, reach, against_single: false, run }
+    Row { name, what, reach, against: None, run }
 }
 
 impl Row {
     const fn against_single(self) -> Self {
-        Self { against_single: true, ..self }
+        Self { against: Some("single"), ..self }
+    }
+
+    const fn against_cross(self) -> Self {
+        Self { against: Some("cross"), ..self }
     }
 }
 
@@ -116,18 +121,32 @@ pub const ROWS: &[Row] = &[
         "p99 of the local ones < 10 ms",
         cross::run_mixed,
     ),
-    row("cross_hot", "transfers between branches that all touch one account", ">= 50 % of cross", cross::run_hot),
+    row("cross_hot", "transfers between branches that all touch one account", ">= 50 % of cross", cross::run_hot)
+        .against_cross(),
+    row("cross_raft3", "cross with three registry nodes", ">= 50 % of cross", cross::run_raft3).against_cross(),
+    row(
+        "failover",
+        "the leader of three registry nodes killed under load: the longest time in which no payment between branches is done",
+        "<= 3 s, none lost, none doubled",
+        faults::run_failover,
+    ),
+    row(
+        "in_doubt",
+        "a branch killed under load and started again: from its return until nothing of before is in doubt",
+        "<= 5 s, none lost, none doubled",
+        faults::run_in_doubt,
+    ),
 ];
 
-/// The rows called `names`, in canonical order; all without names. `single` comes with what is compared with it.
+/// The rows called `names`, in canonical order; all without names. What they are compared with comes with them.
 pub(crate) fn select(names: &[String]) -> anyhow::Result<Vec<&'static Row>> {
     if let Some(unknown) = names.iter().find(|name| ROWS.iter().all(|row| row.name != name.as_str())) {
         let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
         bail!("no row {unknown:?}; there are {}", known.join(", "));
     }
     let wanted = |row: &Row| names.is_empty() || names.iter().any(|name| name == row.name);
-    let with_single = ROWS.iter().any(|row| wanted(row) && row.against_single);
-    Ok(ROWS.iter().filter(|row| wanted(row) || (with_single && row.name == "single")).collect())
+    let compared: Vec<&str> = ROWS.iter().filter(|row| wanted(row)).filter_map(|row| row.against).collect();
+    Ok(ROWS.iter().filter(|row| wanted(row) || compared.contains(&row.name)).collect())
 }
 
 /// What all rows need.
@@ -181,7 +200,7 @@ impl<'a> Context<'a> {
 
     pub(crate) fn start<'b>(&self, set: &[&str], limited: Option<&'b Limited>) -> Start<'b> {
         let set = set.iter().map(|&assignment| assignment.to_owned()).chain(self.args.set.iter().cloned()).collect();
-        Start { set, limited, branches: 1 }
+        Start { set, limited, branches: 1, nodes: 1 }
     }
 
     pub(crate) fn limited(&self, limit: Limit, name: &str) -> Limited {
@@ -293,10 +312,11 @@ mod tests {
 
     #[test]
     fn rows_come_in_order_and_with_what_they_are_compared_with() {
-        assert_eq!(names(&[]).len(), 17);
+        assert_eq!(names(&[]).len(), 20);
         assert_eq!(names(&["one", "steady"]), ["steady", "one"]);
         assert_eq!(names(&["zipf"]), ["single", "zipf"]);
         assert_eq!(names(&["single"]), ["single"]);
+        assert_eq!(names(&["failover", "cross_raft3"]), ["cross", "cross_raft3", "failover"]);
         assert!(select(&["doubles".to_owned()]).is_err());
     }
 }

@@ -11,6 +11,7 @@ mod choose;
 mod feed;
 mod ids;
 mod latency;
+mod pulse;
 mod repeats;
 mod report;
 mod run;

@@ -93,6 +93,8 @@ pub struct Measured {
     pub repeated: u64,
     /// Connections that were lost and opened again.
     pub reconnects: u64,
+    /// The longest time within the window in which no transfer was done, in seconds; true to 5 ms.
+    pub pause_max_s: f64,
     /// Refusals by name, from start to end.
     pub refusals: BTreeMap<String, u64>,
     /// Requests with transfers: from sending, or from the intended time in an open loop.
@@ -125,6 +127,7 @@ impl Measured {
             done_in_all: findings.counts_all.done,
             repeated: findings.counts_all.repeated,
             reconnects: stats.reconnects,
+            pause_max_s: findings.pulse.pause_max_s(),
             refusals: findings.refusals.iter().map(|(&code, &count)| (name(code), count)).collect(),
             latency: findings.latencies.summary(),
             read_latency: (reads.count() > 0).then(|| reads.summary()),

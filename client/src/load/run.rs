@@ -378,6 +378,7 @@ fn merge(into: &mut Findings, from: Findings) {
     if let Some(acknowledged) = from.acknowledged {
         into.acknowledged.get_or_insert_default().merge(acknowledged);
     }
+    into.pulse.merge(from.pulse);
     into.unknown.extend(from.unknown);
     into.nonsense_first = into.nonsense_first.take().or(from.nonsense_first);
 }

@@ -15,6 +15,7 @@ use super::acknowledged::Acknowledged;
 use super::choose::{Chooser, Pair};
 use super::ids::Ids;
 use super::latency::Latencies;
+use super::pulse::Pulse;
 use super::samples::Samples;
 use super::schedule::{Cursor, Schedule};
 use crate::Random;
@@ -142,6 +143,8 @@ pub(crate) struct Findings {
     pub(crate) unknown: Vec<Sent>,
     /// When the last reply came.
     pub(crate) last_reply: Nanos,
+    /// When transfers were done, within the window.
+    pub(crate) pulse: Pulse,
     /// Replies that make no sense, the first of them in words.
     pub(crate) nonsense: u64,
     pub(crate) nonsense_first: Option<String>,
@@ -185,7 +188,11 @@ impl LoadTraffic {
             random,
             scratch: Vec::with_capacity(mix.batch),
             second: Second::default(),
-            findings: Findings { deltas: vec![0; mix.range.total() as usize], ..Findings::default() },
+            findings: Findings {
+                deltas: vec![0; mix.range.total() as usize],
+                pulse: Pulse::new(window),
+                ..Findings::default()
+            },
         }
     }
 
@@ -239,6 +246,9 @@ impl LoadTraffic {
         self.findings.counts_all.add(&counts);
         if self.window.contains(now) {
             self.findings.counts.add(&counts);
+            if counts.done > 0 {
+                self.findings.pulse.mark(now);
+            }
         }
     }
 

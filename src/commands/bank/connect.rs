@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tally_client::{
-    Bank, Client, ClientOptions, ConnectFile, ConnectFileAccount, ConnectFileBranch, ConnectFileRegistry, ConnectInfo,
+    Bank, Client, ClientOptions, ConnectFile, ConnectFileAccount, ConnectFileBranch, ConnectFileNode,
+    ConnectFileRegistry, ConnectInfo,
 };
 use tally_protocol::link::BranchStatus;
 use tally_protocol::{AccountId, BranchId};
@@ -39,10 +40,7 @@ pub(crate) async fn published(layout: &Layout, running: &Running, prepared: Prep
             accounts: accounts.unwrap_or_else(|| if is_first { file.accounts.clone() } else { Vec::new() }),
         });
     }
-    file.registry = match &running.registry {
-        Some(served) => Some(registry_of(layout, served)?),
-        None => None,
-    };
+    file.registry = registry_of(layout, &running.registry)?;
     file.endpoints = file.branches.iter().map(|branch| branch.endpoint.clone()).collect();
     show_first(&mut file);
     for branch_index in 0..file.branches.len() {
@@ -79,17 +77,28 @@ fn show_first(file: &mut ConnectFile) {
     file.accounts = first.accounts.clone();
 }
 
-fn registry_of(layout: &Layout, served: &Served) -> anyhow::Result<ConnectFileRegistry> {
+fn registry_of(layout: &Layout, served: &[Served]) -> anyhow::Result<Option<ConnectFileRegistry>> {
+    let nodes: Vec<_> = served
+        .iter()
+        .map(|node| ConnectFileNode {
+            endpoint: reachable(node.run_file().address).to_string(),
+            metrics: metrics_of(node),
+            pid: node.run_file().pid,
+            dir: node.dir.clone(),
+        })
+        .collect();
+    let Some(first) = nodes.first().cloned() else { return Ok(None) };
     let tls = std::path::absolute(layout.dir())?.join("tls");
-    Ok(ConnectFileRegistry {
-        endpoints: vec![reachable(served.run_file().address).to_string()],
+    Ok(Some(ConnectFileRegistry {
+        endpoints: nodes.iter().map(|node| node.endpoint.clone()).collect(),
         ca_file: tls.join("ca.pem"),
         cert_file: tls.join("operator.pem"),
         key_file: tls.join("operator.key"),
-        metrics: metrics_of(served),
-        pid: served.run_file().pid,
-        dir: served.dir.clone(),
-    })
+        metrics: first.metrics,
+        pid: first.pid,
+        dir: first.dir,
+        nodes,
+    }))
 }
 
 fn metrics_of(served: &Served) -> Option<String> {

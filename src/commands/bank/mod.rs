@@ -3,7 +3,7 @@
 //! ```text
 //!  DIR/connect.json   where everything is, with the sample users' passwords
 //!  DIR/tls            the authority of all certificates, and the operator's
-//!  DIR/registry       one node of the registry
+//!  DIR/registry       a node of the registry; further ones in DIR/registry-2 ...
 //!  DIR/branch-1 ...   the data folders of the branches
 //! ```
 //!
@@ -11,6 +11,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod layout;
+mod nodes;
 pub(crate) mod prepare;
 pub(crate) mod process;
 pub(crate) mod running;

@@ -28,8 +28,8 @@ pub(crate) struct Prepared {
 /// See the module. `branch_id` is that of a bank of one branch.
 pub(crate) fn prepare(layout: &Layout, branch_id: BranchId) -> anyhow::Result<Prepared> {
     let members = layout.members();
-    if let Some(registry) = layout.registry_dir() {
-        prepare_registry(layout.dir(), &registry)?;
+    for (number, node) in (1..).zip(layout.registry_dirs()) {
+        prepare_node(layout.dir(), number, &node).with_context(|| format!("{}", node.display()))?;
     }
     for member in &members {
         prepare_member(layout, member, branch_id).with_context(|| format!("{}", member.dir.display()))?;
@@ -53,19 +53,21 @@ pub(crate) fn prepare(layout: &Layout, branch_id: BranchId) -> anyhow::Result<Pr
     Ok(Prepared { file, is_new: true })
 }
 
-fn prepare_registry(dir: &Path, registry: &Path) -> anyhow::Result<()> {
+fn prepare_node(dir: &Path, number: u64, node: &Path) -> anyhow::Result<()> {
     let tls = dir.join("tls");
     let authority = Authority::open(&tls).with_context(|| format!("{}", tls.display()))?;
     authority.issue(&tls, Service::Operator)?;
-    authority.issue(&registry.join("tls"), Service::Registry(1))?;
+    authority.issue(&node.join("tls"), Service::Registry(number))?;
+    // The first one founds the registry; the others wait until they are joined to it.
+    let found = if number == 1 { "" } else { "found = false\n" };
     write_new(
-        &registry.join("registry.toml"),
-        "# The registry of this development bank.\n[node]\nid = 1\ndir = \".\"\n",
+        &node.join("registry.toml"),
+        &format!("# A node of this development bank's registry.\n[node]\nid = {number}\ndir = \".\"\n{found}"),
     )
 }
 
 fn prepare_member(layout: &Layout, member: &Member, single_id: BranchId) -> anyhow::Result<()> {
-    if layout.registry_dir().is_some() {
+    if !layout.registry_dirs().is_empty() {
         let authority = Authority::open(&layout.dir().join("tls"))?;
         let tls = member.dir.join("tls");
         authority.issue(&tls, Service::Clients)?;

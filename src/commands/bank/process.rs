@@ -93,6 +93,15 @@ impl ServerProcess {
 
     /// Waits until it serves; recovery may take its time.
     pub(crate) fn wait_until_ready(&mut self) -> anyhow::Result<RunFile> {
+        self.wait_until(|file| file.metrics.is_none_or(is_ready))
+    }
+
+    /// Waits until it takes connections. A node of the registry does before it belongs to one.
+    pub(crate) fn wait_until_listening(&mut self) -> anyhow::Result<RunFile> {
+        self.wait_until(|_| true)
+    }
+
+    fn wait_until(&mut self, is_so: impl Fn(&RunFile) -> bool) -> anyhow::Result<RunFile> {
         let child = self.child.as_mut().expect("there until it is stopped or left");
         let mut patience = Instant::now() + PATIENCE;
         loop {
@@ -106,7 +115,7 @@ impl ServerProcess {
                 );
             }
             match RunFile::read(&self.dir)? {
-                Some(file) if file.pid == child.id() && file.metrics.is_none_or(is_ready) => return Ok(file),
+                Some(file) if file.pid == child.id() && is_so(&file) => return Ok(file),
                 Some(_) | None => {}
             }
             if Instant::now() >= patience {

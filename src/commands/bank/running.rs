@@ -1,7 +1,7 @@
 //! The processes of a bank: started in order, and stopped in the opposite one.
 //!
 //! ```text
-//!   start:  registry ready -> branches -> all ready      stop:  branches -> registry
+//!   start:  registry's nodes ready -> branches -> all ready      stop:  branches -> registry's nodes
 //! ```
 //!
 //! What runs already is left alone: a bank of which one process was lost gets that one back.
@@ -9,7 +9,7 @@
 //! Invariant: a start that fails leaves nothing of what it started.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -18,6 +18,7 @@ use tally_branch_server::server::{FolderLock, RunFile};
 use tally_client::ConnectFile;
 
 use super::layout::{Layout, Member};
+use super::nodes;
 use super::process::{Role, ServerProcess};
 use crate::commands::config::ConfigArgs;
 
@@ -52,7 +53,8 @@ pub(crate) struct Served {
 pub(crate) struct Running {
     // In the order in which they stop when this is dropped.
     pub(crate) branches: Vec<(Config, Served)>,
-    pub(crate) registry: Option<Served>,
+    /// The registry's nodes, the first one first; none for a bank of one branch.
+    pub(crate) registry: Vec<Served>,
 }
 
 impl Wishes {
@@ -69,7 +71,7 @@ impl Wishes {
 
     /// What cannot be said to several branches at once is refused.
     pub(crate) fn check(&self, layout: &Layout) -> anyhow::Result<()> {
-        if layout.registry_dir().is_some()
+        if !layout.registry_dirs().is_empty()
             && let Some((name, _)) = self.assignments.iter().find(|(name, _)| OWN_KEYS.contains(&&**name))
         {
             bail!("--set {name} would say the same to every branch; put it into their branch.toml");
@@ -86,10 +88,7 @@ impl Running {
             "a bank is running in {} already; its connect.json says where",
             layout.dir().display()
         );
-        let registry = match layout.registry_dir() {
-            None => None,
-            Some(dir) => Some(start_registry(dir, wishes, before)?),
-        };
+        let registry = nodes::start(layout, before, wishes.detach)?;
         let mut running = Self { branches: Vec::new(), registry };
         let mut taken = BTreeMap::new();
         for (branch_index, member) in layout.members().iter().enumerate() {
@@ -133,8 +132,9 @@ impl Running {
             }
         }
         settings.extend(chosen.map(|address| ("listen.address".to_owned(), address.to_string())));
-        if let Some(registry) = &self.registry {
-            settings.push(("registry.endpoints".to_owned(), registry.run_file().address.to_string()));
+        if !self.registry.is_empty() {
+            let endpoints: Vec<_> = self.registry.iter().map(|node| node.run_file().address.to_string()).collect();
+            settings.push(("registry.endpoints".to_owned(), endpoints.join(",")));
         }
         Ok((config, Served::start(Role::Branch, &member.dir, settings, wishes.detach)?))
     }
@@ -150,16 +150,16 @@ impl Running {
         for process in self.branches.into_iter().filter_map(|(_, served)| served.process) {
             process.stop()?;
         }
-        match self.registry.and_then(|served| served.process) {
-            Some(process) => process.stop(),
-            None => Ok(()),
+        for process in self.registry.into_iter().filter_map(|served| served.process) {
+            process.stop()?;
         }
+        Ok(())
     }
 }
 
 impl Served {
     /// One that runs in `dir` already.
-    fn already(role: Role, dir: &Path) -> anyhow::Result<Option<Self>> {
+    pub(super) fn already(role: Role, dir: &Path) -> anyhow::Result<Option<Self>> {
         if !is_running(dir)? {
             return Ok(None);
         }
@@ -168,14 +168,23 @@ impl Served {
         Ok(Some(Self { dir: dir.to_owned(), run_file: Some(run_file), settings: Vec::new(), role, process: None }))
     }
 
-    fn start(role: Role, dir: &Path, settings: Vec<(String, String)>, detach: bool) -> anyhow::Result<Self> {
+    pub(super) fn start(role: Role, dir: &Path, settings: Vec<(String, String)>, detach: bool) -> anyhow::Result<Self> {
         let process = ServerProcess::start(role, dir, &settings, detach)?;
         Ok(Self { dir: dir.to_owned(), run_file: None, settings, role, process: Some(process) })
     }
 
-    fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+    /// Waits until it serves.
+    pub(super) fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         if let Some(process) = &mut self.process {
             self.run_file = Some(process.wait_until_ready()?);
+        }
+        Ok(())
+    }
+
+    /// Waits until it takes connections, whether it serves or not.
+    pub(super) fn wait_until_listening(&mut self) -> anyhow::Result<()> {
+        if let Some(process) = &mut self.process {
+            self.run_file = Some(process.wait_until_listening()?);
         }
         Ok(())
     }
@@ -205,26 +214,10 @@ impl Served {
     }
 }
 
-fn start_registry(dir: PathBuf, wishes: &Wishes, before: &ConnectFile) -> anyhow::Result<Served> {
-    if let Some(served) = Served::already(Role::Registry, &dir)? {
-        return Ok(served);
-    }
-    let known = before.registry.as_ref().and_then(|registry| registry.endpoints.first()?.parse().ok());
-    // A registry knows itself by its endpoint, so the port is chosen before it is founded.
-    let address = match known.filter(is_free) {
-        Some(address) => address,
-        None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?,
-    };
-    let settings = vec![("node.address".to_owned(), address.to_string())];
-    let mut served = Served::start(Role::Registry, &dir, settings, wishes.detach)?;
-    served.wait_until_ready()?;
-    Ok(served)
-}
-
 /// Whether every process of the bank runs.
 fn is_whole(layout: &Layout) -> anyhow::Result<bool> {
     let members = layout.members().into_iter().map(|member| member.dir);
-    for dir in members.chain(layout.registry_dir()) {
+    for dir in members.chain(layout.registry_dirs()) {
         if !dir.is_dir() || !is_running(&dir)? {
             return Ok(false);
         }
@@ -245,7 +238,7 @@ fn endpoint_before(before: &ConnectFile, branch_id: u16) -> Option<SocketAddr> {
 }
 
 /// Whether nobody listens there.
-fn is_free(address: &SocketAddr) -> bool {
+pub(super) fn is_free(address: &SocketAddr) -> bool {
     TcpListener::bind(address).is_ok()
 }
 

@@ -327,7 +327,7 @@ impl Stage {
         match actor {
             Actor::Source => Ok(&self.running.branches[0].1),
             Actor::Destination => Ok(&self.running.branches[1].1),
-            Actor::Registry => self.running.registry.as_ref().context("the bank has a registry"),
+            Actor::Registry => self.running.registry.first().context("the bank has a registry"),
         }
     }
 
@@ -335,7 +335,7 @@ impl Stage {
         match actor {
             Actor::Source => Ok(&mut self.running.branches[0].1),
             Actor::Destination => Ok(&mut self.running.branches[1].1),
-            Actor::Registry => self.running.registry.as_mut().context("the bank has a registry"),
+            Actor::Registry => self.running.registry.first_mut().context("the bank has a registry"),
         }
     }
 }
