@@ -205,6 +205,7 @@ impl Keeper {
         };
         *pause = PAUSE_MIN;
         self.shared.set_linked(true);
+        self.shared.doubts.hurry(self.shared.now(crate::clock::wall()));
         tracing::info!(stage = "link", %endpoint, "linked to the registry");
         let (reader, writer): (ReadHalf<TlsStream<TcpStream>>, WriteHalf<TlsStream<TcpStream>>) =
             tokio::io::split(stream);

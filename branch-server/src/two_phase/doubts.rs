@@ -14,6 +14,8 @@ use tally_protocol::{BranchId, Lsn, Timestamp, TransferId};
 use crate::lookup::Asker;
 
 const SHARD_COUNT: usize = 64;
+/// What was prepared so long ago has been asked about, or is about to be.
+const ASKED_AFTER_NS: u64 = 1_000_000_000;
 /// Copies of one request that may wait for its decision; more are told `busy`.
 const WAITING_MAX: usize = 8;
 
@@ -101,6 +103,21 @@ impl Doubts {
         due.into_iter().for_each(|(id, lsn)| ask(id, lsn));
     }
 
+    /// The registry is reached again: whatever had been asked about in vain is asked about at the next tick. The pauses
+    /// between two questions have grown meanwhile, and would outlast the fault. What was prepared just now is left
+    /// alone: its begin may be on its way, and a question that overtakes it is answered with an abort.
+    pub fn hurry(&self, now: Timestamp) {
+        for shard in &self.shards {
+            for doubt in shard.lock().values_mut() {
+                if let Participant::Prepared { ask_at, pause_s } = &mut doubt.state
+                    && doubt.since.as_nanos().saturating_add(ASKED_AFTER_NS) <= now.as_nanos()
+                {
+                    (*ask_at, *pause_s) = ((*ask_at).min(now), 1);
+                }
+            }
+        }
+    }
+
     /// How many legs are in doubt, and since when the oldest.
     pub fn summary(&self) -> (usize, Option<Timestamp>) {
         let (mut count, mut oldest) = (0, None::<Timestamp>);
@@ -122,6 +139,29 @@ impl Doubts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_link_makes_old_questions_due_and_leaves_new_legs_alone() {
+        let doubts = Doubts::default();
+        let at = |s: u64| Timestamp::from_nanos(s * 1_000_000_000);
+        for (id, since) in [(1, at(10)), (2, at(99))] {
+            // The second one was prepared half a second before the link came.
+            let since = if id == 2 { Timestamp::from_nanos(since.as_nanos() + 500_000_000) } else { since };
+            let state = Participant::Prepared { ask_at: at(120), pause_s: 32 };
+            doubts.insert(TransferId::new(id), Doubt { state, lsn: Lsn::new(64), since, waiting: Vec::new() });
+        }
+        let asked = |now| {
+            let mut asked = Vec::new();
+            doubts.tick(BranchId::new(1), now, |id, _| asked.push(id.get()));
+            asked
+        };
+        assert_eq!(asked(at(100)), [0u128; 0]);
+        doubts.hurry(at(100));
+        assert_eq!(asked(at(100)), [1]);
+        // From then on at short pauses again.
+        assert_eq!([101, 102, 103].map(|s| asked(at(s)).len()), [1, 0, 1]);
+        assert_eq!(asked(at(120)), [1, 2]);
+    }
 
     #[test]
     fn a_leg_is_asked_about_until_it_is_decided() {

@@ -17,6 +17,7 @@ use tally_protocol::Envelope;
 use tally_protocol::link::{LINK_MAGIC, LINK_VERSION, LinkFrame, LinkPeerHello};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::rpc::{Answer, Call, SNAPSHOT_PIECE_LEN_BYTES};
 use super::types::{Member, Types, Vote};
@@ -28,6 +29,12 @@ use crate::link::{FrameReader, Identity, Tls};
 const CALLS_MAX: usize = 64;
 /// Between two tries to dial.
 const REDIAL_PAUSE: Duration = Duration::from_millis(100);
+/// How long a node may take to be reached. Not longer: while it is cut off the kernel repeats its first packet ever more
+/// rarely, and a new dial finds it sooner once it is back.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may be silent while answers are due. What TCP sends again, it sends ever more rarely: after a
+/// minute's partition it would be silent for another one. A snapshot has a time of its own.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// How long a node may take for its answer to the first frame.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a snapshot may take to be written and taken over, once all of it is there.
@@ -108,7 +115,11 @@ impl Peers {
             return sender.clone();
         }
         let (sender, calls) = mpsc::channel(CALLS_MAX);
-        tokio::spawn(serve_lane(self.clone(), id, member.clone(), calls));
+        let silence_max = match lane {
+            Lane::Calls => SILENCE_MAX,
+            Lane::Snapshots => INSTALL_TIMEOUT,
+        };
+        tokio::spawn(serve_lane(self.clone(), id, member.clone(), calls, silence_max));
         lanes.insert((id, lane), (member.clone(), sender.clone()));
         sender
     }
@@ -201,6 +212,7 @@ async fn serve_lane(
     id: u64,
     member: Member,
     mut calls: mpsc::Receiver<(Vec<u8>, oneshot::Sender<io::Result<Answer>>)>,
+    silence_max: Duration,
 ) {
     let (mut first, mut is_reached) = (None, true);
     loop {
@@ -210,12 +222,13 @@ async fn serve_lane(
         }) else {
             return;
         };
-        match peers.dial(&member.endpoint, Some((id, member.incarnation))).await {
+        let dialled = within(DIAL_TIMEOUT, peers.dial(&member.endpoint, Some((id, member.incarnation))));
+        match dialled.await {
             Ok((link, _)) => {
                 if !std::mem::replace(&mut is_reached, true) {
                     tracing::info!(stage = "raft", node = id, endpoint = member.endpoint, "a node is reached again");
                 }
-                first = run_lane(link, next, &mut calls).await;
+                first = run_lane(link, next, &mut calls, silence_max).await;
             }
             Err(error) => {
                 // Once, and not ten times a second until it is back.
@@ -236,11 +249,18 @@ async fn serve_lane(
 
 type Waiting = (Vec<u8>, oneshot::Sender<io::Result<Answer>>);
 
-/// Until the connection fails; the call that found it failed, if it was not sent.
-async fn run_lane(link: PeerLink, first: Waiting, calls: &mut mpsc::Receiver<Waiting>) -> Option<Waiting> {
+/// Until the connection fails, or owes an answer for `silence_max`; the call that found it failed, if it was not sent.
+async fn run_lane(
+    link: PeerLink,
+    first: Waiting,
+    calls: &mut mpsc::Receiver<Waiting>,
+    silence_max: Duration,
+) -> Option<Waiting> {
     let PeerLink { mut reader, mut write } = link;
     let mut waiting: HashMap<u64, oneshot::Sender<io::Result<Answer>>> = HashMap::new();
     let (mut next_id, mut next) = (0, Some(first));
+    // Since when an answer is due, and nothing was heard. A call that was given up is still owed its answer.
+    let mut silent_since: Option<Instant> = None;
     loop {
         if let Some((bytes, done)) = next.take() {
             next_id += 1;
@@ -250,10 +270,13 @@ async fn run_lane(link: PeerLink, first: Waiting, calls: &mut mpsc::Receiver<Wai
             }
             waiting.retain(|_, done| !done.is_closed());
             waiting.insert(next_id, done);
-            if send(&mut write, next_id, &bytes).await.is_err() {
+            silent_since.get_or_insert_with(Instant::now);
+            // One that does not read for so long is as good as gone.
+            if within(silence_max, send(&mut write, next_id, &bytes)).await.is_err() {
                 return None;
             }
         }
+        let give_up = silent_since.unwrap_or_else(Instant::now) + silence_max;
         tokio::select! {
             call = calls.recv() => match call {
                 Some(call) => next = Some(call),
@@ -262,10 +285,13 @@ async fn run_lane(link: PeerLink, first: Waiting, calls: &mut mpsc::Receiver<Wai
             frame = reader.next_frame() => {
                 let Ok(Some(frame)) = frame else { return None };
                 let answer = read_answer(&frame);
+                let is_last = frame.header().request_id.get() == next_id;
+                silent_since = if is_last { None } else { Some(Instant::now()) };
                 if let Some(done) = waiting.remove(&frame.header().request_id.get()) {
                     let _ = done.send(answer);
                 }
             }
+            () = tokio::time::sleep_until(give_up), if silent_since.is_some() => return None,
         }
     }
 }
