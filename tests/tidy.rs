@@ -153,6 +153,28 @@ fn metrics_that_the_documents_name_exist() {
 }
 
 #[test]
+fn every_alert_of_the_runbook_has_an_entry_and_every_entry_an_alert() {
+    let manual = read("docs/OPERATING.md");
+    let (_, runbook) = manual.split_once("\n# Runbook\n").expect("the manual has a runbook");
+    let is_alert = |name: &&str| name.starts_with("Branch") || name.starts_with("Registry");
+    let rows = runbook.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let alerts: BTreeSet<&str> = rows.filter(is_alert).collect();
+    let headings = runbook.lines().filter_map(|line| line.strip_prefix("### "));
+    let entries: BTreeSet<&str> = headings.flat_map(|heading| heading.split(", ")).collect();
+    assert!(alerts.len() >= 20, "{alerts:?}");
+    assert_eq!(alerts, entries);
+    // What an entry refers to is an entry.
+    for name in quoted(runbook).filter(|name| is_alert(name) && !name.contains([' ', '('])) {
+        assert!(alerts.contains(name), "the runbook refers to {name}");
+    }
+    // An alert on nothing would never fire: each expression names a metric (the names are checked above) and a bound.
+    for row in runbook.lines().filter(|line| line.starts_with("| `Branch") || line.starts_with("| `Registry")) {
+        let expression = row.split('`').nth(3).expect("an expression");
+        assert!(expression.contains("tally_") && expression.contains(['>', '=']), "{row}");
+    }
+}
+
+#[test]
 fn no_source_file_grows_past_two_ideas() {
     for source in files(".rs") {
         let lines = fs::read_to_string(&source).expect("a text").lines().count();

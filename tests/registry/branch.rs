@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tally_ledger::two_phase::Decision;
 use tally_protocol::link::{
@@ -22,6 +22,8 @@ use zerocopy::FromBytes;
 use crate::books::Books;
 
 const DEADLINE_NANOS: u64 = 5_000_000_000;
+/// A leader that hangs says nothing, and closes nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(crate) struct TestBranch {
@@ -159,10 +161,14 @@ impl Dialler {
         let mut beat = tokio::time::interval(Duration::from_millis(250));
         let mut ask = tokio::time::interval(Duration::from_millis(500));
         let mut out = Vec::new();
+        let mut heard_at = Instant::now();
         loop {
             tokio::select! {
                 frame = reader.next_frame() => match frame? {
-                    Some(frame) => self.hear(&frame, &mut out),
+                    Some(frame) => {
+                        heard_at = Instant::now();
+                        self.hear(&frame, &mut out);
+                    }
                     None => return Ok(()),
                 },
                 Some(items) = to_begin.recv() => {
@@ -171,6 +177,9 @@ impl Dialler {
                     append_items(&mut out, LinkType::LinkVote, votes);
                 }
                 _ = beat.tick() => {
+                    if heard_at.elapsed() > SILENCE_MAX {
+                        return Ok(());
+                    }
                     let heartbeat = LinkHeartbeat {
                         stamp: wall().as_nanos().into(),
                         routes_version: self.books().routes_version.into(),

@@ -10,6 +10,8 @@ use tally_branch_server::tls::dev::{Authority, Service};
 use tally_protocol::BranchId;
 use tally_registry::link::Tls;
 
+use crate::proxy::Proxy;
+
 /// Nothing in these tests takes that long unless it never happens.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -26,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     founds: bool,
     child: Option<Child>,
+    /// Where the other nodes reach it, if not at its own address.
+    proxy: Option<Proxy>,
 }
 
 impl Drop for Node {
@@ -42,23 +46,41 @@ fn free_address() -> SocketAddr {
 impl Cluster {
     /// One node that leads.
     pub(crate) fn start() -> Self {
+        Self::start_behind(false)
+    }
+
+    fn start_behind(proxies: bool) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut cluster = Self { folder, nodes: Vec::new() };
         let authority = cluster.authority();
         authority.issue(&cluster.tls_dir("operator"), Service::Operator).expect("issued");
-        cluster.add(1, true);
+        cluster.add_behind(1, true, proxies);
         cluster.wait("a leader", |status| status["serving"] == true);
         cluster
     }
 
     /// Three nodes, the first of which leads.
     pub(crate) fn start_three() -> Self {
-        let mut cluster = Self::start();
+        Self::three(false)
+    }
+
+    /// Three nodes that can be cut off from each other.
+    pub(crate) fn start_three_behind_proxies() -> Self {
+        Self::three(true)
+    }
+
+    fn three(proxies: bool) -> Self {
+        let mut cluster = Self::start_behind(proxies);
         for id in [2, 3] {
-            cluster.add(id, false);
+            cluster.add_behind(id, false, proxies);
             cluster.join(id, &[]).expect("joined");
         }
         cluster
+    }
+
+    /// From here on no node reaches another, and nobody who was sent from one node to another arrives; or all do again.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.nodes.iter().filter_map(|node| node.proxy.as_ref()).for_each(|proxy| proxy.cut(is_cut));
     }
 
     fn authority(&self) -> Authority {
@@ -71,9 +93,15 @@ impl Cluster {
 
     /// A node that founds a registry, or waits to be joined.
     pub(crate) fn add(&mut self, id: u64, founds: bool) {
+        self.add_behind(id, founds, false);
+    }
+
+    fn add_behind(&mut self, id: u64, founds: bool, proxy: bool) {
         let dir = self.folder.path().join(format!("node-{id}"));
         self.authority().issue(&dir.join("tls"), Service::Registry(id)).expect("issued");
-        let mut node = Node { id, dir, address: free_address(), founds, child: None };
+        let address = free_address();
+        let proxy = proxy.then(|| Proxy::start(address));
+        let mut node = Node { id, dir, address, founds, child: None, proxy };
         node.start();
         self.nodes.push(node);
     }
@@ -113,8 +141,8 @@ impl Cluster {
     pub(crate) fn join(&self, id: u64, more: &[&str]) -> Result<Value, String> {
         let node = self.nodes.iter().find(|node| node.id == id).expect("added");
         node.wait_until_it_listens();
-        let address = node.address.to_string();
-        self.tally(&[&["cluster", "join", &address], more].concat())
+        let endpoint = node.endpoint();
+        self.tally(&[&["cluster", "join", &endpoint], more].concat())
     }
 
     /// Waits until `tally cluster status` says so, and returns it.
@@ -142,6 +170,7 @@ impl Node {
         for setting in [
             format!("node.id={}", self.id),
             format!("node.address={}", self.address),
+            format!("node.endpoint={}", self.endpoint()),
             format!("node.found={}", self.founds),
             "raft.segment_len_bytes=4194304".to_owned(),
             "raft.snapshot_entries=500".to_owned(),
@@ -152,6 +181,17 @@ impl Node {
         }
         command.stdout(log.try_clone().expect("a second handle")).stderr(log);
         self.child = Some(command.spawn().expect("the program runs"));
+    }
+
+    fn endpoint(&self) -> String {
+        self.proxy.as_ref().map_or(self.address, |proxy| proxy.address).to_string()
+    }
+
+    /// SIGSTOP: it hangs; or SIGCONT: it goes on.
+    pub(crate) fn freeze(&self, is_stopped: bool) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().expect("running"));
+        let signal = if is_stopped { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        rustix::process::kill_process(pid, signal).expect("our child");
     }
 
     fn wait_until_it_listens(&self) {

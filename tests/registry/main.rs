@@ -4,6 +4,7 @@
 mod books;
 mod branch;
 mod cluster;
+mod proxy;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -246,4 +247,96 @@ fn a_rolling_restart_loses_nothing() {
     bank.pay(100);
     bank.settle();
     assert!(bank.committed() >= 600, "{} of {}", bank.committed(), bank.begun.len());
+}
+
+#[test]
+fn a_leader_that_hangs_is_replaced_and_follows_when_it_goes_on() {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let mut cluster = Cluster::start_three();
+    let mut bank = Bank::start(&cluster);
+    bank.pay(200);
+    let hung = cluster.leader();
+    cluster.node(hung).freeze(true);
+    bank.pay(200);
+    // Nobody has told the branches: a link that is silent is given up, and the others have elected.
+    for branch in [&bank.a, &bank.b] {
+        wait("another leader's welcome", || if branch.books().welcomes > 1 { Ok(()) } else { Err(String::new()) });
+    }
+    bank.pay(200);
+    // It has slept through an election, with votes and decisions of its own in its sockets.
+    cluster.node(hung).freeze(false);
+    bank.pay(200);
+    bank.settle();
+    let status = cluster.wait("a hung node that follows", |status| {
+        let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+        let applied = status["applied_index"].as_u64().unwrap_or(0);
+        nodes.iter().all(|node| node["replicated_index"].as_u64().is_some_and(|index| index + 50 >= applied))
+    });
+    assert!(status["term"].as_u64() > Some(1), "{status}");
+    assert!(bank.committed() >= 400, "{} of {}", bank.committed(), bank.begun.len());
+    cluster.wait("an end of all transfers", |status| status["transfers_in_hand"] == 0 && status["decisions_open"] == 0);
+}
+
+#[test]
+fn nodes_that_do_not_reach_each_other_promise_nothing_and_go_on_when_they_do() {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let cluster = Cluster::start_three_behind_proxies();
+    let mut bank = Bank::start(&cluster);
+    bank.pay(200);
+    bank.settle();
+    let committed = bank.committed();
+
+    cluster.cut(true);
+    bank.pay(200);
+    // The leader finds out by itself that it has no majority, and lets go.
+    wait("nobody who serves", || match cluster.tally(&["cluster", "status"]) {
+        Ok(status) => Err(status.to_string()),
+        Err(error) => Ok(error),
+    });
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(bank.committed(), committed, "a commit without a majority");
+
+    cluster.cut(false);
+    bank.settle();
+    bank.pay(100);
+    bank.settle();
+    assert!(bank.committed() >= committed + 100, "{}, {committed} before", bank.committed());
+}
+
+#[test]
+fn a_new_node_is_filled_by_a_snapshot() {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let mut cluster = Cluster::start_three();
+    let mut bank = Bank::start(&cluster);
+    // So much that the beginning of the log is given up: a snapshot each 500 entries, and 500 kept behind it.
+    let mut is_purged = false;
+    for _ in 0..60 {
+        bank.pay(400);
+        let status = cluster.wait("a leader", |status| status["leader"].is_u64());
+        is_purged = status["applied_index"].as_u64() > Some(1_800);
+        if is_purged {
+            break;
+        }
+    }
+    assert!(is_purged, "the log has not grown enough to be purged");
+    bank.settle();
+
+    let lost = cluster.leader();
+    cluster.node(lost).kill();
+    cluster.leader();
+    cluster.add(4, false);
+    cluster.join(4, &["--replace", &lost.to_string()]).expect("joined");
+    assert!(cluster.node(4).log().contains("taken over a snapshot"), "{}", cluster.node(4).log());
+
+    // What was decided before it came it knows as the others do: with one of them gone it is half of the majority.
+    let leader = cluster.leader();
+    let follower = [1, 2, 3].into_iter().find(|&id| id != lost && id != leader).expect("three");
+    cluster.node(follower).kill();
+    let ids: Vec<u128> = bank.begun.iter().copied().take(500).collect();
+    ids.iter().for_each(|&id| bank.a.hold(id));
+    bank.pay(200);
+    bank.settle();
 }

@@ -106,7 +106,13 @@ impl TwoPhase {
         if !self.is_linked.load(Ordering::Relaxed) {
             return Err(Refusal::RegistryUnreachable);
         }
-        if self.routes.read().branches.contains_key(&peer) { Ok(()) } else { Err(Refusal::BranchUnknown) }
+        let routes = self.routes.read();
+        match routes.branches.contains_key(&peer) {
+            true => Ok(()),
+            // Linked, and not told yet who is in the bank: that is no reason to say that the peer is not.
+            false if routes.version == 0 => Err(Refusal::RegistryUnreachable),
+            false => Err(Refusal::BranchUnknown),
+        }
     }
 
     /// Says whether the registry's leader is reached.

@@ -126,11 +126,14 @@ impl RaftStateMachine<Types> for Machine {
     ) -> Result<(), StorageError<u64>> {
         let state = State::decode(&snapshot.0).map_err(|error| read_error(&error))?;
         let (snapshots, about, bytes) = (self.snapshots.clone(), meta.clone(), snapshot.0);
+        let len_bytes = bytes.len();
         off_the_thread(move || snapshots.publish(&about, &bytes)).await?;
         let mut core = self.shared.lock();
         core.state = state;
         core.last_applied = meta.last_log_id;
         core.membership = meta.last_membership.clone();
+        let index = meta.last_log_id.map(|log_id| log_id.index);
+        tracing::info!(stage = "snapshot", index, len_bytes, "taken over a snapshot of the leader");
         Ok(())
     }
 

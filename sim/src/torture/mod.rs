@@ -19,6 +19,7 @@ mod ask;
 mod audit;
 mod book;
 mod disk;
+mod faults;
 mod load;
 mod plan;
 mod round;
@@ -50,6 +51,8 @@ pub enum Args {
         #[command(flatten)]
         common: Common,
     },
+    /// Kill, stop and cut off the processes of a whole bank under load, each in a network of its own (needs root, ip, nft)
+    Bank(faults::Args),
 }
 
 /// What the disk does.
@@ -86,6 +89,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (name, common, mode) = match args {
         Args::Kill9(common) => ("kill9", common, None),
         Args::Disk { mode, common } => ("disk", common, Some(mode)),
+        Args::Bank(args) => return faults::run(&args),
     };
     let seed = common.seed.unwrap_or_else(rand::random);
     let dir = common.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("tally-torture-{seed:016x}")));

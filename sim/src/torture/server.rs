@@ -93,13 +93,7 @@ impl Site {
     pub(crate) fn start(&self) -> anyhow::Result<Server> {
         let mut command = self.command()?;
         command.arg("branch-server").arg("--config").arg(self.dir.join("branch.toml"));
-        // SAFETY: between fork and exec the closure makes one system call, and touches no memory.
-        unsafe {
-            command.pre_exec(|| {
-                let signal = Some(rustix::process::Signal::KILL);
-                rustix::process::set_parent_process_death_signal(signal).map_err(io::Error::from)
-            });
-        }
+        die_with_us(&mut command);
         let child = command.spawn().with_context(|| format!("start {command:?}"))?;
         Ok(Server { child })
     }
@@ -138,6 +132,17 @@ impl Site {
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
         read().unwrap_or_else(|error| format!("(no log: {error})"))
+    }
+}
+
+/// Has the kernel kill what `command` starts when the thread that starts it has ended.
+pub(crate) fn die_with_us(command: &mut Command) {
+    // SAFETY: between fork and exec the closure makes one system call, and touches no memory.
+    unsafe {
+        command.pre_exec(|| {
+            let signal = Some(rustix::process::Signal::KILL);
+            rustix::process::set_parent_process_death_signal(signal).map_err(io::Error::from)
+        });
     }
 }
 

@@ -1,0 +1,231 @@
+//! Clients that pay at random, among the accounts of all branches: within one and across, with ids that are sent again.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tally_client::{Bank, Final, Money, Outcome, Overdraft, customer_account, next_transfer_id};
+use tally_protocol::message::{Transfer, TransferKind};
+use tally_protocol::{AccountId, Amount, Currency};
+use tokio::task::{JoinSet, LocalSet};
+use zerocopy::FromZeros;
+
+use super::bank::{BRANCHES, branch_id};
+use super::book::{Book, Known, accounts_of, id_of, is_recorded};
+
+/// Payments under way at a time.
+const STREAMS: usize = 24;
+/// Accounts of each branch.
+const ACCOUNTS: u128 = 16;
+/// What each is given. Small, so that some payments are refused for want of funds.
+const FUNDS: u64 = 20_000;
+const AMOUNT_MAX: u64 = 500;
+/// One payment in so many is an old one, sent again.
+const OLD_ONE_IN: u32 = 50;
+/// One payment in so many is sent twice at the same time.
+const TWINS_ONE_IN: u32 = 40;
+/// One payment without an answer in so many is sent again at once; the others are found out later.
+const AGAIN_ONE_IN: u32 = 2;
+/// After an answer, so that the machine is not all load; and after one that was not taken.
+const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE_REFUSED: Duration = Duration::from_millis(50);
+/// How often an unknown outcome is asked about before that counts as a fault of the bank.
+const TRIES_MAX: u32 = 12;
+pub(crate) const CURRENCY: Currency = Currency::EUR;
+
+/// What all streams share; never borrowed over an `await`.
+pub(crate) type SharedBook = Rc<RefCell<Book>>;
+
+/// An account of branch `number`.
+fn account(number: u8, index: u128) -> AccountId {
+    AccountId::of_branch(branch_id(number), 1_000 + index)
+}
+
+/// Opens all accounts and gives them money.
+pub(crate) async fn prepare(bank: &Bank, book: &SharedBook) -> anyhow::Result<()> {
+    for number in 1..=BRANCHES {
+        let client = bank.branch(branch_id(number)).await?;
+        let open = |index: u128| customer_account(account(number, index), index as u64 + 1, CURRENCY, Overdraft::None);
+        for item in client.open_accounts(&(0..ACCOUNTS).map(open).collect::<Vec<_>>()).await? {
+            item.result().map_err(|refused| anyhow::anyhow!("an account was not opened: {refused}"))?;
+        }
+        for index in 0..ACCOUNTS {
+            let money = Money { amount: Amount::new(FUNDS), currency: CURRENCY };
+            let outcome = client.deposit(next_transfer_id(), account(number, index), money).await;
+            ensure!(matches!(outcome, Outcome::Done(_)), "a deposit: {outcome:?}");
+            book.borrow_mut().give(account(number, index), FUNDS.into());
+        }
+    }
+    Ok(())
+}
+
+/// Load that runs until it is stopped.
+pub(crate) struct Load {
+    tasks: JoinSet<anyhow::Result<()>>,
+    local: LocalSet,
+    stop: Rc<RefCell<bool>>,
+}
+
+impl Load {
+    /// Makes it; it runs while [`Self::beside`] or [`Self::stop`] is awaited.
+    pub(crate) fn new(bank: &Bank, book: &SharedBook, seed: u64) -> Self {
+        let (mut tasks, local) = (JoinSet::new(), LocalSet::new());
+        let stop = Rc::new(RefCell::new(false));
+        for stream in 0..STREAMS as u64 {
+            let random = ChaCha8Rng::seed_from_u64(seed.wrapping_mul(STREAMS as u64).wrapping_add(stream));
+            let stream = Stream { bank: bank.clone(), book: book.clone(), stop: stop.clone(), random };
+            tasks.spawn_local_on(stream.run(), &local);
+        }
+        Self { tasks, local, stop }
+    }
+
+    /// Runs `work` with the load beside it.
+    pub(crate) async fn beside<T>(&self, work: impl Future<Output = T>) -> T {
+        self.local.run_until(work).await
+    }
+
+    /// Waits for the last answers; nothing new is sent.
+    ///
+    /// # Errors
+    /// When an answer contradicted an earlier one.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        *self.stop.borrow_mut() = true;
+        let tasks = &mut self.tasks;
+        self.local
+            .run_until(async {
+                while let Some(ended) = tasks.join_next().await {
+                    ended??;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+struct Stream {
+    bank: Bank,
+    book: SharedBook,
+    stop: Rc<RefCell<bool>>,
+    random: ChaCha8Rng,
+}
+
+impl Stream {
+    async fn run(mut self) -> anyhow::Result<()> {
+        while !*self.stop.borrow() {
+            let old = self.one_in(OLD_ONE_IN).then(|| self.random.random_range(0..usize::MAX));
+            let old = old.and_then(|index| self.book.borrow().old(index));
+            let is_taken = match old {
+                Some((transfer, known)) => self.repeat(&transfer, known).await?,
+                None => self.pay().await?,
+            };
+            tokio::time::sleep(if is_taken { PAUSE } else { PAUSE_REFUSED }).await;
+        }
+        Ok(())
+    }
+
+    fn one_in(&mut self, count: u32) -> bool {
+        self.random.random_range(0..count) == 0
+    }
+
+    fn draw(&mut self) -> Transfer {
+        let random = &mut self.random;
+        let mut draw = || account(random.random_range(1..=BRANCHES), random.random_range(0..ACCOUNTS));
+        let (debit, mut credit) = (draw(), draw());
+        while credit == debit {
+            credit = draw();
+        }
+        let mut transfer = Transfer::new_zeroed();
+        transfer.id.set(next_transfer_id().get());
+        transfer.debit_account_id.set(debit.get());
+        transfer.credit_account_id.set(credit.get());
+        transfer.amount.set(random.random_range(1..=AMOUNT_MAX));
+        transfer.currency.set(CURRENCY.get());
+        transfer.code.set(1);
+        transfer.kind = TransferKind::Transfer as u8;
+        transfer
+    }
+
+    /// Pays once; whether it was taken.
+    async fn pay(&mut self) -> anyhow::Result<bool> {
+        let transfer = self.draw();
+        self.book.borrow_mut().send(&transfer);
+        let mut known = if self.one_in(TWINS_ONE_IN) {
+            let (first, second) = tokio::join!(self.submit(&transfer), self.submit(&transfer));
+            match (first?, second?) {
+                (Known::Free, second) => second,
+                // The other one may have been taken.
+                (first, Known::Free) => first,
+                (first, second) => {
+                    self.book.borrow_mut().learn(&transfer, first)?;
+                    second
+                }
+            }
+        } else {
+            self.submit(&transfer).await?
+        };
+        self.book.borrow_mut().learn(&transfer, known)?;
+        if known == Known::Unknown && self.one_in(AGAIN_ONE_IN) {
+            known = self.submit(&transfer).await?;
+            // What is not taken now may have been taken then.
+            if known != Known::Free {
+                self.book.borrow_mut().learn(&transfer, known)?;
+            }
+        }
+        Ok(known != Known::Free)
+    }
+
+    /// Sends an old one: the answer must be that of then.
+    async fn repeat(&mut self, transfer: &Transfer, then: Known) -> anyhow::Result<bool> {
+        let now = self.submit(transfer).await?;
+        let says_nothing = matches!(now, Known::Unknown | Known::Free);
+        ensure!(says_nothing || now == then, "CHANGED: {} was {then:?}, and now {now:?}", id_of(transfer));
+        Ok(now != Known::Free)
+    }
+
+    async fn submit(&self, transfer: &Transfer) -> anyhow::Result<Known> {
+        Ok(match self.bank.submit(transfer).await {
+            Outcome::Done(receipt) => {
+                ensure!(
+                    receipt.amount.get() == transfer.amount.get(),
+                    "CHANGED: {} moved {:?}",
+                    receipt.id,
+                    receipt.amount
+                );
+                Known::Done(receipt.timestamp.as_nanos())
+            }
+            Outcome::Refused(refused) if is_recorded(refused.code) => Known::Refused(refused.code),
+            Outcome::Refused(refused) if refused.is_of_session() => Known::Free,
+            Outcome::Refused(refused) => anyhow::bail!("UNEXPECTED: {} was refused: {refused}", id_of(transfer)),
+            Outcome::Unknown { .. } => Known::Unknown,
+            Outcome::NotSent { .. } => Known::Free,
+        })
+    }
+}
+
+/// Makes every unknown outcome final. Returns how many there were.
+pub(crate) async fn make_final(bank: &Bank, book: &SharedBook) -> anyhow::Result<usize> {
+    let unknown = book.borrow().unknown();
+    for transfer in &unknown {
+        let id = id_of(transfer);
+        let (debit, _) = accounts_of(transfer);
+        let mut tries = 0;
+        let known = loop {
+            let asked = async { bank.home_of(debit).await?.make_final(id).await };
+            match asked.await {
+                Ok(Final::Done(found)) => break Known::Done(found.reply.timestamp.get()),
+                Ok(Final::Refused(found)) => break Known::Refused(found.reply.refusal.get()),
+                Ok(Final::Never) => break Known::Never,
+                Err(error) => {
+                    tries += 1;
+                    ensure!(tries < TRIES_MAX, "the outcome of {id} cannot be found out: {error}");
+                    tokio::time::sleep(PAUSE_REFUSED).await;
+                }
+            }
+        };
+        book.borrow_mut().learn(transfer, known).context("an unknown outcome was made final")?;
+    }
+    Ok(unknown.len())
+}
