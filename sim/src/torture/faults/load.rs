@@ -16,8 +16,8 @@ use zerocopy::FromZeros;
 use super::bank::{BRANCHES, branch_id};
 use super::book::{Book, Known, accounts_of, id_of, is_recorded};
 
-/// Payments under way at a time.
-const STREAMS: usize = 24;
+/// Payments under way at a time, of each branch: those of one that is cut off must not hold up the others'.
+const STREAMS: u64 = 16;
 /// Accounts of each branch.
 const ACCOUNTS: u128 = 16;
 /// What each is given. Small, so that some payments are refused for want of funds.
@@ -74,9 +74,10 @@ impl Load {
     pub(crate) fn new(bank: &Bank, book: &SharedBook, seed: u64) -> Self {
         let (mut tasks, local) = (JoinSet::new(), LocalSet::new());
         let stop = Rc::new(RefCell::new(false));
-        for stream in 0..STREAMS as u64 {
-            let random = ChaCha8Rng::seed_from_u64(seed.wrapping_mul(STREAMS as u64).wrapping_add(stream));
-            let stream = Stream { bank: bank.clone(), book: book.clone(), stop: stop.clone(), random };
+        for (home, stream) in (1..=BRANCHES).flat_map(|home| (0..STREAMS).map(move |stream| (home, stream))) {
+            let own = seed ^ (u64::from(home) << 32 | stream);
+            let random = ChaCha8Rng::seed_from_u64(own);
+            let stream = Stream { home, bank: bank.clone(), book: book.clone(), stop: stop.clone(), random };
             tasks.spawn_local_on(stream.run(), &local);
         }
         Self { tasks, local, stop }
@@ -106,6 +107,8 @@ impl Load {
 }
 
 struct Stream {
+    /// The branch of those who pay.
+    home: u8,
     bank: Bank,
     book: SharedBook,
     stop: Rc<RefCell<bool>>,
@@ -132,8 +135,9 @@ impl Stream {
 
     fn draw(&mut self) -> Transfer {
         let random = &mut self.random;
+        let debit = account(self.home, random.random_range(0..ACCOUNTS));
         let mut draw = || account(random.random_range(1..=BRANCHES), random.random_range(0..ACCOUNTS));
-        let (debit, mut credit) = (draw(), draw());
+        let mut credit = draw();
         while credit == debit {
             credit = draw();
         }
