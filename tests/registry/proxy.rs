@@ -43,8 +43,7 @@ impl Proxy {
 
 fn pass(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool) {
     let mut bytes = [0; 16 << 10];
-    loop {
-        let Ok(len) = from.read(&mut bytes) else { break };
+    while let Ok(len) = from.read(&mut bytes) {
         while cut.load(Ordering::Acquire) {
             std::thread::sleep(LOOK);
         }
