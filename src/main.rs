@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{branch_server, cluster, config, demo, down, registry, shell, txn, up, user};
+use commands::{audit, branch_server, cluster, config, demo, down, registry, shell, txn, up, user};
 
 /// Small allocations on many threads are what a server does all day.
 #[global_allocator]
@@ -38,6 +38,9 @@ enum Command {
     Cluster(cluster::Args),
     /// Look at transfers between branches, and end one that hangs
     Txn(txn::Args),
+    /// Prove that the books of the whole bank are right, while it serves
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Show what the bank does when things go wrong, and check the outcome
     #[command(subcommand)]
     Demo(demo::Command),
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Registry(args) => registry::run(&args),
         Command::Cluster(args) => cluster::run(&args),
         Command::Txn(args) => txn::run(&args),
+        Command::Audit(command) => audit::run(&command),
         Command::Demo(command) => demo::run(&command),
         Command::Config(command) => config::run(&command),
         Command::User(command) => user::run(&command),

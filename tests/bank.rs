@@ -8,6 +8,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use support::{tally, until};
+use tally_client::{Between, ClientOptions, ConnectFile, Money, Outcome, next_transfer_id};
+use tally_protocol::message::TransferState;
+use tally_protocol::{AccountId, Amount, BranchId, Currency, Refusal, Timestamp};
 
 fn up(dir: &Path) -> Command {
     let mut command = tally();
@@ -251,6 +254,104 @@ fn a_bank_of_which_one_process_does_not_start_is_not_left_half() {
     for member in ["registry", "branch-1"] {
         assert!(!dir.join(member).join("server.json").exists(), "{member} was stopped in order");
     }
+}
+
+/// `tally audit balance`: how it ended, and what it said.
+fn audit(bank: &Bank, arguments: &[&str]) -> (i32, Value) {
+    let file = bank.connect_file();
+    let registry = file["registry"]["endpoints"][0].as_str().expect("text");
+    let output = tally()
+        .args(["audit", "balance", "--json", "--registry", registry, "--tls"])
+        .arg(bank.dir().join("tls"))
+        .args(arguments)
+        .output()
+        .expect("the program runs");
+    let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    (output.status.code().expect("it ended by itself"), answer)
+}
+
+#[test]
+fn the_books_agree_at_every_instant_while_payments_cross_and_a_branch_dies_and_comes_back() {
+    let bank = Bank::start(&["--set", "checkpoint.interval_s=2"]);
+    let loaded = bank.dir().join("connect.json");
+    let mut load = tally()
+        .args(["load", "--cross", "60", "--duration", "25s", "--warmup", "0s", "--connections", "4", "--quiet"])
+        .args(["--accounts", "100", "--verify", "none", "--connect"])
+        .arg(&loaded)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let sent = |answer: &Value| {
+        let pairs = answer["settlements"].as_array().expect("a list").clone();
+        let pair = pairs.into_iter().find(|pair| pair["source"] == 1);
+        pair.map_or(0, |pair| pair["sent"].as_str().and_then(|sent| sent.parse::<u64>().ok()).expect("a sum"))
+    };
+    until(|| (sent(&audit(&bank, &[]).1) > 0).then_some(()));
+    let (mut last, mut cuts) = (0, 0);
+    while cuts < 20 {
+        let (code, answer) = audit(&bank, &[]);
+        assert_eq!((code, &answer["result"]), (0, &"ok".into()), "cut {cuts}: {answer:#}");
+        assert!(sent(&answer) >= last, "money does not come back: {answer:#}");
+        last = sent(&answer);
+        cuts += 1;
+        if cuts == 8 {
+            let pid = bank.pids()[1];
+            assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill is there").success());
+            let (code, answer) = audit(&bank, &["--wait", "0"]);
+            assert_eq!((code, &answer["result"]), (2, &"incomplete".into()), "{answer:#}");
+            assert_eq!(answer["missing"][0]["branch"], 2, "{answer:#}");
+            // It comes back while the audit waits for it.
+            let bank = &bank;
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| audit(bank, &["--wait", "60"]));
+                bank.up(&[]);
+                let (code, answer) = waiting.join().expect("no panic");
+                assert_eq!((code, &answer["result"]), (0, &"ok".into()), "{answer:#}");
+            });
+        }
+    }
+    load.wait().expect("ours");
+    let (code, answer) = audit(&bank, &[]);
+    assert_eq!((code, &answer["result"]), (0, &"ok".into()), "{answer:#}");
+    let from_checkpoint = |branch: &Value| branch["accounts_from_checkpoint"].as_u64().is_some_and(|count| count > 0);
+    assert!(answer["branches"].as_array().expect("a list").iter().all(from_checkpoint), "{answer:#}");
+}
+
+#[test]
+fn who_shows_the_stamp_of_a_payment_sees_it_at_the_other_branch_at_once() {
+    let bank = Bank::start(&[]);
+    bank.done("deposit 1000 EUR to alice");
+    let file = ConnectFile::read(&bank.dir().join("connect.json")).expect("written");
+    let accounts = bank.connect_file();
+    let account = |branch: usize| -> AccountId {
+        let text = accounts["branches"][branch]["accounts"][0]["id"].as_str().expect("an id").to_owned();
+        AccountId::new(u128::from_str_radix(text.trim_start_matches("0x"), 16).expect("hexadecimal"))
+    };
+    let between = Between { debit_account_id: account(0), credit_account_id: account(1) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let info = file.connect_info(Some("teller")).expect("a user");
+        let client = tally_client::Bank::connect(info, ClientOptions::default()).await.expect("it serves");
+        let money = Money { amount: Amount::new(1), currency: Currency::EUR };
+        let mut stamp = Timestamp::default();
+        for paid in 1..=500 {
+            let id = next_transfer_id();
+            let Outcome::Done(receipt) = client.transfer(id, between, money).await else { panic!("payment {paid}") };
+            assert!(receipt.timestamp > stamp);
+            stamp = receipt.timestamp;
+            let reader = client.read_after(stamp);
+            let balance = reader.balance(between.credit_account_id).await.expect("it waits");
+            assert_eq!(balance.sums.credits_posted.get(), paid, "payment {paid}");
+            let there = client.branch(BranchId::new(2)).await.expect("known").read_after(stamp);
+            let found = there.find_transfer(id).await.expect("it waits");
+            assert_eq!(found.state, TransferState::Done as u8, "payment {paid}");
+        }
+        let ahead = client.read_after(Timestamp::from_nanos(stamp.as_nanos() + 60_000_000_000));
+        let error = ahead.account(between.credit_account_id).await.expect_err("no clock is a minute ahead");
+        assert_eq!(error.refusal(), Some(Refusal::StampAhead));
+        client.close();
+    });
 }
 
 #[test]

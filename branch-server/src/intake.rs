@@ -12,7 +12,8 @@ use tally_ledger::Actor;
 use tally_ledger::two_phase::Decision;
 use tally_protocol::link::{CrossTransfer, EndItem};
 use tally_protocol::message;
-use tally_protocol::{AccountId, TransferId};
+use tally_protocol::request::Lookup;
+use tally_protocol::{AccountId, Timestamp, TransferId};
 
 use crate::bell::Bell;
 use crate::sync::ArrayQueue;
@@ -83,6 +84,8 @@ pub enum Op {
     GetAccount(AccountId),
     /// Read a transfer.
     GetTransfer(TransferId),
+    /// One of the three before, once everything that has this stamp can be shown.
+    ReadAfter(Timestamp, Lookup),
     /// Read durable outcomes.
     ReadFeed(message::FeedRead),
 }
@@ -92,8 +95,8 @@ pub enum Op {
 pub enum Instruction {
     /// Hold the destination's part.
     Prepare(CrossTransfer),
-    /// End what is held.
-    Decide(TransferId, Decision),
+    /// End what is held, as was decided at this stamp of the registry.
+    Decide(TransferId, Decision, Timestamp),
     /// End a hold as its payer's branch has.
     End(EndItem),
     /// The payee's branch knows how a hold has ended.
@@ -120,9 +123,12 @@ impl Op {
             | Self::UnfreezeAccount(_)
             | Self::SetLimits(_)
             | Self::CancelId(_) => Class::Control,
-            Self::Transfer(_) | Self::Chain(_) | Self::GetBalance(_) | Self::GetAccount(_) | Self::GetTransfer(_) => {
-                Class::Interactive
-            }
+            Self::Transfer(_)
+            | Self::Chain(_)
+            | Self::GetBalance(_)
+            | Self::GetAccount(_)
+            | Self::GetTransfer(_)
+            | Self::ReadAfter(..) => Class::Interactive,
             Self::Batch(_) | Self::OpenAccounts(_) | Self::ReadFeed(_) => Class::Bulk,
         }
     }
@@ -139,6 +145,7 @@ impl Op {
             | Self::GetAccount(id) => id.get(),
             Self::SetLimits(limits) => limits.id.get(),
             Self::CancelId(id) | Self::GetTransfer(id) => id.get(),
+            Self::ReadAfter(_, lookup) => lookup.id(),
             Self::Chain(bytes) | Self::Batch(bytes) | Self::OpenAccounts(bytes) => {
                 bytes.get(..16).map_or(0, |id| u128::from_le_bytes(id.try_into().expect("sixteen bytes")))
             }

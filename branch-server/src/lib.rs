@@ -29,6 +29,8 @@ pub mod admin;
 #[cfg(not(feature = "loom"))]
 pub mod affinity;
 #[cfg(not(feature = "loom"))]
+pub mod audit;
+#[cfg(not(feature = "loom"))]
 pub mod auth;
 #[cfg(not(feature = "loom"))]
 pub mod branch;

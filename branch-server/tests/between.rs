@@ -191,7 +191,9 @@ impl Bank {
                 }
                 CoordinatorEffect::Tell(branch, decision) => {
                     let id = TransferId::new(id);
-                    (0..times).for_each(|_| self.side(branch).instruct(Instruction::Decide(id, decision)));
+                    (0..times).for_each(|_| {
+                        self.side(branch).instruct(Instruction::Decide(id, decision, Timestamp::default()))
+                    });
                 }
                 CoordinatorEffect::Propose(decision, participants) if self.decides => {
                     let (decision, participants) = *self.decided.entry(id).or_insert((decision, participants));

@@ -48,7 +48,7 @@ REFUSALS = {
     6: "login_failed", 7: "not_permitted", 8: "message_type_unknown", 9: "body_len_invalid", 10: "field_invalid",
     11: "frame_invalid", 12: "frame_stalled", 13: "reply_stalled", 14: "shutting_down", 15: "disk_full",
     16: "login_throttled", 17: "in_flight_limit", 18: "session_ended", 19: "position_out_of_range",
-    20: "capacity_reached", 21: "registry_unreachable",
+    20: "capacity_reached", 21: "registry_unreachable", 24: "stamp_ahead", 25: "stamp_not_reached",
     50: "id_must_not_be_zero", 51: "id_must_not_be_max", 52: "flag_reserved", 53: "kind_invalid",
     54: "flags_conflict", 55: "debit_account_must_not_be_zero", 56: "debit_account_must_not_be_max",
     57: "credit_account_must_not_be_zero", 58: "credit_account_must_not_be_max", 59: "accounts_must_differ",
@@ -133,6 +133,10 @@ def house_account_id(branch_id, kind, currency):
 
 def u128(number):
     return number.to_bytes(16, "little")
+
+
+def read_after(stamp):
+    return b"" if stamp is None else stamp.to_bytes(8, "little")
 
 
 class Wire:
@@ -653,14 +657,15 @@ class Connection:
     def cancel_id(self, transfer_id):
         return _done(self.call(CANCEL_ID, u128(transfer_id)))
 
-    def balance(self, account):
-        return self.call(GET_BALANCE, u128(account))
+    # `after`: the time stamp of a reply of any branch; the answer shows everything up to it.
+    def balance(self, account, after=None):
+        return self.call(GET_BALANCE, u128(account) + read_after(after))
 
-    def account(self, account):
-        return self.call(GET_ACCOUNT, u128(account))
+    def account(self, account, after=None):
+        return self.call(GET_ACCOUNT, u128(account) + read_after(after))
 
-    def get_transfer(self, transfer_id):
-        return self.call(GET_TRANSFER, u128(transfer_id))
+    def get_transfer(self, transfer_id, after=None):
+        return self.call(GET_TRANSFER, u128(transfer_id) + read_after(after))
 
     def read_feed(self, position, count_max=0, wait_ms=0):
         return self.call(READ_FEED, FeedRead(position, count_max, wait_ms).pack())

@@ -63,6 +63,7 @@ REQUESTS = {
     "batch_imported": (tally.BATCH, IMPORTED[0].pack() + IMPORTED[1].pack()),
     "cancel_id": (tally.CANCEL_ID, tally.u128(PAYMENT)),
     "get_balance": (tally.GET_BALANCE, tally.u128(ALICE)),
+    "get_balance_after": (tally.GET_BALANCE, tally.u128(ALICE) + tally.read_after(1_767_225_600_123_456_789)),
     "get_account": (tally.GET_ACCOUNT, tally.u128(ALICE)),
     "get_transfer": (tally.GET_TRANSFER, tally.u128(PAYMENT)),
     "read_feed": (tally.READ_FEED, tally.FeedRead(4096, 500, 30_000).pack()),

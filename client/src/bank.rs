@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tally_protocol::message::{Account, Balance, Transfer, TransferKind};
-use tally_protocol::{AccountId, Amount, BranchId, TransferId};
+use tally_protocol::{AccountId, Amount, BranchId, Timestamp, TransferId};
 
 use crate::directory::Directory;
 use crate::{
@@ -42,6 +42,7 @@ pub struct Bank {
     inner: Arc<Inner>,
     options: ClientOptions,
     trace_id: Option<NonZeroU128>,
+    after: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -82,7 +83,7 @@ impl Bank {
         // What cannot be used is told now, and not by every call.
         Dialer::new(info.clone())?;
         let inner = Inner { directory: Arc::new(Directory::new(info, others)), clients: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner), options, trace_id: None })
+        Ok(Self { inner: Arc::new(inner), options, trace_id: None, after: None })
     }
 
     /// The same connections with another deadline for each call.
@@ -98,6 +99,11 @@ impl Bank {
     /// The same connections with requests that carry this W3C trace id; see [`Client::with_trace_id`].
     pub fn with_trace_id(&self, trace_id: NonZeroU128) -> Self {
         Self { trace_id: Some(trace_id), ..self.clone() }
+    }
+
+    /// The same connections with look-ups that show everything up to `stamp`; see [`Client::read_after`].
+    pub fn read_after(&self, stamp: Timestamp) -> Self {
+        Self { after: Some(stamp), ..self.clone() }
     }
 
     /// The branches as they are known now: none before the first use.
@@ -134,7 +140,7 @@ impl Bank {
                 clients.entry(branch_id).or_insert(Client::over(dialer, self.options))
             }
         };
-        Ok(client.with(self.options, self.trace_id))
+        Ok(client.with(self.options, self.trace_id, self.after))
     }
 
     /// The client of the branch that is the account's home.

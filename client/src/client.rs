@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tally_protocol::reply::Reply;
-use tally_protocol::request::Request;
-use tally_protocol::{FRAME_HEADER_LEN_BYTES, FRAME_LEN_BYTES_MAX};
+use tally_protocol::request::{Lookup, Request};
+use tally_protocol::{FRAME_HEADER_LEN_BYTES, FRAME_LEN_BYTES_MAX, Timestamp};
 
 use crate::outcome::UnknownReason;
 use crate::pool::Pool;
@@ -62,6 +62,8 @@ pub struct Client {
     options: ClientOptions,
     /// For every request; without one each call has an id of its own, the same for all its attempts.
     trace_id: Option<NonZeroU128>,
+    /// What look-ups have to show.
+    after: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -128,12 +130,17 @@ impl Client {
         let pool = Pool::new(dialer, options.connections, options.retry);
         let mut random = Random::from_system();
         let traces = Traces { client: random.bits(), next: AtomicU64::new(0) };
-        Self { inner: Arc::new(Inner { pool, random: Mutex::new(random), traces }), options, trace_id: None }
+        Self {
+            inner: Arc::new(Inner { pool, random: Mutex::new(random), traces }),
+            options,
+            trace_id: None,
+            after: None,
+        }
     }
 
     /// The same connections for calls that are made like this.
-    pub(crate) fn with(&self, options: ClientOptions, trace_id: Option<NonZeroU128>) -> Self {
-        Self { inner: self.inner.clone(), options, trace_id }
+    pub(crate) fn with(&self, options: ClientOptions, trace_id: Option<NonZeroU128>, after: Option<Timestamp>) -> Self {
+        Self { inner: self.inner.clone(), options, trace_id, after }
     }
 
     /// The same connections with another deadline for each call.
@@ -150,6 +157,23 @@ impl Client {
     /// that serve somebody else's request. Without it each call has an id of its own.
     pub fn with_trace_id(&self, trace_id: NonZeroU128) -> Self {
         Self { trace_id: Some(trace_id), ..self.clone() }
+    }
+
+    /// The same connections with look-ups (of balances, accounts and transfers) that show everything up to `stamp`: the time
+    /// stamp of a reply of any branch of the bank. So a payee at another branch sees the money of which the payer was told.
+    /// Where the branch has to hear of it first, the look-up waits for that, up to five seconds.
+    pub fn read_after(&self, stamp: Timestamp) -> Self {
+        Self { after: Some(stamp), ..self.clone() }
+    }
+
+    /// A look-up, with the stamp that it has to show.
+    pub(crate) fn look_up(&self, lookup: Lookup) -> Request<'static> {
+        match (self.after, lookup) {
+            (Some(stamp), lookup) => Request::ReadAfter(stamp, lookup),
+            (None, Lookup::Balance(id)) => Request::GetBalance(id),
+            (None, Lookup::Account(id)) => Request::GetAccount(id),
+            (None, Lookup::Transfer(id)) => Request::GetTransfer(id),
+        }
     }
 
     /// Where the branch is, `host:port`; of a branch of a [`crate::Bank`] that nobody knows, its number.

@@ -154,6 +154,7 @@ fn weight_of(request: &Request<'_>) -> u32 {
         | Request::GetBalance(_)
         | Request::GetAccount(_)
         | Request::GetTransfer(_)
+        | Request::ReadAfter(..)
         | Request::ReadFeed(_) => 0,
     };
     (1 + len_bytes / WEIGHT_LEN_BYTES) as u32

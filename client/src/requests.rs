@@ -7,7 +7,7 @@ use tally_protocol::message::{
     TransferFound, TransferState,
 };
 use tally_protocol::reply::Reply;
-use tally_protocol::request::Request;
+use tally_protocol::request::{Lookup, Request};
 use tally_protocol::{AccountId, Amount, Refusal, TransferId};
 
 use crate::client::Answer;
@@ -137,7 +137,11 @@ impl Client {
 
     /// What the branch recorded about a transfer; [`Refusal::TransferNotFound`] when it has not seen it.
     pub async fn find_transfer(&self, id: TransferId) -> Result<Box<TransferFound>, RequestError> {
-        self.request(&Request::GetTransfer(id), expect_reply!(Reply::TransferFound(found) => Box::new(*found))).await
+        self.request(
+            &self.look_up(Lookup::Transfer(id)),
+            expect_reply!(Reply::TransferFound(found) => Box::new(*found)),
+        )
+        .await
     }
 
     /// Asks what became of an id whose outcome is not known.
@@ -253,12 +257,12 @@ impl Client {
 
     /// An account's balance, with holds, at one instant.
     pub async fn balance(&self, id: AccountId) -> Result<Balance, RequestError> {
-        self.request(&Request::GetBalance(id), expect_reply!(Reply::Balance(balance) => *balance)).await
+        self.request(&self.look_up(Lookup::Balance(id)), expect_reply!(Reply::Balance(balance) => *balance)).await
     }
 
     /// All about an account.
     pub async fn account(&self, id: AccountId) -> Result<Account, RequestError> {
-        self.request(&Request::GetAccount(id), expect_reply!(Reply::Account(account) => *account)).await
+        self.request(&self.look_up(Lookup::Account(id)), expect_reply!(Reply::Account(account) => *account)).await
     }
 }
 

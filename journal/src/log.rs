@@ -125,6 +125,14 @@ impl Log {
         self.state.lock().cursor.last_timestamp()
     }
 
+    /// Makes every later stamp lie behind `stamp`. Returns where the log ended then: every record below may be older,
+    /// every one from there on is younger.
+    pub fn pass(&self, stamp: Timestamp) -> Lsn {
+        let mut state = self.state.lock();
+        state.cursor.pass(stamp);
+        state.cursor.end()
+    }
+
     /// Whether writers are promised space at all.
     #[inline]
     pub fn writable(&self) -> bool {

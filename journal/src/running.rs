@@ -202,6 +202,12 @@ impl Journal {
         self.log.last_timestamp()
     }
 
+    /// Makes every record to come younger than `stamp`. Returns the end of the log as it was then: what is older lies
+    /// below it.
+    pub fn pass(&self, stamp: Timestamp) -> Lsn {
+        self.log.pass(stamp)
+    }
+
     /// Waits until the record at `lsn` is durable. For helper threads; false when the journal stopped.
     pub fn wait_durable(&self, lsn: Lsn) -> bool {
         self.shared.published.wait(|durable| durable.covers(lsn))

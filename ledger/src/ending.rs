@@ -117,12 +117,12 @@ impl Ending {
     }
 }
 
-/// Ends the payee's part of a hold as the payer's branch has: `posted` of it is posted, the rest given back. `None` where
+/// Ends the payee's part of a hold as the payer's branch has, at that stamp of its own: `posted` of it is posted, the rest given back. `None` where
 /// that is more than was held, which no branch that keeps the rules asks for.
 pub fn end_leg(
     hold: &Hold,
     end: HoldEnd,
-    posted: Amount,
+    (posted, ended_at): (Amount, Timestamp),
     debit: &Account,
     credit: &Account,
 ) -> Option<(Outcome, RecordBody)> {
@@ -135,7 +135,7 @@ pub fn end_leg(
         return None;
     }
     let outcome = end_hold(hold, (posted, reported), StatusChange::NONE, debit, credit);
-    let record = hold_end_record(hold, &outcome);
+    let record = hold_end_record(hold, &outcome).decided(ended_at);
     let body = match end {
         HoldEnd::Settled => RecordBody::Decided(None, TransferRecord { kind: TransferKind::Settle, ..record }),
         HoldEnd::Voided => RecordBody::Decided(None, TransferRecord { kind: TransferKind::Void, ..record }),

@@ -12,7 +12,7 @@
 //! **Invariant:** what the source has posted to "due to B" and the destination from "due from A" is the same, in every
 //! currency, whenever no decision is on its way.
 
-use tally_protocol::{AccountId, Amount, BranchId, Currency, Refusal, TransferId};
+use tally_protocol::{AccountId, Amount, BranchId, Currency, Refusal, Timestamp, TransferId};
 
 use crate::account::Account;
 use crate::closing::StatusChange;
@@ -58,12 +58,7 @@ pub const fn settlement_account_id(branch: BranchId, peer: BranchId, currency: C
 
 /// The settlement account for `peer`, which the branch opens itself the first time that it is needed: no limits, owned
 /// by the bank.
-pub fn settlement_account(
-    branch: BranchId,
-    peer: BranchId,
-    currency: Currency,
-    now: tally_protocol::Timestamp,
-) -> Account {
+pub fn settlement_account(branch: BranchId, peer: BranchId, currency: Currency, now: Timestamp) -> Account {
     Account {
         id: settlement_account_id(branch, peer, currency),
         kind: tally_protocol::AccountKind::Settlement,
@@ -113,6 +108,17 @@ impl TransferRecord {
         if self.leg.is_part() { Some(AccountId::new(self.reference.get())) } else { None }
     }
 
+    /// As the record of a decision that the registry stamped `at`.
+    #[must_use]
+    pub const fn decided(self, at: Timestamp) -> Self {
+        Self { user_data_64: at.as_nanos(), ..self }
+    }
+
+    /// Of the record of a decision: when the registry decided.
+    pub const fn decided_at(&self) -> Timestamp {
+        Timestamp::from_nanos(self.user_data_64)
+    }
+
     /// Whether this is a leg that was prepared: held until the registry decides.
     pub const fn is_prepared(&self) -> bool {
         self.leg.is_part() && self.refusal.is_none()
@@ -135,7 +141,7 @@ impl TransferRecord {
 #[cfg(test)]
 mod tests {
     use tally_protocol::message::{self, Role, TransferKind, transfer_flags};
-    use tally_protocol::{CustomerId, Lsn, Timestamp};
+    use tally_protocol::{CustomerId, Lsn};
     use zerocopy::FromZeros;
 
     use super::*;
@@ -210,8 +216,9 @@ mod tests {
                 let posted = Amount::new(if decision == Decision::Commit { 30 } else { 0 });
                 assert_eq!((debit.sums.debits_held, debit.sums.debits_posted), (Amount::ZERO, posted));
                 assert_eq!(credit.sums.credits_held, Amount::ZERO);
-                let decided = crate::hold_end_record(&hold, &outcome);
+                let decided = crate::hold_end_record(&hold, &outcome).decided(NOW);
                 assert_eq!((decided.amount, decided.far_account_id()), (posted, record.far_account_id()));
+                assert_eq!(decided.decided_at(), NOW);
                 survives(RecordBody::Decided(refusal_of(decision), decided));
             }
         }
@@ -258,7 +265,7 @@ mod tests {
                 (HoldEnd::Voided, 1, None),
                 (HoldEnd::Expired, 0, Some(0)),
             ] {
-                let ended = end_leg(&standing, end, Amount::new(posted), &debit, &credit);
+                let ended = end_leg(&standing, end, (Amount::new(posted), NOW), &debit, &credit);
                 assert_eq!(ended.is_some(), left.is_some(), "{end:?} {posted}");
                 let Some((outcome, body)) = ended else { continue };
                 assert_eq!(

@@ -15,6 +15,7 @@
 pub mod account;
 pub mod account_change;
 pub mod actor;
+pub mod audit;
 pub mod chain;
 pub mod check;
 pub mod closing;

@@ -216,9 +216,10 @@ pub fn feed_entry(record: &Record) -> message::FeedEntry {
     match &record.body {
         RecordBody::Transfer(of) if of.is_prepared() => moved(FeedKind::Prepared, of),
         RecordBody::Transfer(of) => moved(FeedKind::Transfer, of),
-        RecordBody::Expired(of) => moved(FeedKind::Expired, of),
+        RecordBody::Expired(of) => moved(FeedKind::Expired, &of.decided(Timestamp::default())),
         RecordBody::Decided(refusal, of) => {
-            let entry = moved(FeedKind::Decided, of);
+            // The registry's stamp is the bank's own, no client's data.
+            let entry = moved(FeedKind::Decided, &of.decided(Timestamp::default()));
             let reply = message::TransferReply { refusal: refusal_code(*refusal).into(), ..entry.reply };
             message::FeedEntry { reply, ..entry }
         }

@@ -10,7 +10,7 @@
 use zerocopy::FromBytes;
 use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 
-use crate::{LinkType, MessageType, Refusal};
+use crate::{LinkType, MessageType, Refusal, Timestamp};
 
 /// The only protocol version this build speaks.
 pub const PROTOCOL_VERSION: u8 = 1;
@@ -36,7 +36,7 @@ wire! {
         16 trace_id: U128,
         /// Milliseconds after receipt at which the request is refused instead of begun; 0 for none.
         32 deadline_ms: U32,
-        /// Must be 0.
+        /// Must be 0; on links, see [`FrameHeader::link_stamp`].
         36 reserved_2: U32,
     }
 }
@@ -145,6 +145,23 @@ impl FrameHeader {
         LinkType::from_code(self.message_type.get())
     }
 
+    /// Whether the code lies in the range of the links, known to this build or not.
+    pub const fn is_of_link(&self) -> bool {
+        self.message_type.get() >> 8 == 1
+    }
+
+    /// The sender's clock, on links: the two last fields are one there, nanoseconds since the epoch. 0 from who has no
+    /// part in the bank's time.
+    pub const fn link_stamp(&self) -> Timestamp {
+        Timestamp::from_nanos(self.deadline_ms.get() as u64 | (self.reserved_2.get() as u64) << 32)
+    }
+
+    /// The same header of a link's frame, from a sender whose clock shows `stamp`.
+    pub const fn with_link_stamp(self, stamp: Timestamp) -> Self {
+        let nanos = stamp.as_nanos();
+        Self { deadline_ms: U32::new(nanos as u32), reserved_2: U32::new((nanos >> 32) as u32), ..self }
+    }
+
     /// Bytes behind the header. Only of use once [`split_frame`] has accepted the header.
     pub const fn body_len_bytes(&self) -> usize {
         (self.len_bytes.get() as usize).saturating_sub(FRAME_HEADER_LEN_BYTES)
@@ -161,7 +178,7 @@ impl FrameHeader {
         if self.version != PROTOCOL_VERSION {
             return Err(FrameError::Version { version: self.version });
         }
-        if self.reserved != 0 || self.reserved_2.get() != 0 {
+        if self.reserved != 0 || (self.reserved_2.get() != 0 && !self.is_of_link()) {
             return Err(FrameError::Reserved);
         }
         Ok(())

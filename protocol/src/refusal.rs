@@ -78,6 +78,10 @@ refusals! {
     CapacityReached = 20 "capacity_reached";
     /// The registry cannot be reached just now: nothing was begun between branches.
     RegistryUnreachable = 21 "registry_unreachable";
+    /// A look-up with a stamp that no clock of the bank can have given out yet.
+    StampAhead = 24 "stamp_ahead";
+    /// A look-up with a stamp: what has it could not be shown in time.
+    StampNotReached = 25 "stamp_not_reached";
 
     // 50..=99: malformed. Depends on the request alone; the id stays free.
     /// The id is zero.

@@ -14,10 +14,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::frame::{Envelope, append_frame};
 use crate::message::{
     AccountOpen, AccountRef, BATCH_LEN_MAX, CHAIN_LEN_MAX, FEED_WAIT_MS_MAX, FeedRead, HELLO_MAGIC, Hello,
-    LOGIN_PASSWORD, LOGIN_TOKEN, LimitsSet, LoginPrefix, SECRET_LEN_BYTES_MAX, Transfer, TransferRef,
+    LOGIN_PASSWORD, LOGIN_TOKEN, LimitsSet, LoginPrefix, ReadAfter, SECRET_LEN_BYTES_MAX, Transfer, TransferRef,
     USER_LEN_BYTES_MAX,
 };
-use crate::{AccountId, FrameHeader, MessageType, Refusal, TransferId};
+use crate::{AccountId, FrameHeader, MessageType, Refusal, Timestamp, TransferId};
 
 /// A request, borrowed from the frame that carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,21 @@ pub enum Request<'a> {
     GetAccount(AccountId),
     /// See [`MessageType::GetTransfer`].
     GetTransfer(TransferId),
+    /// A look-up with [`ReadAfter`] behind its id: it shows everything up to this stamp.
+    ReadAfter(Timestamp, Lookup),
     /// See [`MessageType::ReadFeed`].
     ReadFeed(&'a FeedRead),
+}
+
+/// What a look-up is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// See [`MessageType::GetBalance`].
+    Balance(AccountId),
+    /// See [`MessageType::GetAccount`].
+    Account(AccountId),
+    /// See [`MessageType::GetTransfer`].
+    Transfer(TransferId),
 }
 
 /// How a user proves who it is. Printing it shows no secret.
@@ -108,9 +121,9 @@ pub fn decode<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Request<'a>, R
         MessageType::Chain => Request::Chain(many(body, CHAIN_LEN_MAX)?),
         MessageType::Batch => Request::Batch(many(body, BATCH_LEN_MAX)?),
         MessageType::CancelId => Request::CancelId(transfer_id(body)?),
-        MessageType::GetBalance => Request::GetBalance(account_id(body)?),
-        MessageType::GetAccount => Request::GetAccount(account_id(body)?),
-        MessageType::GetTransfer => Request::GetTransfer(transfer_id(body)?),
+        MessageType::GetBalance | MessageType::GetAccount | MessageType::GetTransfer => {
+            decode_lookup(message_type, body)?
+        }
         MessageType::ReadFeed => {
             let read = one::<FeedRead>(body)?;
             if read.wait_ms.get() > FEED_WAIT_MS_MAX {
@@ -161,6 +174,7 @@ impl Request<'_> {
             Self::GetBalance(_) => MessageType::GetBalance,
             Self::GetAccount(_) => MessageType::GetAccount,
             Self::GetTransfer(_) => MessageType::GetTransfer,
+            Self::ReadAfter(_, lookup) => lookup.message_type(),
             Self::ReadFeed(_) => MessageType::ReadFeed,
         }
     }
@@ -171,7 +185,7 @@ impl Request<'_> {
     /// # Panics
     /// When the frame would be over the limit, or a name or secret over 65,535 bytes.
     pub fn append_to(&self, out: &mut Vec<u8>, envelope: Envelope) {
-        let id;
+        let (id, after);
         let parts: &[&[u8]] = match self {
             Self::Hello(hello) => &[hello.as_bytes()],
             Self::Login(login) => return login.append_to(out, envelope),
@@ -192,9 +206,32 @@ impl Request<'_> {
                 id = U128::new(transfer_id.get());
                 &[id.as_bytes()]
             }
+            Self::ReadAfter(stamp, lookup) => {
+                id = U128::new(lookup.id());
+                after = ReadAfter { stamp: stamp.as_nanos().into() };
+                &[id.as_bytes(), after.as_bytes()]
+            }
             Self::ReadFeed(read) => &[read.as_bytes()],
         };
         append_frame(out, envelope, self.message_type(), parts);
+    }
+}
+
+impl Lookup {
+    const fn message_type(self) -> MessageType {
+        match self {
+            Self::Balance(_) => MessageType::GetBalance,
+            Self::Account(_) => MessageType::GetAccount,
+            Self::Transfer(_) => MessageType::GetTransfer,
+        }
+    }
+
+    /// Of the account or transfer.
+    pub const fn id(self) -> u128 {
+        match self {
+            Self::Balance(id) | Self::Account(id) => id.get(),
+            Self::Transfer(id) => id.get(),
+        }
     }
 }
 
@@ -235,6 +272,27 @@ impl Hello {
             Err(Refusal::VersionUnsupported)
         }
     }
+}
+
+fn decode_lookup(message_type: MessageType, body: &[u8]) -> Result<Request<'_>, Refusal> {
+    let (id, after) = match body.len().checked_sub(ReadAfter::LEN_BYTES) {
+        Some(at) if at == AccountRef::LEN_BYTES => {
+            let (id, after) = body.split_at(at);
+            (id, Some(Timestamp::from_nanos(one::<ReadAfter>(after)?.stamp.get())))
+        }
+        Some(_) | None => (body, None),
+    };
+    let lookup = match message_type {
+        MessageType::GetBalance => Lookup::Balance(account_id(id)?),
+        MessageType::GetAccount => Lookup::Account(account_id(id)?),
+        _ => Lookup::Transfer(transfer_id(id)?),
+    };
+    Ok(match (after, lookup) {
+        (Some(stamp), lookup) => Request::ReadAfter(stamp, lookup),
+        (None, Lookup::Balance(id)) => Request::GetBalance(id),
+        (None, Lookup::Account(id)) => Request::GetAccount(id),
+        (None, Lookup::Transfer(id)) => Request::GetTransfer(id),
+    })
 }
 
 fn decode_hello(body: &[u8]) -> Result<&Hello, Refusal> {

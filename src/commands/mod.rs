@@ -1,5 +1,6 @@
 //! One file per subcommand that lives in this program.
 
+pub(crate) mod audit;
 mod bank;
 pub(crate) mod branch_server;
 pub(crate) mod cluster;

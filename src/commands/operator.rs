@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use serde_json::Value;
-use tally_registry::client;
+use tally_registry::client::{self, CallError};
 use tally_registry::link::Tls;
 
 /// Where the registry is, and who asks.
@@ -24,17 +24,41 @@ pub(crate) struct OperatorArgs {
 impl OperatorArgs {
     /// Asks the leader; prints the answer as JSON where that is wanted, else by `print`.
     pub(crate) fn call(&self, request: &Value, print: impl FnOnce(&Value)) -> anyhow::Result<()> {
-        let file = |name: &str| self.tls.join(name);
-        let tls = Tls::load(&file("operator.pem"), &file("operator.key"), &file("ca.pem"))
-            .context("--tls: the operator's certificate cannot be used")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let answer = runtime.block_on(client::call(&tls, &self.endpoints, request))?;
+        let answer = self.calls()?.ask(request)?;
         if self.json {
             println!("{}", serde_json::to_string_pretty(&answer)?);
         } else {
             print(&answer);
         }
         Ok(())
+    }
+
+    /// For commands that ask more than once.
+    pub(crate) fn calls(&self) -> anyhow::Result<Calls> {
+        let file = |name: &str| self.tls.join(name);
+        let tls = Tls::load(&file("operator.pem"), &file("operator.key"), &file("ca.pem"))
+            .context("--tls: the operator's certificate cannot be used")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Calls { tls, endpoints: self.endpoints.clone(), runtime })
+    }
+
+    /// Whether the answer is for programs.
+    pub(crate) const fn wants_json(&self) -> bool {
+        self.json
+    }
+}
+
+/// Asks the registry's leader, one question after the other.
+pub(crate) struct Calls {
+    tls: Tls,
+    endpoints: Vec<String>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Calls {
+    /// The answer.
+    pub(crate) fn ask(&self, request: &Value) -> Result<Value, CallError> {
+        self.runtime.block_on(client::call(&self.tls, &self.endpoints, request))
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Books {
     pub(crate) cluster_id: u128,
     /// The version of the routes that came last.
     pub(crate) routes_version: u64,
+    /// What it answers an auditor, by the name of the call.
+    pub(crate) audit: BTreeMap<String, serde_json::Value>,
     /// The branches that they name.
     pub(crate) routes: Vec<(u16, String)>,
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use tally_ledger::two_phase::Decision;
 use tally_protocol::link::{
     BranchStatus, CrossTransfer, LinkFrame, LinkHeartbeat, LinkHello, MarkItem, VoteItem, append_items,
@@ -205,6 +206,7 @@ impl Dialler {
     }
 
     fn hear(&self, frame: &Frame, out: &mut Vec<u8>) {
+        assert!(frame.stamp() > Timestamp::default(), "every frame carries the registry's clock: {frame:?}");
         let mut books = self.books();
         match frame.decode().expect("the registry keeps the rules") {
             LinkFrame::Prepare(items) => {
@@ -235,6 +237,13 @@ impl Dialler {
                 assert!(Timestamp::from_nanos(beat.stamp.get()) > Timestamp::from_nanos(0));
             }
             LinkFrame::Redirect { .. } => {}
+            LinkFrame::Call(question) => {
+                let question: Value = serde_json::from_str(question).expect("JSON");
+                let call = question["call"].as_str().expect("a name").to_owned();
+                let answer = books.audit.get(&call).cloned().unwrap_or_else(|| json!({ "error": { "text": "busy" } }));
+                let envelope = Envelope::request(frame.header().request_id.get());
+                LinkFrame::CallReply(&answer.to_string()).append_to(out, envelope);
+            }
             other => panic!("unexpected: {other:?}"),
         }
     }

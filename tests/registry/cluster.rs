@@ -122,19 +122,31 @@ impl Cluster {
         self.nodes.iter_mut().find(|node| node.id == id).expect("added")
     }
 
+    /// `tally audit balance`: how it ended, and what it printed.
+    pub(crate) fn audit(&self, arguments: &[&str]) -> (i32, Value) {
+        let output = self.run(&[&["audit", "balance"], arguments].concat());
+        let answer = serde_json::from_slice(&output.stdout);
+        let answer = answer.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        (output.status.code().expect("it ended by itself"), answer)
+    }
+
     /// `tally <arguments> --json`; what it prints, or its error line.
     pub(crate) fn tally(&self, arguments: &[&str]) -> Result<Value, String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tally"));
-        command.args(arguments).arg("--json").arg("--tls").arg(self.tls_dir("operator"));
-        for node in self.nodes.iter().filter(|node| node.child.is_some()) {
-            command.arg("--registry").arg(node.address.to_string());
-        }
-        let output = command.output().expect("the program runs");
+        let output = self.run(arguments);
         if output.status.success() {
             Ok(serde_json::from_slice(&output.stdout).expect("JSON"))
         } else {
             Err(String::from_utf8_lossy(&output.stderr).into_owned())
         }
+    }
+
+    fn run(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tally"));
+        command.args(arguments).arg("--json").arg("--tls").arg(self.tls_dir("operator"));
+        for node in self.nodes.iter().filter(|node| node.child.is_some()) {
+            command.arg("--registry").arg(node.address.to_string());
+        }
+        command.output().expect("the program runs")
     }
 
     /// `tally cluster join`.

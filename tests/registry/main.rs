@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use branch::TestBranch;
 use cluster::{Cluster, wait};
+use serde_json::json;
 use tally_ledger::two_phase::{AbortReason, Decision};
 use tally_protocol::BranchId;
 
@@ -339,4 +340,81 @@ fn a_new_node_is_filled_by_a_snapshot() {
     ids.iter().for_each(|&id| bank.a.hold(id));
     bank.pay(200);
     bank.settle();
+}
+
+/// What an auditor's branch says: one currency, its customers' money at the other branch.
+fn audited(peer: u16, sent: u64, received: u64, open: u64) -> serde_json::Value {
+    let side = |posted: u64| json!({ "posted": posted.to_string(), "early": "0", "late": "0" });
+    let sums = (sent + received).to_string();
+    json!({ "ok": {
+        "state": "done", "durable": 4_096, "records": 7, "accounts_from_checkpoint": 0, "open": open,
+        "currencies": [{
+            "currency": 978, "accounts": 2, "debits_posted": sums, "credits_posted": sums,
+            "debits_held": "0", "credits_held": "0", "holds": "0",
+        }],
+        "settlements": [{ "peer": peer, "currency": 978, "debits": side(received), "credits": side(sent) }],
+    } })
+}
+
+#[test]
+fn an_audit_names_what_differs_counts_what_is_committed_and_says_who_is_missing() {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let cluster = Cluster::start();
+    let mut bank = Bank::start(&cluster);
+    bank.pay(20);
+    bank.settle();
+    let committed = *bank.a.books().committed().first().expect("some were");
+    let says = |a: serde_json::Value, b: serde_json::Value, legs: serde_json::Value| {
+        for (branch, said) in [(&bank.a, a), (&bank.b, b)] {
+            let mut books = branch.books();
+            books.audit.insert("audit".to_owned(), said);
+            books.audit.insert("audit_legs".to_owned(), json!({ "ok": { "open": 0, "legs": [] } }));
+            books.audit.insert("audit_go_on".to_owned(), json!({ "ok": { "state": "running" } }));
+        }
+        bank.a.books().audit.insert("audit_legs".to_owned(), json!({ "ok": legs }));
+    };
+    let nothing = || json!({ "open": 0, "legs": [] });
+    let open = |id: u128| {
+        let leg = json!({ "id": format!("{id:032x}"), "peer": 2, "currency": 978, "amount": 5, "outgoing": true, "hold": false });
+        json!({ "open": 1, "legs": [leg] })
+    };
+    let asked = |arguments: &[&str]| cluster.audit(arguments);
+
+    says(audited(2, 30, 20, 0), audited(1, 20, 30, 0), nothing());
+    let (code, answer) = asked(&[]);
+    assert_eq!((code, &answer["result"]), (0, &"ok".into()), "{answer:#}");
+    assert_eq!(answer["settlements"][0]["sent"], "30");
+
+    // One branch says that it has sent what the other has not received.
+    says(audited(2, 35, 20, 0), audited(1, 20, 30, 0), nothing());
+    let (code, answer) = asked(&[]);
+    assert_eq!((code, &answer["result"]), (1, &"DIFFERS".into()), "{answer:#}");
+    let told = answer["findings"][0].as_str().expect("a line");
+    assert!(told.contains("branch 1 sent 0.35 EUR to branch 2") && told.contains("0.05 less"), "{told}");
+
+    // What is open at one branch, and posted at the other: right where the registry had committed it, wrong where not.
+    says(audited(2, 30, 20, 1), audited(1, 20, 35, 0), open(committed));
+    let (code, answer) = asked(&[]);
+    assert_eq!((code, &answer["result"], &answer["committed"]), (0, &"ok".into(), &1.into()), "{answer:#}");
+    says(audited(2, 30, 20, 1), audited(1, 20, 35, 0), open(0xdead_beef));
+    assert_eq!(asked(&[]).0, 1, "nobody knows it: it counts nowhere");
+    says(audited(2, 30, 20, 1), audited(1, 20, 30, 0), open(0xdead_beef));
+    assert_eq!(asked(&[]).0, 0);
+
+    says(
+        audited(2, 30, 20, 0),
+        json!({ "error": { "name": "failed", "text": "the journal is damaged at 7" } }),
+        nothing(),
+    );
+    let (code, answer) = asked(&["--wait", "0"]);
+    assert_eq!((code, &answer["result"], &answer["missing"][0]["branch"]), (2, &"incomplete".into(), &2.into()));
+    assert!(answer["missing"][0]["why"].as_str().is_some_and(|why| why.contains("damaged at 7")), "{answer:#}");
+    let Bank { b, .. } = bank;
+    drop(b);
+    let (code, answer) = cluster.audit(&["--wait", "0"]);
+    assert!(
+        code == 2 && answer["missing"][0]["why"].as_str().is_some_and(|why| why.contains("branch 2")),
+        "{answer:#}"
+    );
 }

@@ -18,6 +18,7 @@ use tally_ledger::journal::position::DurableLsn;
 use tally_protocol::{Lsn, Timestamp, message};
 
 use crate::accounts::Accounts;
+use crate::audit::Auditor;
 use crate::bell::Bell;
 use crate::checkpointer::Checkpointer;
 use crate::engine::Engine;
@@ -82,6 +83,7 @@ pub struct Branch {
     stop_workers: Arc<AtomicBool>,
     stop_helpers: Arc<AtomicBool>,
     two_phase: Option<Arc<TwoPhase>>,
+    auditor: Option<(Auditor, JoinHandle<()>)>,
     link: parking_lot::Mutex<Option<LinkParts>>,
 }
 
@@ -96,6 +98,8 @@ pub struct LinkParts {
     pub bell: LinkBell,
     /// Where instructions go.
     pub lanes: Vec<Arc<Lane>>,
+    /// Answers the auditors.
+    pub auditor: Auditor,
 }
 
 impl std::fmt::Debug for Branch {
@@ -168,8 +172,9 @@ impl Branch {
 
         let helpers = options.lookup.threads + 1;
         let (mut senders, receivers) = replies::channels(options.workers + helpers, sessions);
+        let auditor = shared.as_ref().map(|shared| Auditor::start(shared.clone(), journal.clone())).transpose()?;
         let mut between = Vec::new();
-        let link = shared.as_ref().map(|shared| {
+        let link = shared.as_ref().zip(auditor.as_ref()).map(|(shared, (auditor, _))| {
             engine
                 .holds
                 .iter()
@@ -182,6 +187,7 @@ impl Branch {
                 says: says.remove(0),
                 bell: link_bell,
                 lanes: lanes.iter().map(|(lane, _)| lane.clone()).collect(),
+                auditor: auditor.clone(),
             }
         });
         let mut between = between.into_iter();
@@ -241,6 +247,7 @@ impl Branch {
             stop_workers,
             stop_helpers,
             two_phase: shared,
+            auditor,
             link: parking_lot::Mutex::new(link),
         };
         Ok((branch, receivers))
@@ -313,6 +320,10 @@ impl Branch {
         self.stop_helpers.store(true, Ordering::Release);
         self.lookups.join();
         let _ = self.feed.join();
+        if let Some((auditor, thread)) = self.auditor {
+            auditor.stop();
+            let _ = thread.join();
+        }
         self.checkpointer.stop();
         self.journal.stop();
     }

@@ -119,8 +119,14 @@ impl Engine {
         }
     }
 
-    /// Ends the prepared leg `id` as the registry decided, or lets it stand.
-    pub fn decide(&self, writer: &mut Writer, id: TransferId, decision: Decision, now: Timestamp) -> Decided {
+    /// Ends the prepared leg `id` as the registry decided, at the stamp that is given with the decision, or lets it stand.
+    pub fn decide(
+        &self,
+        writer: &mut Writer,
+        id: TransferId,
+        (decision, decided_at): (Decision, Timestamp),
+        now: Timestamp,
+    ) -> Decided {
         let len_bytes = TransferRecord::len_bytes_of(false);
         if writer.secure(len_bytes as u64).is_err() {
             return Decided::NoRoom;
@@ -152,7 +158,7 @@ impl Engine {
             self.ids.note_ended(id, lsn);
         }
         drop((debit_lock, credit_lock));
-        let (refusal, transfer) = (leg::refusal_of(decision), hold_end_record(&hold, &outcome));
+        let (refusal, transfer) = (leg::refusal_of(decision), hold_end_record(&hold, &outcome).decided(decided_at));
         let done = Done { refusal, is_prepared: false, ..Done::of(lsn, timestamp, &transfer) };
         let record = Record { lsn, timestamp, actor: CustomerId::BANK, body: RecordBody::Decided(refusal, transfer) };
         writer.fill(reservation, |space| record.encode_into(space));
@@ -164,7 +170,7 @@ impl Engine {
         &self,
         writer: &mut Writer,
         (id, source): (TransferId, BranchId),
-        (end, posted): (HoldEnd, Amount),
+        (end, posted, ended_at): (HoldEnd, Amount, Timestamp),
         now: Timestamp,
     ) -> Ended {
         let len_bytes = TransferRecord::len_bytes_of(false);
@@ -182,7 +188,9 @@ impl Engine {
         // Ended by another copy of the message before the locks were there; or let stand, which changes nothing here.
         let Some(hold) = self.holds.get(id) else { return Ended::NotOpen };
         let (mut debit, mut credit) = (debit_lock.load(), credit_lock.load());
-        let Some((outcome, body)) = end_leg(&hold, end, posted, &debit, &credit) else { return Ended::Impossible };
+        let Some((outcome, body)) = end_leg(&hold, end, (posted, ended_at), &debit, &credit) else {
+            return Ended::Impossible;
+        };
         let reservation = writer.reserve(len_bytes as u64, 1, now);
         let (lsn, timestamp) = (reservation.lsn(), reservation.timestamp());
         outcome.apply(&mut debit, &mut credit, lsn, timestamp);

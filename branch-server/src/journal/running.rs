@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Deref};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tally_journal::{Disk, JournalOptions, OnDurable, ReadError, StartError};
 use tally_ledger::journal::position::DurableLsn;
 use tally_ledger::journal::record::Record;
@@ -127,6 +127,11 @@ impl Journal {
         };
         self.retire_below(Lsn::new(meta.replay_from.get().saturating_sub(retention_bytes)))?;
         Ok(())
+    }
+
+    /// While this is held no checkpoint is published or removed.
+    pub fn hold_checkpoints(&self) -> MutexGuard<'_, ()> {
+        self.checkpointing.lock()
     }
 
     /// Where replay would begin: the newest checkpoint's `replay_from`, or 0.

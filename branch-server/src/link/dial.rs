@@ -10,14 +10,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tally_protocol::link::{self, LinkFrame, LinkHello};
 use tally_protocol::reply;
-use tally_protocol::{BranchId, Envelope, FRAME_HEADER_LEN_BYTES, Refusal, split_frame};
+use tally_protocol::{BranchId, Envelope, FRAME_HEADER_LEN_BYTES, Refusal, Timestamp, split_frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::{Identity, LinkEnd};
-use crate::clock;
 
 /// Longest first answer: a frame with an endpoint or a refusal's text.
 const ANSWER_LEN_BYTES_MAX: usize = 4_096;
@@ -70,6 +69,8 @@ pub(super) struct Greeting<'a> {
     pub(super) identity: &'a mut Identity,
     pub(super) routes_version: u64,
     pub(super) advertised: SocketAddr,
+    /// Our clock.
+    pub(super) now: Timestamp,
 }
 
 pub(super) async fn connect(endpoint: &str, tls: &LinkTls) -> Result<TlsStream<TcpStream>, LinkEnd> {
@@ -85,12 +86,13 @@ pub(super) async fn greet(stream: &mut TlsStream<TcpStream>, greeting: Greeting<
         branch_id: greeting.branch,
         cluster_id: greeting.identity.cluster_id.unwrap_or(0),
         incarnation: greeting.identity.incarnation,
-        stamp: clock::wall(),
+        stamp: greeting.now,
         routes_version: greeting.routes_version,
         endpoint: &endpoint,
     };
     let mut bytes = Vec::new();
     LinkFrame::Hello(hello).append_to(&mut bytes, Envelope::request(0));
+    link::stamp_frames(&mut bytes, greeting.now);
     stream.write_all(&bytes).await?;
     stream.flush().await?;
     // Exactly one frame is read here: what follows it belongs to the link.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tally_protocol::link::{self, CrossTransfer, LinkFrame};
-use tally_protocol::{TransferId, split_frame};
+use tally_protocol::{Timestamp, TransferId, split_frame};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{LinkEnd, SILENCE_MAX};
+use super::{Answers, LinkEnd, SILENCE_MAX};
 use crate::clock;
 use crate::intake::{Instruction, Lane};
 use crate::two_phase::{Peer, Routes, TwoPhase, decision_of};
@@ -25,11 +25,12 @@ pub(super) struct Incoming {
     buffer: BytesMut,
     /// Of the frame that was read, and finds no room yet.
     pending: Vec<Instruction>,
+    answers: Answers,
 }
 
 impl Incoming {
-    pub(super) fn new(shared: Arc<TwoPhase>, lanes: Vec<Arc<Lane>>) -> Self {
-        Self { shared, lanes, buffer: BytesMut::new(), pending: Vec::new() }
+    pub(super) fn new(shared: Arc<TwoPhase>, lanes: Vec<Arc<Lane>>, answers: Answers) -> Self {
+        Self { shared, lanes, buffer: BytesMut::new(), pending: Vec::new(), answers }
     }
 
     /// Reads until the link ends.
@@ -67,6 +68,7 @@ impl Incoming {
             }
             follows
         };
+        follow(header.link_stamp().as_nanos());
         match frame {
             LinkFrame::Prepare(items) => {
                 let here = shared.branch().get();
@@ -77,7 +79,8 @@ impl Incoming {
                 // A decision stands, whatever its stamp: only the clock does not follow it.
                 self.pending.extend(items.iter().map(|item| {
                     follow(item.stamp.get());
-                    Instruction::Decide(TransferId::new(item.id.get()), decision_of(item))
+                    let decided_at = Timestamp::from_nanos(item.stamp.get());
+                    Instruction::Decide(TransferId::new(item.id.get()), decision_of(item), decided_at)
                 }));
             }
             LinkFrame::End(items) => {
@@ -105,6 +108,7 @@ impl Incoming {
             LinkFrame::Busy(items) => {
                 shared.stats.dropped.fetch_add(items.len() as u64, Ordering::Relaxed);
             }
+            LinkFrame::Call(question) => self.answers.answer(header.request_id.get(), question),
             LinkFrame::Redirect { endpoint, .. } => return Err(LinkEnd::NotLeader(endpoint.to_owned())),
             other => return Err(LinkEnd::Protocol(format!("{:?} on a branch's link", other.link_type()))),
         }
@@ -119,7 +123,7 @@ impl Incoming {
             self.pending.retain(|&instruction| {
                 let id = match &instruction {
                     Instruction::Prepare(cross) => cross.transfer.id.get(),
-                    Instruction::Decide(id, _) | Instruction::Heard(id) => id.get(),
+                    Instruction::Decide(id, ..) | Instruction::Heard(id) => id.get(),
                     Instruction::End(item) => item.id.get(),
                 };
                 // A transfer's instructions go through one worker, in order.

@@ -10,6 +10,7 @@
 //!
 //! **Invariant:** what the registry sends waits in bounded queues; while they are full, nothing is read.
 
+mod calls;
 mod dial;
 mod identity;
 mod incoming;
@@ -33,6 +34,7 @@ use crate::journal::Journal;
 use crate::scheduling;
 use crate::two_phase::TwoPhase;
 
+use calls::Answers;
 pub use dial::LinkTls;
 pub use identity::{Identity, IdentityError};
 use incoming::Incoming;
@@ -100,10 +102,11 @@ impl Link {
                 .enable_all()
                 .build()
                 .expect("a thread that is being started can make its runtime");
-            let LinkParts { shared, says, bell, lanes } = parts;
+            let LinkParts { shared, says, bell, lanes, auditor } = parts;
+            let answers = Answers::new(auditor, bell.bell.clone());
             let mut keeper = Keeper {
-                incoming: Incoming::new(shared.clone(), lanes),
-                outgoing: Outgoing::new(shared.clone(), journal, says, bell),
+                incoming: Incoming::new(shared.clone(), lanes, answers.clone()),
+                outgoing: Outgoing::new(shared.clone(), journal, says, bell, answers),
                 options,
                 identity,
                 shared,
@@ -147,6 +150,8 @@ enum LinkEnd {
     NotLeader(String),
     #[error("refused by the registry: {0}")]
     Refused(String),
+    #[error("the registry's clock is more than 500 ms ahead of ours, and is not followed")]
+    ClockAhead,
     #[error("not what a registry says: {0}")]
     Protocol(String),
     #[error(transparent)]
@@ -227,9 +232,13 @@ impl Keeper {
             identity: &mut self.identity,
             routes_version: self.shared.routes_version(),
             advertised: self.options.advertised,
+            now: self.shared.now(crate::clock::wall()),
         };
         let stamp = dial::greet(&mut stream, greeting).await?;
-        self.shared.observe(stamp, crate::clock::wall());
+        // A registry whose stamps are not followed would see its prepares dropped: better not to begin.
+        if !self.shared.observe(stamp, crate::clock::wall()) {
+            return Err(LinkEnd::ClockAhead);
+        }
         Ok(stream)
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tally_protocol::Envelope;
 use tally_protocol::link::{
     BranchStatus, CrossTransfer, EndItem, LinkFrame, LinkHeartbeat, LinkType, MarkItem, VoteItem, append_items,
+    stamp_frames,
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::{HEARTBEAT_INTERVAL, LinkBell, LinkEnd};
+use super::{Answers, HEARTBEAT_INTERVAL, LinkBell, LinkEnd};
 use crate::clock;
 use crate::journal::Journal;
 use crate::replies::GatedReceiver;
@@ -21,6 +22,7 @@ pub(super) struct Outgoing {
     says: GatedReceiver<Said>,
     bell: LinkBell,
     gathered: Gathered,
+    answers: Answers,
     bytes: Vec<u8>,
 }
 
@@ -57,14 +59,21 @@ impl Gathered {
 }
 
 impl Outgoing {
-    pub(super) fn new(shared: Arc<TwoPhase>, journal: Arc<Journal>, says: GatedReceiver<Said>, bell: LinkBell) -> Self {
-        Self { shared, journal, says, bell, gathered: Gathered::default(), bytes: Vec::new() }
+    pub(super) fn new(
+        shared: Arc<TwoPhase>,
+        journal: Arc<Journal>,
+        says: GatedReceiver<Said>,
+        bell: LinkBell,
+        answers: Answers,
+    ) -> Self {
+        Self { shared, journal, says, bell, gathered: Gathered::default(), answers, bytes: Vec::new() }
     }
 
     /// Writes until the link ends. What was gathered and not written is lost with it: it is told or asked again.
     pub(super) async fn run(&mut self, mut writer: impl AsyncWrite + Unpin) -> LinkEnd {
         let mut heartbeat_at = tokio::time::Instant::now();
         self.bytes.clear();
+        self.answers.forget();
         loop {
             self.bell.bell.awake();
             if tokio::time::Instant::now() >= heartbeat_at {
@@ -84,6 +93,7 @@ impl Outgoing {
                 }
                 continue;
             }
+            stamp_frames(&mut self.bytes, self.shared.now(clock::wall()));
             if let Err(error) = async {
                 writer.write_all(&self.bytes).await?;
                 writer.flush().await
@@ -101,6 +111,7 @@ impl Outgoing {
         let gathered = &mut self.gathered;
         self.says.poll_ready(durable, |said| gathered.take(said));
         self.gathered.append_to(&mut self.bytes);
+        self.answers.append_to(&mut self.bytes);
     }
 
     fn append_heartbeat(&mut self) {

@@ -39,9 +39,12 @@ pub(super) fn decide<R: RecordReader>(
     resolver: &Resolver<'_, R>,
     id: TransferId,
     decision: Decision,
+    decided_at: Timestamp,
 ) -> Returned {
     match resolver.known(id) {
-        Ok(known) if matches!(state_of(&known), Participant::Prepared { .. }) => Returned::Decide(id, decision),
+        Ok(known) if matches!(state_of(&known), Participant::Prepared { .. }) => {
+            Returned::Decide(id, decision, decided_at)
+        }
         Ok(known) => say(engine, id, state_of(&known), ParticipantEvent::Told(decision)),
         Err(error) => unreadable(&error),
     }

@@ -23,7 +23,7 @@ use tally_ledger::two_phase::{Decision, ParticipantEffect};
 use tally_ledger::{Actor, Reference};
 use tally_protocol::link::{CrossTransfer, EndItem};
 use tally_protocol::message;
-use tally_protocol::{CustomerId, TransferId};
+use tally_protocol::{CustomerId, Timestamp, TransferId};
 
 use crate::ids::LookedUp;
 use crate::intake::{Op, Passage, Request, SessionKey};
@@ -135,7 +135,7 @@ pub enum Question {
     /// Whether the destination's part of a transfer between branches is known.
     Prepare(CrossTransfer),
     /// What became of a leg that is not open and was decided.
-    Decide(TransferId, Decision),
+    Decide(TransferId, Decision, Timestamp),
     /// What became of a hold that is not open, and that the payer's branch has ended.
     End(EndItem),
     /// What became of a transfer.
@@ -186,7 +186,7 @@ pub enum Returned {
     /// The destination's part is new: go on.
     Prepare(CrossTransfer, Looked),
     /// The leg is open after all: go on.
-    Decide(TransferId, Decision),
+    Decide(TransferId, Decision, Timestamp),
     /// The hold is open after all: go on.
     End(EndItem),
     /// How the hold ended was known here before: its payer's branch is told so.

@@ -82,7 +82,9 @@ impl<R: RecordReader> Reading<'_, R> {
                 Answer::Return(Returned::BatchIds(batch, ids.into_iter().map(|id| (id, look_up(id))).collect()))
             }
             Question::Prepare(cross) => Answer::Return(legs::prepare(self.engine, &self.resolver, cross)),
-            Question::Decide(id, decision) => Answer::Return(legs::decide(self.engine, &self.resolver, id, decision)),
+            Question::Decide(id, decision, at) => {
+                Answer::Return(legs::decide(self.engine, &self.resolver, id, decision, at))
+            }
             Question::End(item) => Answer::Return(legs::end(self.engine, &self.resolver, item)),
             // Looked at first: what is done by the time of the second look is found by it.
             Question::GetTransfer(asker, id) if self.engine.ids.facts_recent(id) == Recent::InFlight => {

@@ -335,6 +335,7 @@ impl Conversation {
             Request::GetBalance(id) => Op::GetBalance(id),
             Request::GetAccount(id) => Op::GetAccount(id),
             Request::GetTransfer(id) => Op::GetTransfer(id),
+            Request::ReadAfter(stamp, lookup) => Op::ReadAfter(stamp, lookup),
             Request::ReadFeed(read) => Op::ReadFeed(*read),
             Request::Hello(_) | Request::Login(_) | Request::Ping | Request::GetStatus | Request::GetRoutes => {
                 unreachable!("answered by the session itself")
@@ -481,6 +482,7 @@ fn permits_kinds(permissions: Permissions, request: &Request<'_>) -> bool {
         | Request::GetBalance(_)
         | Request::GetAccount(_)
         | Request::GetTransfer(_)
+        | Request::ReadAfter(..)
         | Request::ReadFeed(_) => true,
     }
 }
@@ -513,6 +515,7 @@ fn reply_len_bytes_max(request: &Request<'_>) -> usize {
         | Request::CancelId(_)
         | Request::GetBalance(_)
         | Request::GetAccount(_)
-        | Request::GetTransfer(_) => SINGLE_REPLY_LEN_BYTES_MAX,
+        | Request::GetTransfer(_)
+        | Request::ReadAfter(..) => SINGLE_REPLY_LEN_BYTES_MAX,
     }
 }

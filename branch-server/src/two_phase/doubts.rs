@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tally_ledger::Hold;
 use tally_ledger::two_phase::{Participant, ParticipantEffect, ParticipantEvent};
-use tally_protocol::{BranchId, Lsn, Timestamp, TransferId};
+use tally_protocol::{AccountId, BranchId, Lsn, Timestamp, TransferId};
 
 use crate::lookup::Asker;
 
@@ -35,6 +35,8 @@ pub struct Waiting {
 pub struct Doubt {
     /// Prepared, and when to ask.
     pub state: Participant,
+    /// The accounts that it holds something on: a customer's, and the settlement account.
+    pub accounts: [AccountId; 2],
     /// The record that prepared it: whatever is said of it waits for that.
     pub lsn: Lsn,
     /// When it was prepared.
@@ -64,7 +66,8 @@ impl Doubts {
     /// Adds a leg that a restart found prepared: the registry is asked at once.
     pub fn insert_recovered(&self, hold: &Hold) {
         let state = Participant::Prepared { ask_at: Timestamp::default(), pause_s: 1 };
-        self.insert(hold.id, Doubt { state, lsn: hold.lsn, since: hold.timestamp, waiting: Vec::new() });
+        let accounts = [hold.debit_account_id, hold.credit_account_id];
+        self.insert(hold.id, Doubt { state, accounts, lsn: hold.lsn, since: hold.timestamp, waiting: Vec::new() });
     }
 
     /// Removes a leg that was decided, and with it those who wait.
@@ -118,6 +121,17 @@ impl Doubts {
         }
     }
 
+    /// Whether a leg that was prepared by `stamp` is in doubt on this account.
+    pub fn concern_account(&self, id: AccountId, stamp: Timestamp) -> bool {
+        let concerns = |doubt: &Doubt| doubt.since <= stamp && doubt.accounts.contains(&id);
+        self.shards.iter().any(|shard| shard.lock().values().any(concerns))
+    }
+
+    /// Whether this leg was prepared by `stamp` and is in doubt.
+    pub fn concern_transfer(&self, id: TransferId, stamp: Timestamp) -> bool {
+        self.shard(id).lock().get(&id).is_some_and(|doubt| doubt.since <= stamp)
+    }
+
     /// How many legs are in doubt, and since when the oldest.
     pub fn summary(&self) -> (usize, Option<Timestamp>) {
         let (mut count, mut oldest) = (0, None::<Timestamp>);
@@ -148,7 +162,9 @@ mod tests {
             // The second one was prepared half a second before the link came.
             let since = if id == 2 { Timestamp::from_nanos(since.as_nanos() + 500_000_000) } else { since };
             let state = Participant::Prepared { ask_at: at(120), pause_s: 32 };
-            doubts.insert(TransferId::new(id), Doubt { state, lsn: Lsn::new(64), since, waiting: Vec::new() });
+            let accounts = [AccountId::NONE; 2];
+            doubts
+                .insert(TransferId::new(id), Doubt { state, accounts, lsn: Lsn::new(64), since, waiting: Vec::new() });
         }
         let asked = |now| {
             let mut asked = Vec::new();
@@ -168,7 +184,14 @@ mod tests {
         let doubts = Doubts::default();
         let id = TransferId::new(9);
         let state = Participant::Prepared { ask_at: Timestamp::from_nanos(1_000_000_000), pause_s: 2 };
-        doubts.insert(id, Doubt { state, lsn: Lsn::new(64), since: Timestamp::from_nanos(5), waiting: Vec::new() });
+        let accounts = [AccountId::new(7), AccountId::new(8)];
+        let since = Timestamp::from_nanos(5);
+        doubts.insert(id, Doubt { state, accounts, lsn: Lsn::new(64), since, waiting: Vec::new() });
+        let concerns =
+            |account: u128, at: u64| doubts.concern_account(AccountId::new(account), Timestamp::from_nanos(at));
+        assert!(concerns(7, 5) && concerns(8, 6) && !concerns(9, 5) && !concerns(7, 4));
+        let concerns = |id: u128, at: u64| doubts.concern_transfer(TransferId::new(id), Timestamp::from_nanos(at));
+        assert!(concerns(9, 5) && !concerns(9, 4) && !concerns(10, 5));
         let asked = |at_s: u64| {
             let mut asked = Vec::new();
             let now = Timestamp::from_nanos(at_s * 1_000_000_000);

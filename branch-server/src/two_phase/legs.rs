@@ -144,17 +144,19 @@ impl TwoPhase {
         self.stats.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The registry has decided.
+    /// The registry has decided, at a stamp of its own.
     pub fn decide(
         &self,
         engine: &Engine,
         writer: &mut Writer,
         id: TransferId,
-        decision: Decision,
+        (decision, decided_at): (Decision, Timestamp),
         now: Timestamp,
         led: &mut Led,
     ) {
-        match engine.decide(writer, id, decision, now) {
+        // Causes come before effects: the worker may have read its clock before the decision came.
+        let now = self.now(now);
+        match engine.decide(writer, id, (decision, decided_at), now) {
             Decided::Now(done, hold) => {
                 let doubt = self.doubts.remove(id);
                 let prepared = Participant::Prepared { ask_at: hold.timestamp, pause_s: 1 };
@@ -177,8 +179,8 @@ impl TwoPhase {
                     self.contradicted(id, contradiction);
                 }
             }
-            Decided::NotOpen => led.question = Some(Question::Decide(id, decision)),
-            Decided::NoRoom => led.again = Some(Instruction::Decide(id, decision)),
+            Decided::NotOpen => led.question = Some(Question::Decide(id, decision, decided_at)),
+            Decided::NoRoom => led.again = Some(Instruction::Decide(id, decision, decided_at)),
         }
     }
 
@@ -189,7 +191,12 @@ impl TwoPhase {
         let source = BranchId::new(item.source.get());
         // Causes come before effects.
         let now = now.max(Timestamp::from_nanos(item.stamp.get().saturating_add(1)));
-        match engine.end_hold(writer, (id, source), (end, Amount::new(item.posted.get())), now) {
+        match engine.end_hold(
+            writer,
+            (id, source),
+            (end, Amount::new(item.posted.get()), Timestamp::from_nanos(item.stamp.get())),
+            now,
+        ) {
             Ended::Now(done, _) => {
                 self.doubts.remove(id);
                 self.stats.count_end(end);
@@ -243,7 +250,8 @@ impl TwoPhase {
         let event = ParticipantEvent::Prepare { ruling: Ok(()), now: done.timestamp };
         let state = Participant::Absent.handle(self.branch, event, &mut Vec::with_capacity(2));
         let state = state.expect("a new leg contradicts nothing");
-        self.doubts.insert(id, Doubt { state, lsn: done.lsn, since: done.timestamp, waiting });
+        let accounts = [done.debit_account_id, done.credit_account_id];
+        self.doubts.insert(id, Doubt { state, accounts, lsn: done.lsn, since: done.timestamp, waiting });
     }
 
     /// Says what `state` has to say of `event`, behind `gate`, and returns the state after it.

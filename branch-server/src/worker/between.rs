@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tally_ledger::two_phase::{Decision, ParticipantEffect};
+use tally_ledger::two_phase::ParticipantEffect;
 use tally_ledger::wire::recorded_reply;
 use tally_protocol::link::EndItem;
 use tally_protocol::message::{self, transfer_flags};
@@ -118,16 +118,13 @@ impl Running {
         let (engine, writer, led) = (&worker.engine, &mut worker.writer, &mut between.led);
         match &instruction {
             Instruction::Prepare(cross) => between.shared.prepare(engine, writer, cross, looked, now, led),
-            Instruction::Decide(id, decision) => between.shared.decide(engine, writer, *id, *decision, now, led),
+            Instruction::Decide(id, decision, at) => {
+                between.shared.decide(engine, writer, *id, (*decision, *at), now, led);
+            }
             Instruction::End(item) => between.shared.end(engine, writer, item, now, led),
             Instruction::Heard(id) => engine.holds.ending_heard(*id),
         }
         self.pass_on(now);
-    }
-
-    /// The disk said that the leg is open after all.
-    pub(super) fn decide_again(&mut self, id: TransferId, decision: Decision, now: Timestamp) {
-        self.instruct(Instruction::Decide(id, decision), None, now);
     }
 
     /// Says what came back from the disk about a leg.

@@ -15,6 +15,7 @@ mod bulk;
 mod idle;
 mod opening;
 mod pace;
+mod passing;
 mod requests;
 pub(crate) use requests::transfers_of;
 
@@ -40,6 +41,7 @@ use bulk::Bulk;
 use idle::Idle;
 use opening::Opening;
 use pace::Pace;
+use passing::Passing;
 
 /// Requests taken together, so that their cache misses overlap: the line fill buffers of a core hold 10 to
 /// 16 misses, and each request causes about six.
@@ -50,6 +52,8 @@ const BURSTS_PER_CYCLE: usize = 16;
 const EXPIRIES_PER_CYCLE: usize = 256;
 /// How often the holds' time-outs are looked at.
 const EXPIRY_INTERVAL_NS: u64 = 10_000_000;
+/// How often look-ups that wait for a stamp are looked at while there is nothing else to do.
+const PASSING_LOOK: std::time::Duration = std::time::Duration::from_micros(200);
 /// Requests that may wait because their id is in flight at another worker.
 const WAITING_LEN_MAX: usize = 1_024;
 
@@ -104,6 +108,7 @@ struct Running {
     bulk: VecDeque<Bulk>,
     batch_number: u64,
     pace: Pace,
+    passing: Vec<Passing>,
     expiry_next_ns: u64,
 }
 
@@ -124,6 +129,7 @@ impl Worker {
             bulk: VecDeque::new(),
             batch_number: 0,
             pace: Pace::default(),
+            passing: Vec::new(),
             expiry_next_ns: 0,
         };
         loop {
@@ -137,6 +143,8 @@ impl Worker {
                 return;
             }
             if let Some(time) = idle.rest() {
+                // What it waits for rings no bell.
+                let time = if running.passing.is_empty() { time } else { time.min(PASSING_LOOK) };
                 running.sleep(time);
             }
         }
@@ -157,6 +165,7 @@ impl Running {
         worked |= self.take_returned(now, now_ns);
         worked |= self.retry_waiting(now, now_ns);
         worked |= self.take_interactive(now, now_ns);
+        worked |= self.take_passing(now, now_ns);
         worked |= self.take_bulk(now_ns);
         worked |= self.work_bulk(now, now_ns);
         worked |= self.expire_holds(now, now_ns);
@@ -327,6 +336,7 @@ impl Running {
         self.worker.stop.load(Ordering::Acquire)
             && self.worker.lane.is_empty()
             && self.waiting.is_empty()
+            && self.passing.is_empty()
             && self.worker.between.as_ref().is_none_or(|between| between.waiting.is_empty())
             && self.bulk.is_empty()
             && self.worker.lookups.out() == 0

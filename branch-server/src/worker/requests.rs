@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tally_ledger::wire::{account_message, balance_message, item_result};
 use tally_protocol::message::{self, MessageType};
+use tally_protocol::request::Lookup;
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp};
 use zerocopy::IntoBytes;
 
@@ -31,11 +32,10 @@ impl Running {
                 self.change_account(asker, id, AccountOp::SetLimits(limits), now);
             }
             Op::CancelId(id) => self.ask(asker, Question::CancelId(asker, id)),
-            Op::GetTransfer(id) => self.ask(asker, Question::GetTransfer(asker, id)),
-            Op::GetBalance(id) => self.read(asker, id, |account| ReplyBody::Balance(balance_message(account, now))),
-            Op::GetAccount(id) => {
-                self.read(asker, id, |account| ReplyBody::Account(Box::new(account_message(account))))
-            }
+            Op::GetTransfer(id) => self.look_up(asker, Lookup::Transfer(id), now),
+            Op::GetBalance(id) => self.look_up(asker, Lookup::Balance(id), now),
+            Op::GetAccount(id) => self.look_up(asker, Lookup::Account(id), now),
+            Op::ReadAfter(stamp, lookup) => self.read_after(asker, stamp, lookup, now, now_ns),
             Op::Batch(_) | Op::OpenAccounts(_) | Op::ReadFeed(_) => unreachable!("bulk work has a queue of its own"),
         }
     }
@@ -58,7 +58,7 @@ impl Running {
                 }
             }
             Returned::Prepare(cross, looked) => self.instruct(Instruction::Prepare(cross), Some(&looked), now),
-            Returned::Decide(id, decision) => self.decide_again(id, decision, now),
+            Returned::Decide(id, decision, at) => self.instruct(Instruction::Decide(id, decision, at), None, now),
             Returned::End(item) => self.instruct(Instruction::End(item), None, now),
             Returned::Heard(item) => self.say_heard(&item, now),
             Returned::Leg(id, effect) => self.say_leg(id, effect, now),
@@ -141,6 +141,16 @@ impl Running {
             outcome => {
                 let (gate, item) = outcome.item();
                 self.reply(asker, gate, ReplyBody::Item(reply_type, item));
+            }
+        }
+    }
+
+    pub(super) fn look_up(&mut self, asker: Asker, lookup: Lookup, now: Timestamp) {
+        match lookup {
+            Lookup::Transfer(id) => self.ask(asker, Question::GetTransfer(asker, id)),
+            Lookup::Balance(id) => self.read(asker, id, |account| ReplyBody::Balance(balance_message(account, now))),
+            Lookup::Account(id) => {
+                self.read(asker, id, |account| ReplyBody::Account(Box::new(account_message(account))))
             }
         }
     }

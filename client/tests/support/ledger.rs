@@ -8,6 +8,7 @@ use tally_protocol::message::{
     TransferFound, TransferKind, TransferReply, TransferState, account_flags,
 };
 use tally_protocol::reply::{FeedPage, Refused, Reply};
+use tally_protocol::request::Lookup;
 use tally_protocol::request::Request;
 use tally_protocol::{AccountId, AccountKind, AccountStatus, BranchId, Currency, Refusal};
 use zerocopy::FromZeros;
@@ -109,6 +110,15 @@ impl Ledger {
                     None => item.refusal.set(Refusal::AccountNotFound.code()),
                 }
                 Reply::SetLimits(&item).append_to(out, envelope);
+            }
+            // All that it has ever done is shown at once.
+            Request::ReadAfter(_, lookup) => {
+                let plain = match *lookup {
+                    Lookup::Balance(id) => Request::GetBalance(id),
+                    Lookup::Account(id) => Request::GetAccount(id),
+                    Lookup::Transfer(id) => Request::GetTransfer(id),
+                };
+                self.serve(&plain, envelope, out);
             }
             Request::ReadFeed(read) => self.read_feed(read, envelope, out),
             Request::Hello(_) | Request::Login(_) | Request::GetRoutes => refuse(Refusal::FieldInvalid),

@@ -177,6 +177,11 @@ impl Cursor {
         self.last_timestamp
     }
 
+    /// Every later stamp lies behind `stamp`.
+    pub fn pass(&mut self, stamp: Timestamp) {
+        self.last_timestamp = self.last_timestamp.max(stamp);
+    }
+
     /// Reserves `len_bytes` for `record_count` records at `now`, or just after the last stamp if that is later.
     ///
     /// # Panics
@@ -274,6 +279,16 @@ mod tests {
                 assert_eq!(cursor.end(), Lsn::new(lsn + len_bytes));
             }
         }
+    }
+
+    #[test]
+    fn stamps_go_on_behind_one_that_was_passed() {
+        let mut cursor = Cursor::new(&SMALL, Lsn::ZERO, Timestamp::from_nanos(7));
+        cursor.pass(Timestamp::from_nanos(50));
+        cursor.pass(Timestamp::from_nanos(20));
+        assert_eq!(cursor.end(), Lsn::ZERO);
+        let placement = cursor.reserve(&SMALL, 16, 1, Timestamp::from_nanos(30));
+        assert_eq!(placement.timestamp, Timestamp::from_nanos(51));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 mod body;
 mod items;
 mod routes;
+mod stamp;
 mod structs;
 mod types;
 
@@ -21,6 +22,7 @@ pub use items::{
     reason,
 };
 pub use routes::{Route, Routes, RoutesError};
+pub use stamp::stamp_frames;
 pub use structs::{
     BranchStatus, LINK_CALL_LEN_BYTES_MAX, LINK_ENDPOINT_LEN_BYTES_MAX, LINK_MAGIC, LINK_ROUTES_MAX, LINK_VERSION,
     LinkHeartbeat, LinkHelloPrefix, LinkPeerHello, LinkRedirectPrefix, LinkRoutePrefix, LinkRoutesPrefix, LinkWelcome,

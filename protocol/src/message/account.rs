@@ -23,6 +23,14 @@ pub mod account_flags {
 }
 
 wire! {
+    /// Behind the id of a look-up: it is to show everything that has this stamp or an earlier one.
+    ReadAfter 8 {
+        /// A time stamp that any branch of the bank has given out.
+        0 stamp: U64,
+    }
+}
+
+wire! {
     /// Names an account.
     AccountRef 16 {
         /// Its id.

@@ -25,7 +25,7 @@ mod transfer;
 mod types;
 
 pub use crate::wire::FieldLayout;
-pub use account::{Account, AccountOpen, AccountRef, Balance, LimitsSet, Sums, account_flags};
+pub use account::{Account, AccountOpen, AccountRef, Balance, LimitsSet, ReadAfter, Sums, account_flags};
 pub use feed::{FEED_WAIT_MS_MAX, FeedEntry, FeedKind, FeedPagePrefix, FeedRead};
 pub use session::{
     HELLO_MAGIC, Hello, HelloReply, LOGIN_PASSWORD, LOGIN_TOKEN, LoginPrefix, LoginReplyPrefix, RefusedPrefix, Role,
@@ -48,6 +48,7 @@ pub const STRUCTS: &[(&str, usize, &[FieldLayout])] = &[
     ("Status", Status::LEN_BYTES, Status::FIELDS),
     ("AccountOpen", AccountOpen::LEN_BYTES, AccountOpen::FIELDS),
     ("AccountRef", AccountRef::LEN_BYTES, AccountRef::FIELDS),
+    ("ReadAfter", ReadAfter::LEN_BYTES, ReadAfter::FIELDS),
     ("LimitsSet", LimitsSet::LEN_BYTES, LimitsSet::FIELDS),
     ("Sums", Sums::LEN_BYTES, Sums::FIELDS),
     ("Balance", Balance::LEN_BYTES, Balance::FIELDS),

@@ -64,6 +64,9 @@ proptest! {
             Request::GetBalance(account_id),
             Request::GetAccount(account_id),
             Request::GetTransfer(transfer_id),
+            Request::ReadAfter(Timestamp::from_nanos(7), Lookup::Balance(account_id)),
+            Request::ReadAfter(Timestamp::MAX, Lookup::Account(account_id)),
+            Request::ReadAfter(Timestamp::default(), Lookup::Transfer(transfer_id)),
             Request::ReadFeed(&read),
         ] {
             check_round_trip(request, envelope);

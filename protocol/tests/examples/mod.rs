@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use tally_protocol::link::LinkFrame;
 use tally_protocol::message::*;
 use tally_protocol::reply::{FeedPage, LoggedIn, Refused};
-use tally_protocol::request::Login;
+use tally_protocol::request::{Login, Lookup};
 use tally_protocol::{
     AccountId, AccountKind, AccountStatus, BranchId, Currency, CustomerId, Envelope, Refusal, Reply, Request,
     Timestamp, TransferId,
@@ -396,6 +396,12 @@ pub(crate) fn all() -> Vec<Example> {
         ),
         request("cancel_id", "CancelId", Request::CancelId(TransferId::new(PAYMENT)), vec![layout("TransferRef")]),
         request("get_balance", "GetBalance", Request::GetBalance(ALICE), vec![layout("AccountRef")]),
+        request(
+            "get_balance_after",
+            "GetBalance: not older than a payment",
+            Request::ReadAfter(Timestamp::from_nanos(1_767_225_600_123_456_789), Lookup::Balance(ALICE)),
+            vec![layout("AccountRef"), layout("ReadAfter")],
+        ),
         request("get_account", "GetAccount", Request::GetAccount(ALICE), vec![layout("AccountRef")]),
         request(
             "get_transfer",

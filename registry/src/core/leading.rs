@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use tally_protocol::link::BranchStatus;
 use tally_protocol::{BranchId, Timestamp};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
+use super::branch_calls::BranchCalls;
 use crate::coordinator::Coordinators;
 use crate::state::State;
 
@@ -23,6 +24,7 @@ pub struct Leading {
     /// While leadership is being handed over nothing new is begun.
     pub is_handing_over: bool,
     links: BTreeMap<BranchId, LinkSlot>,
+    calls: BTreeMap<BranchId, BranchCalls>,
     heard: BTreeMap<BranchId, Heard>,
     next_link: u64,
 }
@@ -63,6 +65,7 @@ impl Leading {
             coordinators,
             is_handing_over: false,
             links: BTreeMap::new(),
+            calls: BTreeMap::new(),
             heard: heard.collect(),
             next_link: 0,
         }
@@ -75,6 +78,7 @@ impl Leading {
         if let Some(before) = self.links.insert(branch, slot.clone()) {
             before.bell.notify_one();
         }
+        self.calls.remove(&branch);
         self.coordinators.connect(branch);
         slot.bell.notify_one();
         slot
@@ -84,6 +88,7 @@ impl Leading {
     pub fn disconnect(&mut self, branch: BranchId, number: u64) {
         if self.is_current(branch, number) {
             self.links.remove(&branch);
+            self.calls.remove(&branch);
             self.coordinators.disconnect(branch);
         }
     }
@@ -96,6 +101,28 @@ impl Leading {
     /// Branches with a link.
     pub fn connected(&self) -> impl Iterator<Item = BranchId> + '_ {
         self.links.keys().copied()
+    }
+
+    /// Asks a branch something over its link; `None` where it has none, or too many wait for it.
+    pub fn call(&mut self, branch: BranchId, question: String) -> Option<oneshot::Receiver<String>> {
+        let link = self.links.get(&branch)?;
+        let answered = self.calls.entry(branch).or_default().ask(question)?;
+        link.bell.notify_one();
+        Some(answered)
+    }
+
+    /// Appends the calls that wait for `branch` to `out`.
+    pub fn take_calls(&mut self, branch: BranchId, out: &mut Vec<u8>) {
+        if let Some(calls) = self.calls.get_mut(&branch) {
+            calls.append_to(out);
+        }
+    }
+
+    /// `branch` has answered its call `id`.
+    pub fn answered(&mut self, branch: BranchId, id: u64, answer: &str) {
+        if let Some(calls) = self.calls.get_mut(&branch) {
+            calls.answered(id, answer);
+        }
     }
 
     /// The link of `branch` has been sent the routes of `version`, or says that it has them.

@@ -3,14 +3,18 @@
 //! All tasks run on one thread, and none holds the lock while it waits: it is never contended, and says to the compiler
 //! what openraft asks for.
 
+mod branch_calls;
 mod leading;
 mod proposals;
 
 pub use leading::{Heard, Leading, LinkSlot};
 pub use proposals::{Proposals, ProposeError};
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use parking_lot::{Mutex, MutexGuard};
 use tally_protocol::Timestamp;
+use tally_protocol::link::stamp_frames;
 use tokio::sync::{Notify, oneshot};
 
 use crate::bytes::ReadError;
@@ -28,6 +32,8 @@ pub struct Shared {
     core: Mutex<Core>,
     /// There may be something to propose, and room for it.
     pub proposer: Notify,
+    /// Frames whose stamp was too far ahead to be followed.
+    pub stamps_refused: AtomicU64,
 }
 
 /// What is behind the lock.
@@ -69,12 +75,27 @@ impl Shared {
             entries_applied: 0,
             commands_applied: 0,
         };
-        Self { core: Mutex::new(core), proposer: Notify::new() }
+        Self { core: Mutex::new(core), proposer: Notify::new(), stamps_refused: AtomicU64::new(0) }
     }
 
     /// The core. Not to be held over an await.
     pub fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock()
+    }
+
+    /// Puts this node's clock into frames that are about to leave.
+    pub fn stamp(&self, frames: &mut [u8]) {
+        let now = self.lock().now();
+        stamp_frames(frames, now);
+    }
+
+    /// The clock follows what has come. One that is too far ahead is not followed, and counted; what the frame says may
+    /// be good all the same: Raft needs no clocks.
+    pub fn follow(&self, stamp: Timestamp) {
+        if let Err(error) = self.lock().heard(stamp) {
+            self.stamps_refused.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(stage = "clock", %error, "a stamp was refused");
+        }
     }
 
     /// Proposes a command and waits for its outcome.
@@ -185,5 +206,38 @@ impl Core {
         }
         let number = self.proposals.begin(waiters);
         Some((number, batch.take(self.node_id, self.boot, number)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tally_protocol::link::LinkFrame;
+    use tally_protocol::{Envelope, split_frame};
+
+    use super::*;
+
+    #[test]
+    fn what_is_stamped_after_a_frame_came_is_later_unless_its_clock_is_wrong() {
+        let (here, there) = (Shared::new(1, 1), Shared::new(2, 1));
+        let stamped = |shared: &Shared| {
+            let mut frame = Vec::new();
+            LinkFrame::Call("{}").append_to(&mut frame, Envelope::request(1));
+            shared.stamp(&mut frame);
+            split_frame(&frame).expect("valid").expect("whole").0.link_stamp()
+        };
+        // A clock that is 0.4 s ahead is followed, at once.
+        let ahead = |nanos: u64| Timestamp::from_nanos(wall().as_nanos() + nanos);
+        let heard = ahead(400_000_000);
+        there.follow(heard);
+        let said = stamped(&there);
+        assert!(said > heard);
+        here.follow(said);
+        assert!(stamped(&here) > said);
+        // One that is 0.6 s ahead is not.
+        let wrong = ahead(600_000_000);
+        here.follow(wrong);
+        assert!(stamped(&here) < wrong);
+        assert_eq!(here.stamps_refused.load(Ordering::Relaxed), 1);
+        assert_eq!(there.stamps_refused.load(Ordering::Relaxed), 0);
     }
 }

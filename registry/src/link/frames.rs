@@ -5,7 +5,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tally_protocol::link::{LinkError, LinkFrame, decode};
 use tally_protocol::reply::Refused;
-use tally_protocol::{Envelope, FRAME_HEADER_LEN_BYTES, FrameHeader, Refusal, Reply, split_frame};
+use tally_protocol::{Envelope, FRAME_HEADER_LEN_BYTES, FrameHeader, Refusal, Reply, Timestamp, split_frame};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// What one read takes at most.
@@ -22,6 +22,11 @@ impl Frame {
     /// The header.
     pub const fn header(&self) -> &FrameHeader {
         &self.header
+    }
+
+    /// The sender's clock; 0 from who has none.
+    pub const fn stamp(&self) -> Timestamp {
+        self.header.link_stamp()
     }
 
     /// What it says.

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::rpc::{Answer, Call, SNAPSHOT_PIECE_LEN_BYTES};
 use super::types::{Member, Types, Vote};
+use crate::core::Shared;
 use crate::link::identity::{REGISTRY_NAME, registry_name};
 use crate::link::tls::within;
 use crate::link::{FrameReader, Identity, Tls};
@@ -67,6 +68,8 @@ pub struct PeerSaid {
 pub struct Peers {
     myself: Myself,
     tls: Tls,
+    /// Its clock goes out with every frame, and follows what comes in.
+    shared: Arc<Shared>,
     lanes: Arc<Mutex<BTreeMap<(u64, Lane), Sender>>>,
 }
 
@@ -80,8 +83,8 @@ type Sender = (Member, mpsc::Sender<(Vec<u8>, oneshot::Sender<io::Result<Answer>
 
 impl Peers {
     /// The connections of a node; none yet.
-    pub fn new(myself: Myself, tls: Tls) -> Self {
-        Self { myself, tls, lanes: Arc::default() }
+    pub fn new(myself: Myself, tls: Tls, shared: Arc<Shared>) -> Self {
+        Self { myself, tls, shared, lanes: Arc::default() }
     }
 
     /// Asks `member`, whose number is `id`.
@@ -149,10 +152,12 @@ impl Peers {
         let (read, mut write) = tokio::io::split(stream);
         let mut out = Vec::new();
         LinkFrame::PeerHello(&hello).append_to(&mut out, Envelope::request(0));
+        self.shared.stamp(&mut out);
         write.write_all(&out).await?;
         let mut reader = FrameReader::new(read);
         let frame = within(HELLO_TIMEOUT, reader.next_frame()).await?;
         let frame = frame.ok_or_else(|| refused(format!("{endpoint} hung up")))?;
+        self.shared.follow(frame.stamp());
         match frame.decode() {
             Ok(LinkFrame::PeerHello(said)) if said.node_id.get() == certified => {
                 let said = PeerSaid {
@@ -160,7 +165,7 @@ impl Peers {
                     incarnation: said.incarnation.get(),
                     cluster_id: said.cluster_id.get(),
                 };
-                Ok((PeerLink { reader, write }, said))
+                Ok((PeerLink { reader, write, shared: self.shared.clone() }, said))
             }
             Ok(_) => Err(refused(format!("{endpoint} is not who its certificate says"))),
             Err(error) => {
@@ -178,6 +183,7 @@ type Stream = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
 pub struct PeerLink {
     reader: FrameReader<tokio::io::ReadHalf<Stream>>,
     write: tokio::io::WriteHalf<Stream>,
+    shared: Arc<Shared>,
 }
 
 impl PeerLink {
@@ -186,8 +192,9 @@ impl PeerLink {
     /// # Errors
     /// When the connection fails, or there is no answer within `limit`.
     pub async fn ask(&mut self, call: &Call, limit: Duration) -> io::Result<Answer> {
-        send(&mut self.write, 1, &call.encode()).await?;
+        send(&self.shared, &mut self.write, 1, &call.encode()).await?;
         let frame = within(limit, self.reader.next_frame()).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.shared.follow(frame.stamp());
         read_answer(&frame)
     }
 }
@@ -200,9 +207,15 @@ fn read_answer(frame: &crate::link::Frame) -> io::Result<Answer> {
     }
 }
 
-async fn send(write: &mut tokio::io::WriteHalf<Stream>, request_id: u64, call: &[u8]) -> io::Result<()> {
+async fn send(
+    shared: &Shared,
+    write: &mut tokio::io::WriteHalf<Stream>,
+    request_id: u64,
+    call: &[u8],
+) -> io::Result<()> {
     let mut out = Vec::with_capacity(call.len() + 64);
     LinkFrame::PeerCall(call).append_to(&mut out, Envelope::request(request_id));
+    shared.stamp(&mut out);
     write.write_all(&out).await
 }
 
@@ -256,7 +269,7 @@ async fn run_lane(
     calls: &mut mpsc::Receiver<Waiting>,
     silence_max: Duration,
 ) -> Option<Waiting> {
-    let PeerLink { mut reader, mut write } = link;
+    let PeerLink { mut reader, mut write, shared } = link;
     let mut waiting: HashMap<u64, oneshot::Sender<io::Result<Answer>>> = HashMap::new();
     let (mut next_id, mut next) = (0, Some(first));
     // Since when an answer is due, and nothing was heard. A call that was given up is still owed its answer.
@@ -272,7 +285,7 @@ async fn run_lane(
             waiting.insert(next_id, done);
             silent_since.get_or_insert_with(Instant::now);
             // One that does not read for so long is as good as gone.
-            if within(silence_max, send(&mut write, next_id, &bytes)).await.is_err() {
+            if within(silence_max, send(&shared, &mut write, next_id, &bytes)).await.is_err() {
                 return None;
             }
         }
@@ -284,6 +297,7 @@ async fn run_lane(
             },
             frame = reader.next_frame() => {
                 let Ok(Some(frame)) = frame else { return None };
+                shared.follow(frame.stamp());
                 let answer = read_answer(&frame);
                 let is_last = frame.header().request_id.get() == next_id;
                 silent_since = if is_last { None } else { Some(Instant::now()) };

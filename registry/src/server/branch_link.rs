@@ -110,6 +110,7 @@ async fn join(node: &Node, hello: &LinkHello<'_>) -> Result<Option<(u64, LinkSlo
 async fn redirect(node: &Node, writer: &mut Writer) -> io::Result<()> {
     let mut out = Vec::new();
     append_redirect(node, &mut out);
+    node.shared.stamp(&mut out);
     last_words(writer, &out).await
 }
 
@@ -147,9 +148,11 @@ async fn send(node: &Node, mut writer: Writer, branch: BranchId, term: u64, slot
         };
         if !is_current {
             append_redirect(node, &mut out);
+            node.shared.stamp(&mut out);
             return last_words(&mut writer, &out).await;
         }
         if !out.is_empty() {
+            node.shared.stamp(&mut out);
             within(WRITE_TIMEOUT, async {
                 writer.write_all(&out).await?;
                 writer.flush().await
@@ -170,6 +173,7 @@ fn gather(core: &mut Core, out: &mut Vec<u8>, branch: BranchId, term: u64, numbe
         return false;
     }
     leading.coordinators.take_frames(branch, out);
+    leading.take_calls(branch, out);
     let routes_version = state.directory.routes_version;
     if leading.lacks_routes(branch, routes_version) {
         let routes = state.directory.branches.iter().map(|(&branch_id, entry)| Route {
@@ -239,8 +243,9 @@ fn explain(broken: Broken) -> io::Error {
 
 /// One frame of a branch.
 fn take(node: &Node, core: &mut Core, branch: BranchId, number: u64, frame: &Frame) -> Result<(), Broken> {
+    let (request_id, stamp) = (frame.header().request_id.get(), frame.stamp());
     let frame = frame.decode().map_err(Broken::Link)?;
-    let heard = latest(&frame);
+    let heard = latest(&frame).max(stamp);
     core.heard(heard).map_err(Broken::Clock)?;
     let now = core.now();
     let Core { leading, state, .. } = core;
@@ -278,6 +283,10 @@ fn take(node: &Node, core: &mut Core, branch: BranchId, number: u64, frame: &Fra
             leading.hear(branch, Heard { at: wall(), status, durable, in_doubt });
             0
         }
+        LinkFrame::CallReply(answer) => {
+            leading.answered(branch, request_id, answer);
+            0
+        }
         LinkFrame::Hello(_)
         | LinkFrame::Welcome(_)
         | LinkFrame::Redirect { .. }
@@ -286,7 +295,6 @@ fn take(node: &Node, core: &mut Core, branch: BranchId, number: u64, frame: &Fra
         | LinkFrame::Decision(_)
         | LinkFrame::Busy(_)
         | LinkFrame::Call(_)
-        | LinkFrame::CallReply(_)
         | LinkFrame::PeerHello(_)
         | LinkFrame::PeerCall(_)
         | LinkFrame::PeerReply(_) => return Err(Broken::Unexpected),

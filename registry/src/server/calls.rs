@@ -13,6 +13,7 @@ use tally_protocol::{AccountId, BranchId, Envelope, Refusal, Timestamp, Transfer
 use tokio::io::AsyncWriteExt;
 
 use super::accept::{Link, refuse};
+use super::audit;
 use super::membership::{self, MembershipError};
 use super::node::{Node, Running};
 use crate::coordinator::Shown;
@@ -71,19 +72,25 @@ enum Request {
     KeyCheck { key: String },
     /// Where an account is.
     FindAccount { account: String },
+    /// An instant for an audit, and the branches to be asked for their books of then.
+    AuditCut {},
+    /// A branch's part of an audit: passed on to it over its link.
+    AuditBranch { branch: u16, question: Value },
+    /// How transfers stood at an instant.
+    AuditLegs { stamp: u64, ids: Vec<String> },
 }
 
 /// Why a call is not answered.
 #[derive(Debug)]
-struct Failure {
+pub(super) struct Failure {
     name: &'static str,
     text: String,
     leader: Option<String>,
 }
 
-type Answered = Result<Value, Failure>;
+pub(super) type Answered = Result<Value, Failure>;
 
-fn failure(name: &'static str, text: impl Into<String>) -> Failure {
+pub(super) fn failure(name: &'static str, text: impl Into<String>) -> Failure {
     Failure { name, text: text.into(), leader: None }
 }
 
@@ -114,6 +121,7 @@ pub(super) async fn serve(node: &Arc<Node>, link: Link, first: Frame) -> io::Res
     let Link { mut reader, mut writer, identity } = link;
     let mut next = Some(first);
     while let Some(frame) = next {
+        node.shared.follow(frame.stamp());
         let request = match frame.decode() {
             Ok(LinkFrame::Call(json)) => serde_json::from_str::<Request>(json),
             Ok(_) => {
@@ -138,6 +146,7 @@ pub(super) async fn serve(node: &Arc<Node>, link: Link, first: Frame) -> io::Res
         };
         let mut out = Vec::new();
         LinkFrame::CallReply(&answer.to_string()).append_to(&mut out, Envelope::reply_to(frame.header()));
+        node.shared.stamp(&mut out);
         within(WRITE_TIMEOUT, writer.write_all(&out)).await?;
         next = within(SILENCE_MAX, reader.next_frame()).await?;
     }
@@ -195,7 +204,7 @@ async fn answer(node: &Arc<Node>, request: Request) -> Answered {
         Request::TxnList { in_doubt, count_max } => list(node, in_doubt, count_max.unwrap_or(LIST_LEN_MAX)),
         Request::TxnShow { id } => show(node, transfer_id(&id)?),
         Request::TxnResolve { id, operator, reason } => resolve(node, transfer_id(&id)?, &operator, &reason).await,
-        Request::TxnAudit {} => audit(node),
+        Request::TxnAudit {} => interventions(node),
         Request::KeyAdd { name, scopes } => key_add(node, &name, &scopes).await,
         Request::KeyRemove { name } => {
             let stamp = node.shared.lock().now();
@@ -210,10 +219,13 @@ async fn answer(node: &Arc<Node>, request: Request) -> Answered {
             let branch = node.shared.lock().state.directory.branch_of(AccountId::new(id));
             Ok(json!({ "branch": branch.get() }))
         }
+        Request::AuditCut {} => audit::cut(node).await,
+        Request::AuditBranch { branch, question } => audit::branch(node, BranchId::new(branch), &question).await,
+        Request::AuditLegs { stamp, ids } => audit::legs(node, Timestamp::from_nanos(stamp), &ids).await,
     }
 }
 
-fn transfer_id(text: &str) -> Result<TransferId, Failure> {
+pub(super) fn transfer_id(text: &str) -> Result<TransferId, Failure> {
     match u128::from_str_radix(text, 16) {
         Ok(id) if id != 0 && id != u128::MAX => Ok(TransferId::new(id)),
         Ok(_) | Err(_) => Err(failure("invalid", format!("`{text}` is no transfer id (32 hexadecimal digits)"))),
@@ -316,7 +328,7 @@ fn key_check(node: &Node, key: &str) -> Answered {
     Ok(json!({ "name": name, "scopes": Scope::names(entry.scopes) }))
 }
 
-fn not_leading() -> Failure {
+pub(super) fn not_leading() -> Failure {
     ProposeError::NotLeading.into()
 }
 
@@ -384,7 +396,7 @@ async fn resolve(node: &Node, id: TransferId, operator: &str, reason: &str) -> A
     }
 }
 
-fn audit(node: &Node) -> Answered {
+fn interventions(node: &Node) -> Answered {
     let core = node.shared.lock();
     if core.leading.is_none() {
         return Err(not_leading());
@@ -405,7 +417,7 @@ fn branches(participants: Participants) -> Vec<u16> {
     participants.iter().map(BranchId::get).collect()
 }
 
-fn decision_json(decision: Decision) -> Value {
+pub(super) fn decision_json(decision: Decision) -> Value {
     match decision {
         Decision::Commit => json!({ "outcome": "commit" }),
         Decision::Abort(AbortReason::Refused(branch, refusal)) => {

@@ -13,6 +13,7 @@
 //! flush, and none of a thread. The journal's flusher has its own.
 
 mod accept;
+mod audit;
 mod branch_link;
 mod calls;
 mod health;

@@ -159,7 +159,7 @@ impl Node {
         let machine = Machine::open(self.shared.clone(), snapshots)?;
         let snapshots_built = machine.built();
         let Identity { cluster_id, node_id, incarnation } = identity;
-        let peers = Peers::new(Myself { node_id, incarnation, cluster_id }, self.tls.clone());
+        let peers = Peers::new(Myself { node_id, incarnation, cluster_id }, self.tls.clone(), self.shared.clone());
         let config = RaftConfig {
             cluster_name: format!("{cluster_id:032x}"),
             heartbeat_interval: HEARTBEAT_MS,

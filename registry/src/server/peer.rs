@@ -44,12 +44,15 @@ pub(super) async fn serve(node: &Arc<Node>, link: Link, first: &Frame, hello: &L
     };
     let mut out = Vec::new();
     LinkFrame::PeerHello(&said).append_to(&mut out, Envelope::request(0));
+    node.shared.follow(first.stamp());
+    node.shared.stamp(&mut out);
     writer.write_all(&out).await?;
     let (answers, to_write) = mpsc::channel(ANSWERS_MAX);
     let mut snapshot = BytesMut::new();
     let received = async {
         while let Some(frame) = reader.next_frame().await? {
             let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+            node.shared.follow(frame.stamp());
             let call = match frame.decode() {
                 Ok(LinkFrame::PeerCall(bytes)) => Call::decode(bytes).map_err(|error| invalid(error.to_string()))?,
                 Ok(_) => return Err(invalid("not a call".to_owned())),
@@ -76,7 +79,7 @@ pub(super) async fn serve(node: &Arc<Node>, link: Link, first: &Frame, hello: &L
     };
     tokio::select! {
         ended = received => ended,
-        ended = write(writer, to_write) => ended,
+        ended = write(node, writer, to_write) => ended,
     }
 }
 
@@ -87,11 +90,12 @@ async fn send(answers: &mpsc::Sender<Vec<u8>>, request_id: u64, answer: &Answer)
     let _ = answers.send(out).await;
 }
 
-async fn write(mut writer: Writer, mut answers: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
+async fn write(node: &Node, mut writer: Writer, mut answers: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
     while let Some(mut out) = answers.recv().await {
         while let Ok(mut more) = answers.try_recv() {
             out.append(&mut more);
         }
+        node.shared.stamp(&mut out);
         within(WRITE_TIMEOUT, writer.write_all(&out)).await?;
     }
     Ok(())

@@ -167,7 +167,7 @@ impl SimBranch {
                 Some(BankBug::PreparesForgotten) => drop(life.engine.holds.remove(hold.id)),
                 Some(BankBug::PreparesExpire) => {
                     let presumed = Decision::Abort(AbortReason::Presumed);
-                    life.engine.decide(&mut life.writer, hold.id, presumed, now);
+                    life.engine.decide(&mut life.writer, hold.id, (presumed, now), now);
                 }
                 _ => life.shared.doubts.insert_recovered(hold),
             }
@@ -372,7 +372,7 @@ impl Life {
                 self.shared.end(engine, writer, &item, now, led);
             }
             Instruction::Heard(id) => engine.holds.ending_heard(id),
-            Instruction::Decide(id, decision) => {
+            Instruction::Decide(id, decision, decided_at) => {
                 let open = engine.holds.get(id);
                 let is_destination = open.is_some_and(|hold| hold.leg == Leg::Destination);
                 let decision = match (self.bug, decision) {
@@ -382,7 +382,7 @@ impl Life {
                     (Some(BankBug::AbortPosts), Decision::Abort(_)) if is_destination => Decision::Commit,
                     _ => decision,
                 };
-                self.shared.decide(engine, writer, id, decision, now, led);
+                self.shared.decide(engine, writer, id, (decision, decided_at), now, led);
                 match open {
                     Some(hold) if decision == Decision::Commit && hold.stage == HoldStage::AwaitsPosting => {
                         self.posted.insert(id, hold);
@@ -460,7 +460,7 @@ impl Life {
             Answer::Return(Returned::Prepare(cross, looked)) => {
                 self.carry_out(Instruction::Prepare(cross), Some(&looked), now)
             }
-            Answer::Return(Returned::Decide(id, decision)) => {
+            Answer::Return(Returned::Decide(id, decision, _)) => {
                 violated!(Agreement, "{id} is prepared on disk, and not open in memory ({decision:?} came)")
             }
             Answer::Return(Returned::End(item)) => {
@@ -563,7 +563,7 @@ impl Life {
         due.sort_by_key(|hold| hold.id);
         for hold in due.iter().filter(|hold| hold.timestamp.as_nanos() + 2_000_000 < now.as_nanos()) {
             let source = hold.debit_account_id.settlement_peer().expect("a leg's own side is a settlement account");
-            let end = (HoldEnd::Expired, tally_protocol::Amount::ZERO);
+            let end = (HoldEnd::Expired, tally_protocol::Amount::ZERO, now);
             self.engine.end_hold(&mut self.writer, (hold.id, source), end, now);
         }
     }

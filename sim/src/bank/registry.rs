@@ -133,7 +133,7 @@ impl Registry {
                 let id = TransferId::new(item.id.get());
                 let is_unknown = coordinators.show(id).is_none() && state.decisions.get(id).is_none();
                 if bug == Some(BankBug::AbortFromMemory) && is_unknown {
-                    return Some(Instruction::Decide(id, Decision::Abort(AbortReason::Presumed)));
+                    return Some(Instruction::Decide(id, Decision::Abort(AbortReason::Presumed), now));
                 }
                 coordinators.ask(from, &[*item], state, now);
             }
@@ -207,9 +207,10 @@ impl Registry {
         while let Some((header, body)) = split_frame(rest).expect("the registry's own frames") {
             match link::decode(header, body).expect("the registry's own frames") {
                 LinkFrame::Prepare(items) => instructions.extend(items.iter().map(|item| Instruction::Prepare(*item))),
-                LinkFrame::Decision(items) => instructions.extend(
-                    items.iter().map(|item| Instruction::Decide(TransferId::new(item.id.get()), decision_of(item))),
-                ),
+                LinkFrame::Decision(items) => instructions.extend(items.iter().map(|item| {
+                    let decided_at = Timestamp::from_nanos(item.stamp.get());
+                    Instruction::Decide(TransferId::new(item.id.get()), decision_of(item), decided_at)
+                })),
                 LinkFrame::End(items) => instructions.extend(items.iter().map(|item| Instruction::End(*item))),
                 LinkFrame::Heard(items) => {
                     instructions.extend(items.iter().map(|item| Instruction::Heard(TransferId::new(item.id.get()))))
@@ -222,7 +223,7 @@ impl Registry {
         // The table's order is by a hash that differs from run to run; what happens must not.
         instructions.sort_by_key(|instruction| match instruction {
             Instruction::Prepare(cross) => (cross.transfer.id.get(), 0),
-            Instruction::Decide(id, _) => (id.get(), 1),
+            Instruction::Decide(id, ..) => (id.get(), 1),
             Instruction::End(item) => (item.id.get(), 2),
             Instruction::Heard(id) => (id.get(), 3),
         });

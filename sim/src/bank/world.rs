@@ -213,7 +213,8 @@ impl World {
                 trace!(self.trace, "branch {at} hears: {}", words_of_instruction(&instruction));
                 let stamp = match &instruction {
                     Instruction::Prepare(cross) => cross.stamp.get(),
-                    Instruction::Decide(..) | Instruction::Heard(_) => now.as_nanos(),
+                    Instruction::Decide(.., decided_at) => decided_at.as_nanos(),
+                    Instruction::Heard(_) => now.as_nanos(),
                     Instruction::End(item) => item.stamp.get(),
                 };
                 let follows = self.options.bug == Some(BankBug::StampsIgnored) || life.shared.observe(stamp, wall);
@@ -538,7 +539,7 @@ fn words_of(said: &Said) -> String {
 fn words_of_instruction(instruction: &Instruction) -> String {
     match instruction {
         Instruction::Prepare(cross) => format!("prepare {:x}", cross.transfer.id.get()),
-        Instruction::Decide(id, decision) => format!("{id} is decided: {decision:?}"),
+        Instruction::Decide(id, decision, _) => format!("{id} is decided: {decision:?}"),
         Instruction::End(item) => format!("{:x} has ended ({}), posted {}", item.id.get(), item.end, item.posted.get()),
         Instruction::Heard(id) => format!("the end of {id} was heard"),
     }

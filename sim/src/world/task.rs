@@ -89,6 +89,7 @@ impl Task {
             Op::GetBalance(id) => Work::Balance(id),
             Op::GetAccount(id) => Work::Account(id),
             Op::GetTransfer(id) => Work::Find(id),
+            Op::ReadAfter(..) => unreachable!("the simulated clients show no stamps"),
             Op::ReadFeed(_) => unreachable!("the feed is read without the intake here"),
         };
         Self { asker, work, looked: None }

@@ -26,6 +26,7 @@ pub(crate) fn for_refused(refused: &Refused) -> &'static str {
         Some(RegistryUnreachable) => {
             "payments to other branches need the registry; try again when it is back. Those within a branch go on"
         }
+        Some(StampNotReached | StampAhead) => "the branch has not heard of that yet; ask again",
         Some(BranchUnknown) => "the bank has no branch of that number; `status` lists them",
         Some(BranchTimedOut) => {
             "nothing was moved: the other branch did not answer in time. `status` tells how it is; pay again when it serves"

@@ -44,7 +44,8 @@ pub(super) fn newest_checkpoint(
     Ok(Loaded { meta: None, damaged })
 }
 
-fn load(
+/// Gives `target` what checkpoint `number` holds.
+pub(crate) fn load(
     disk: &dyn Disk,
     directory: &Path,
     number: u64,

@@ -3,7 +3,7 @@
 //! Reading and checking happens on one thread, decoding and applying on another. **Invariant:** nothing that was
 //! durable is passed over: a damaged checkpoint leads to the one before it, and damage in the journal is refused.
 
-mod load;
+pub(crate) mod load;
 
 use std::io;
 use std::path::Path;
@@ -213,7 +213,7 @@ impl Replay<'_> {
 
 /// What went wrong with a checkpoint: for the log, unless an older one would not help.
 #[derive(Debug, thiserror::Error)]
-enum Unusable {
+pub(crate) enum Unusable {
     #[error("at {at}: {why}")]
     Unfit { at: Lsn, why: Unfit },
     #[error("{0}")]
