@@ -102,7 +102,8 @@ fn print_list(answer: &Value) {
 fn print_transfer(transfer: &Value) {
     println!("{}: {}, {}", shown(&transfer["id"]), shown(&transfer["state"]), outcome(&transfer["decision"]));
     println!(
-        "from branch {} to branch {}, {} minor units of currency {}; here for {}, said again {} times",
+        "{} from branch {} to branch {}, {} minor units of currency {}; here for {}, said again {} times",
+        shown(&transfer["kind"]),
         shown(&transfer["source"]),
         shown(&transfer["destination"]),
         shown(&transfer["amount"]),

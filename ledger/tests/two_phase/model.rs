@@ -402,7 +402,7 @@ fn two_branches_agree_on_a_hold_and_its_end() {
 }
 
 #[test]
-#[ignore = "many more states: minutes, optimised; see docs/TESTING.md"]
+#[ignore = "150,711 states: half a minute; see docs/TESTING.md"]
 fn two_branches_agree_on_a_hold_through_a_crash() {
     explore(2, 1, true);
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tally_ledger::two_phase::{AbortReason, Coordinator, Decision, Participants};
 use tally_protocol::link::{BranchStatus, LinkFrame};
+use tally_protocol::message::TransferKind;
 use tally_protocol::{AccountId, BranchId, Envelope, Refusal, Timestamp, TransferId};
 use tokio::io::AsyncWriteExt;
 
@@ -413,6 +414,22 @@ fn interventions(node: &Node) -> Answered {
     Ok(json!({ "entries": entries.collect::<Vec<_>>() }))
 }
 
+/// What goes between branches.
+const fn kind_name(raw: u8) -> &'static str {
+    match TransferKind::from_wire(raw) {
+        Some(TransferKind::Transfer) => "transfer",
+        Some(TransferKind::Hold) => "hold",
+        Some(
+            TransferKind::Deposit
+            | TransferKind::Withdraw
+            | TransferKind::Settle
+            | TransferKind::Void
+            | TransferKind::Reverse,
+        )
+        | None => "unknown",
+    }
+}
+
 fn branches(participants: Participants) -> Vec<u16> {
     participants.iter().map(BranchId::get).collect()
 }
@@ -466,6 +483,7 @@ fn transfer(shown: &Shown, now: Timestamp) -> Value {
         "source": sides.map(|(source, _)| source),
         "destination": sides.map(|(_, destination)| destination),
         "amount": shown.transfer.map(|transfer| transfer.transfer.amount.get()),
+        "kind": shown.transfer.map(|cross| kind_name(cross.transfer.kind)),
         "currency": shown.transfer.map(|transfer| transfer.transfer.currency.get()),
         "participants": participants,
         "repeats": shown.attempts,

@@ -286,7 +286,10 @@ impl Life {
     pub(super) fn request(&mut self, request: u64, wire: &message::Transfer, now: Timestamp) -> Result<(), Violation> {
         let now = self.shared.now(now);
         let asker = Asker { request_id: request, ..Asker::bank() };
-        self.take(&asker, wire, None, now)
+        self.take(&asker, wire, None, now)?;
+        // A worker tells the end of a hold in the cycle that records it.
+        self.shared.tell_ends(&self.engine, false, now, &mut self.led);
+        self.pass_on(now)
     }
 
     fn take(

@@ -139,9 +139,14 @@ impl Workload {
 
     /// A settle or void of some hold, whatever became of that.
     fn new_ending(&self, random: &mut Random) -> Option<Payment> {
-        let holds = (0..self.payments.len()).filter(|&at| self.payments[at].is_hold());
-        let holds: Vec<usize> = holds.collect();
-        let at = *holds.get(random.index(holds.len().max(1)))?;
+        // Mostly one of the newest that stand between two branches.
+        let is_wanted: fn(&Payment) -> bool = match random.one_in(4) {
+            true => Payment::is_hold,
+            false => |payment| payment.is_hold() && payment.is_between && matches!(payment.answer, Some((None, _))),
+        };
+        let holds: Vec<usize> = (0..self.payments.len()).filter(|&at| is_wanted(&self.payments[at])).collect();
+        let newest = &holds[holds.len().saturating_sub(4)..];
+        let at = *newest.get(random.index(newest.len().max(1)))?;
         let settles = random.one_in(2);
         let held = self.payments[at].wire.amount.get();
         let amount = if settles && random.one_in(2) { random.between(1, held + held / 8 + 1) } else { 0 };

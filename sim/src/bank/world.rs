@@ -96,7 +96,11 @@ impl World {
         });
         let branches: Vec<SimBranch> = branches.collect();
         let base = [12, 60, 30, 14, 16, 6, 1, 1, 1, 2];
-        let weights = base.map(|weight| weight * random.between(1, 4));
+        let mut weights = base.map(|weight| weight * random.between(1, 4));
+        if random.one_in(3) {
+            // Slow disks: much happens before a flush.
+            weights[2] = 5;
+        }
         let bad_once_in = if random.one_in(4) { 0 } else { random.between(4, 40) };
         Self {
             trace: Trace::new(options.is_verbose),
