@@ -137,6 +137,7 @@ fn request(number: u64) -> Request {
         deadline: 0,
         passage: Passage { received_ns: number, taken_ns: 0 },
         actor: Actor { role: Role::Customer, customer: CustomerId::new(1) },
+        cleared_moves: 0,
         op: Op::Transfer(transfer),
     }
 }

@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use tally_ledger::Actor;
 use tally_ledger::two_phase::Decision;
-use tally_protocol::link::{CrossTransfer, EndItem};
+use tally_protocol::link::{CrossTransfer, EndItem, IdItem, MoveItem, MoveOrder};
 use tally_protocol::message;
 use tally_protocol::request::Lookup;
 use tally_protocol::{AccountId, Timestamp, TransferId};
@@ -53,6 +53,8 @@ pub struct Request {
     pub passage: Passage,
     /// On whose behalf.
     pub actor: Actor,
+    /// See [`crate::lookup::Asker::cleared_moves`].
+    pub cleared_moves: u8,
     /// What is wanted.
     pub op: Op,
 }
@@ -101,6 +103,28 @@ pub enum Instruction {
     End(EndItem),
     /// The payee's branch knows how a hold has ended.
     Heard(TransferId),
+    /// Seal an account that is to move.
+    Leave(MoveOrder),
+    /// Take an account in.
+    TakeIn(MoveItem),
+    /// Say whether an id was used here.
+    AskId(IdItem),
+    /// Whether an id was used at another branch.
+    IdTold(IdItem),
+}
+
+impl Instruction {
+    /// The transfer or move that it is about: its instructions go through one worker, in order.
+    pub fn id(&self) -> u128 {
+        match self {
+            Self::Prepare(cross) => cross.transfer.id.get(),
+            Self::Decide(id, ..) | Self::Heard(id) => id.get(),
+            Self::End(item) => item.id.get(),
+            Self::Leave(order) => order.id.get(),
+            Self::TakeIn(item) => item.id.get(),
+            Self::AskId(item) | Self::IdTold(item) => item.id.get(),
+        }
+    }
 }
 
 /// Who goes first when a worker has more than one kind of work.

@@ -5,6 +5,7 @@ use crossbeam::epoch;
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::replay::changes_accounts;
 use tally_ledger::{Account, Ending, Hold, RecordEffect, redo_account, redo_credit, redo_debit};
+use tally_protocol::message::account_flags;
 use tally_protocol::{AccountId, BranchId, TransferId};
 
 use crate::accounts::Accounts;
@@ -52,7 +53,7 @@ impl Rebuilding {
     }
 
     fn put(&self, account: &Account) -> Result<(), Unfit> {
-        if account.id.branch() != self.branch {
+        if account.id.branch() != self.branch && !account.has(account_flags::HAS_MOVED) {
             return Err(Unfit::OtherBranch(account.id));
         }
         match self.accounts.find(account.id) {

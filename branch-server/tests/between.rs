@@ -1,6 +1,8 @@
 //! Two branches on real disks, and between them the coordinator's own state machine: what a customer of one is answered
 //! who pays a customer of the other, and what both books say, also after restarts at the worst moments.
 
+#[path = "between/moves.rs"]
+mod moves;
 mod support;
 
 use std::collections::HashMap;
@@ -16,7 +18,7 @@ use tally_branch_server::session::Backend;
 use tally_branch_server::two_phase::{Peer, Routes, Said};
 use tally_ledger::Actor;
 use tally_ledger::two_phase::{Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote};
-use tally_protocol::link::{BranchStatus, CrossTransfer};
+use tally_protocol::link::{BranchStatus, CrossTransfer, MoveItem, MovedItem};
 use tally_protocol::message::{self, AccountOpen, Role, Sums, TransferKind, TransferState, transfer_flags};
 use tally_protocol::{AccountId, BranchId, Currency, CustomerId, Refusal, Timestamp, TransferId};
 use zerocopy::{FromZeros, IntoBytes};
@@ -59,6 +61,7 @@ impl Side {
             trace_id: 0,
             deadline: 0,
             passage: Passage::default(),
+            cleared_moves: 0,
             actor,
             op,
         };
@@ -115,6 +118,9 @@ struct Bank {
     sides: Vec<Side>,
     coordinators: HashMap<u128, Coordinator>,
     begun: HashMap<u128, CrossTransfer>,
+    begun_moves: HashMap<u128, MoveItem>,
+    /// Orders that a branch has refused.
+    refused_moves: HashMap<u128, Refusal>,
     decided: HashMap<u128, (Decision, Participants)>,
     /// What the registry does not hear, by what is said.
     deaf: fn(&Said) -> bool,
@@ -135,6 +141,8 @@ impl Bank {
             sides,
             coordinators: HashMap::new(),
             begun: HashMap::new(),
+            begun_moves: HashMap::new(),
+            refused_moves: HashMap::new(),
             decided: HashMap::new(),
             deaf: |_| false,
             stammers: false,
@@ -173,6 +181,7 @@ impl Bank {
     fn change_leader(&mut self) {
         self.coordinators.clear();
         self.begun.clear();
+        self.begun_moves.clear();
         for (&id, &(decision, participants)) in &self.decided.clone() {
             self.coordinate(id, CoordinatorEvent::Replicated { decision, participants });
         }
@@ -187,7 +196,11 @@ impl Bank {
             let times = if self.stammers { 2 } else { 1 };
             match effect {
                 CoordinatorEffect::Prepare(branch) => {
-                    (0..times).for_each(|_| self.side(branch).instruct(Instruction::Prepare(self.begun[&id])));
+                    let instruction = match self.begun_moves.get(&id) {
+                        Some(item) => Instruction::TakeIn(*item),
+                        None => Instruction::Prepare(self.begun[&id]),
+                    };
+                    (0..times).for_each(|_| self.side(branch).instruct(instruction));
                 }
                 CoordinatorEffect::Tell(branch, decision) => {
                     let id = TransferId::new(id);
@@ -197,11 +210,25 @@ impl Bank {
                 }
                 CoordinatorEffect::Propose(decision, participants) if self.decides => {
                     let (decision, participants) = *self.decided.entry(id).or_insert((decision, participants));
+                    self.note_place(id, decision);
                     self.coordinate(id, CoordinatorEvent::Replicated { decision, participants });
                 }
                 CoordinatorEffect::Propose(..) => {}
             }
         }
+    }
+
+    /// Both branches are told where an account is, as the registry does in front of the decision.
+    fn note_place(&self, id: u128, decision: Decision) {
+        let Some(item) = self.begun_moves.get(&id).filter(|_| decision == Decision::Commit) else { return };
+        let version = u64::from(item.moves);
+        let moved = MovedItem {
+            account_id: item.account_id,
+            version: version.into(),
+            branch_id: item.destination,
+            reserved: [0; 6],
+        };
+        self.sides.iter().for_each(|side| side.link.shared.moved.learn(&[moved]));
     }
 
     fn side(&self, branch: BranchId) -> &Side {
@@ -244,6 +271,25 @@ impl Bank {
                     Said::Heard(item) => {
                         let (to, id) = (self.side(BranchId::new(item.source.get())), TransferId::new(item.id.get()));
                         (0..times).for_each(|_| to.instruct(Instruction::Heard(id)));
+                        continue;
+                    }
+                    Said::BeginMove(item) => {
+                        let id = item.id.get();
+                        self.begun_moves.insert(id, item);
+                        let participants = Participants::of(BRANCHES).expect("two");
+                        (id, CoordinatorEvent::Begin { source: branch, participants, deadline: LATER })
+                    }
+                    Said::RefuseMove(vote) => {
+                        let refusal = Refusal::from_code(vote.refusal.get()).expect("it is known");
+                        self.refused_moves.insert(vote.id.get(), refusal);
+                        continue;
+                    }
+                    Said::AskId(item) => {
+                        self.side(BranchId::new(item.asked.get())).instruct(Instruction::AskId(item));
+                        continue;
+                    }
+                    Said::TellId(item) => {
+                        self.side(BranchId::new(item.asker.get())).instruct(Instruction::IdTold(item));
                         continue;
                     }
                 };

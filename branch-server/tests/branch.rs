@@ -46,6 +46,7 @@ impl Bank {
             trace_id: 0,
             deadline,
             passage: Passage::default(),
+            cleared_moves: 0,
             actor,
             op,
         };

@@ -61,6 +61,7 @@ fn request(number: u64) -> Request {
         trace_id: 0,
         deadline: 0,
         passage: Passage::default(),
+        cleared_moves: 0,
         actor: Actor { role: Role::Teller, customer: CustomerId::BANK },
         op: Op::GetBalance(AccountId::of_branch(BranchId::new(1), number.into())),
     }
@@ -173,6 +174,7 @@ fn account(local: u128, debits_posted: u64) -> Account {
         opened_at: Timestamp::default(),
         lsn: Lsn::new(debits_posted),
         timestamp: Timestamp::default(),
+        residence: tally_ledger::Residence::default(),
     }
 }
 

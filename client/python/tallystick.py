@@ -38,7 +38,7 @@ CLOSING_DEBIT, CLOSING_CREDIT, IMPORTED = 8, 16, 32
 DEBITS_LIMITED, CREDITS_LIMITED, ACCOUNT_IMPORTED, OPENED_FROZEN, OPENED_CLOSED = 1, 2, 4, 8, 16
 ACCOUNT_LINKED = 1 << 15
 CUSTOMER, CASH, SETTLEMENT, FEE, SUSPENSE = range(1, 6)
-OPEN, FROZEN, CLOSED, CLOSING = 1, 2, 3, 4
+OPEN, FROZEN, CLOSED, CLOSING, MOVING, MOVED, ARRIVING = range(1, 8)
 DONE, REFUSED_FOR_GOOD, IN_FLIGHT, SETTLED, VOIDED, EXPIRED, CANCELLED, REVERSED, PREPARED = range(1, 10)
 FEED_TRANSFER, FEED_EXPIRED, FEED_CANCELLED, FEED_ACCOUNT = 1, 2, 3, 4
 RESULT_REPEATED = 1
@@ -48,7 +48,8 @@ REFUSALS = {
     6: "login_failed", 7: "not_permitted", 8: "message_type_unknown", 9: "body_len_invalid", 10: "field_invalid",
     11: "frame_invalid", 12: "frame_stalled", 13: "reply_stalled", 14: "shutting_down", 15: "disk_full",
     16: "login_throttled", 17: "in_flight_limit", 18: "session_ended", 19: "position_out_of_range",
-    20: "capacity_reached", 21: "registry_unreachable", 24: "stamp_ahead", 25: "stamp_not_reached",
+    20: "capacity_reached", 21: "registry_unreachable", 22: "account_moving",
+    23: "former_branch_unreachable", 24: "stamp_ahead", 25: "stamp_not_reached",
     50: "id_must_not_be_zero", 51: "id_must_not_be_max", 52: "flag_reserved", 53: "kind_invalid",
     54: "flags_conflict", 55: "debit_account_must_not_be_zero", 56: "debit_account_must_not_be_max",
     57: "credit_account_must_not_be_zero", 58: "credit_account_must_not_be_max", 59: "accounts_must_differ",
@@ -65,7 +66,7 @@ REFUSALS = {
     109: "exists_with_different_user_data_32", 110: "exists_with_different_currency",
     111: "exists_with_different_code", 112: "exists_with_different_owner", 113: "exists_with_different_limits",
     114: "id_cancelled", 115: "id_already_used",
-    190: "branch_unknown",
+    190: "branch_unknown", 191: "account_moved", 192: "id_used_elsewhere", 193: "moved_account_singles_only",
     200: "chain_broken", 201: "reference_not_found", 202: "reference_kind_mismatch", 203: "hold_already_settled",
     204: "hold_already_voided", 205: "hold_expired", 206: "already_reversed", 207: "debit_account_not_found",
     208: "credit_account_not_found", 209: "not_owner", 210: "accounts_currency_mismatch",
@@ -81,8 +82,10 @@ REFUSALS = {
     235: "imported_event_timestamp_must_postdate_debit_account",
     236: "imported_event_timestamp_must_postdate_credit_account",
     250: "transfer_aborted", 251: "branch_timed_out", 252: "transfer_resolved",
+    253: "credit_account_moved",
     300: "account_not_found", 301: "account_closed", 302: "account_not_empty", 303: "account_already_frozen",
-    304: "account_not_frozen", 305: "transfer_not_found",
+    304: "account_not_frozen", 305: "transfer_not_found", 306: "account_has_holds", 307: "account_frozen",
+    308: "account_moved_too_often",
 }
 
 

@@ -1,21 +1,29 @@
 //! The client of a whole bank: one endpoint is known, the branches are found.
 //!
+//! An account may have moved: the branch that its id names, or another where it was, says where it is now, and that is
+//! remembered. A transfer that was used at a former branch is answered there.
+//!
 //! Invariant: a request only ever goes to the branch that is meant: a session with another one is not used, so a
 //! refusal or an outcome is that branch's, and a retry with the same id is safe wherever the branch has moved.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU128;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tally_protocol::message::{Account, Balance, Transfer, TransferKind};
-use tally_protocol::{AccountId, Amount, BranchId, Timestamp, TransferId};
+use tally_protocol::{AccountId, Amount, BranchId, Refusal, Timestamp, TransferId};
 
 use crate::directory::Directory;
 use crate::{
-    Between, Client, ClientOptions, ConnectError, ConnectInfo, Dialer, Money, Outcome, RequestError, RetryPolicy,
-    Routes, transfers,
+    Between, Client, ClientOptions, ConnectError, ConnectInfo, Dialer, Money, Outcome, Refused, RequestError,
+    RetryPolicy, Routes, transfers,
 };
+
+/// Branches that one request is sent on to: an account moves rarely, and not while somebody follows it.
+const REDIRECTS_MAX: usize = 5;
+/// Accounts of which it is remembered that they have moved. When there are more all are asked about again.
+const MOVED_MAX: usize = 65_536;
 
 /// A client of a bank of any number of branches. Cheap to clone; all clones share the connections.
 ///
@@ -50,6 +58,8 @@ struct Inner {
     directory: Arc<Directory>,
     /// Opened on first use; only branches that were told of.
     clients: Mutex<BTreeMap<BranchId, Client>>,
+    /// Accounts that are not where their ids say, as far as branches have told.
+    moved: Mutex<BTreeMap<AccountId, BranchId>>,
 }
 
 impl Bank {
@@ -82,7 +92,11 @@ impl Bank {
     ) -> Result<Self, ConnectError> {
         // What cannot be used is told now, and not by every call.
         Dialer::new(info.clone())?;
-        let inner = Inner { directory: Arc::new(Directory::new(info, others)), clients: Mutex::default() };
+        let inner = Inner {
+            directory: Arc::new(Directory::new(info, others)),
+            clients: Mutex::default(),
+            moved: Mutex::default(),
+        };
         Ok(Self { inner: Arc::new(inner), options, trace_id: None, after: None })
     }
 
@@ -143,12 +157,53 @@ impl Bank {
         Ok(client.with(self.options, self.trace_id, self.after))
     }
 
-    /// The client of the branch that is the account's home.
+    /// The client of the branch where the account is: the one that its id names, or where it has moved, as far as that
+    /// was told.
     ///
     /// # Errors
     /// As [`Self::branch`].
     pub async fn home_of(&self, account_id: AccountId) -> Result<Client, ConnectError> {
-        self.branch(account_id.branch()).await
+        self.branch(self.branch_of(account_id)).await
+    }
+
+    fn branch_of(&self, account_id: AccountId) -> BranchId {
+        self.moved().get(&account_id).copied().unwrap_or(account_id.branch())
+    }
+
+    fn moved(&self) -> MutexGuard<'_, BTreeMap<AccountId, BranchId>> {
+        self.inner.moved.lock().expect("nothing panics while it holds what has moved")
+    }
+
+    /// Where else to ask, after `refused` by `asked`; remembers where the account is.
+    fn redirected(&self, account_id: AccountId, asked: BranchId, refused: &Refused) -> Option<BranchId> {
+        let branch = refused.branch().filter(|&branch| branch != asked)?;
+        if refused.refusal() == Some(Refusal::AccountMoved) {
+            let mut moved = self.moved();
+            if moved.len() >= MOVED_MAX {
+                moved.clear();
+            }
+            moved.insert(account_id, branch);
+        }
+        Some(branch)
+    }
+
+    /// Asks the branch where the account is, and the next one while it is told that the account is there.
+    async fn follow<T, F: Future<Output = Result<T, RequestError>>>(
+        &self,
+        account_id: AccountId,
+        ask: impl Fn(Client) -> F,
+    ) -> Result<T, RequestError> {
+        let mut branch = self.branch_of(account_id);
+        let mut redirects = 0;
+        loop {
+            let result = ask(self.branch(branch).await?).await;
+            let Err(RequestError::Refused(refused)) = &result else { return result };
+            match self.redirected(account_id, branch, refused) {
+                Some(next) if redirects < REDIRECTS_MAX => branch = next,
+                Some(_) | None => return result,
+            }
+            redirects += 1;
+        }
     }
 
     /// Closes all connections. Calls in flight end as lost; a later call opens new ones.
@@ -161,11 +216,28 @@ impl Bank {
     /// Sends any transfer that names an account, as it is, to the branch that must begin it. A settle, void or reversal
     /// that leaves out the accounts goes to the branch of what it refers to: [`Self::branch`].
     pub async fn submit(&self, transfer: &Transfer) -> Outcome {
-        let home = match self.home_of_transfer(transfer).await {
-            Ok(home) => home,
-            Err(why) => return Outcome::NotSent { id: TransferId::new(transfer.id.get()), why },
+        let id = TransferId::new(transfer.id.get());
+        let Some(account_id) = account_of(transfer) else {
+            let why = "the transfer names no account, so it is not known where it belongs";
+            return Outcome::NotSent { id, why: ConnectError::Config(why.into()) };
         };
-        home.submit(transfer).await
+        let mut branch = self.branch_of(account_id);
+        let mut redirects = 0;
+        loop {
+            let client = match self.branch(branch).await {
+                Ok(client) => client,
+                Err(why) => return Outcome::NotSent { id, why },
+            };
+            let outcome = client.submit(transfer).await;
+            // A branch that sends on has not done it, and never will for this account as it is: an unanswered attempt at
+            // that branch included.
+            let Outcome::Refused(refused) = &outcome else { return outcome };
+            match self.redirected(account_id, branch, refused) {
+                Some(next) if redirects < REDIRECTS_MAX => branch = next,
+                Some(_) | None => return outcome,
+            }
+            redirects += 1;
+        }
     }
 
     /// Pays `money` into an account, from its branch's cash.
@@ -178,8 +250,9 @@ impl Bank {
         self.submit(&transfers::withdraw(id, debit_account_id, money)).await
     }
 
-    /// Moves `money` at once, within a branch or between two. An unknown outcome is made final at the home of the
-    /// debit account: `bank.home_of(debit_account_id).await?.make_final(id)`.
+    /// Moves `money` at once, within a branch or between two. After an unknown outcome send the same
+    /// again: it is answered wherever it was done. To make it final, [`Client::make_final`] at the branch that it was sent
+    /// to: a cancel speaks for one branch alone, and an account may have moved since.
     pub async fn transfer(&self, id: TransferId, between: Between, money: Money) -> Outcome {
         self.submit(&transfers::transfer(id, between, money)).await
     }
@@ -213,7 +286,7 @@ impl Bank {
     /// # Errors
     /// See [`RequestError`].
     pub async fn balance(&self, id: AccountId) -> Result<Balance, RequestError> {
-        self.home_of(id).await?.balance(id).await
+        self.follow(id, |client| async move { client.balance(id).await }).await
     }
 
     /// All about an account.
@@ -221,17 +294,13 @@ impl Bank {
     /// # Errors
     /// See [`RequestError`].
     pub async fn account(&self, id: AccountId) -> Result<Account, RequestError> {
-        self.home_of(id).await?.account(id).await
+        self.follow(id, |client| async move { client.account(id).await }).await
     }
+}
 
-    async fn home_of_transfer(&self, transfer: &Transfer) -> Result<Client, ConnectError> {
-        let is_deposit = transfer.kind == TransferKind::Deposit as u8;
-        let account_id = if is_deposit { transfer.credit_account_id } else { transfer.debit_account_id };
-        if account_id.get() == 0 {
-            return Err(ConnectError::Config(
-                "the transfer names no account, so it is not known where it belongs".into(),
-            ));
-        }
-        self.home_of(AccountId::new(account_id.get())).await
-    }
+/// The account that says where a transfer belongs.
+fn account_of(transfer: &Transfer) -> Option<AccountId> {
+    let is_deposit = transfer.kind == TransferKind::Deposit as u8;
+    let account_id = if is_deposit { transfer.credit_account_id } else { transfer.debit_account_id };
+    Some(AccountId::new(account_id.get())).filter(|account_id| !account_id.is_none())
 }

@@ -65,7 +65,7 @@ impl ConnectError {
 pub struct Refused {
     /// The wire code; a newer branch may have codes that this build does not know.
     pub code: u16,
-    /// When it makes sense to try again, in milliseconds; 0 for "not without a change".
+    /// When it makes sense to try again, in milliseconds; 0 for "not without a change". See [`Self::branch`] too.
     pub retry_after_ms: u32,
     /// For people; may be empty.
     pub text: Box<str>,
@@ -75,6 +75,12 @@ impl Refused {
     /// The refusal, if this build knows its code.
     pub const fn refusal(&self) -> Option<Refusal> {
         Refusal::from_code(self.code)
+    }
+
+    /// The branch to ask instead, where the refusal names one and that is known.
+    pub fn branch(&self) -> Option<BranchId> {
+        let named = self.refusal().filter(|refusal| refusal.names_branch()).map(|_| self.retry_after_ms);
+        named.and_then(|number| u16::try_from(number).ok()).filter(|&number| number != 0).map(BranchId::new)
     }
 
     /// Whether it comes from the session (codes 1 to 49): the request was not looked at, and another attempt

@@ -53,9 +53,14 @@ pub(crate) fn worth_another_attempt(error: &RequestError) -> Option<Option<Durat
         RequestError::Refused(refused) => {
             let hint = (refused.retry_after_ms > 0).then(|| Duration::from_millis(refused.retry_after_ms.into()));
             match refused.refusal() {
-                Some(Refusal::Busy | Refusal::InFlightLimit | Refusal::ShuttingDown | Refusal::SessionEnded) => {
-                    Some(hint)
-                }
+                Some(
+                    Refusal::Busy
+                    | Refusal::InFlightLimit
+                    | Refusal::ShuttingDown
+                    | Refusal::SessionEnded
+                    | Refusal::AccountMoving
+                    | Refusal::FormerBranchUnreachable,
+                ) => Some(hint),
                 Some(_) | None => None,
             }
         }

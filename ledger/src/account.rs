@@ -1,7 +1,8 @@
 //! An account: who owns it, what bounds it, and the four sums from which its balance is derived.
 
+use tally_protocol::link::FORMER_BRANCHES_MAX;
 use tally_protocol::message::account_flags;
-use tally_protocol::{AccountId, AccountKind, AccountStatus, Amount, Currency, CustomerId, Lsn, Timestamp};
+use tally_protocol::{AccountId, AccountKind, AccountStatus, Amount, BranchId, Currency, CustomerId, Lsn, Timestamp};
 
 /// Running sums that only ever add up; the balance is derived.
 ///
@@ -58,6 +59,51 @@ pub struct Account {
     pub lsn: Lsn,
     /// The time stamp of that record.
     pub timestamp: Timestamp,
+    /// Where it was before, or has gone. Not the default if and only if `HAS_MOVED` is set in the flags.
+    pub residence: Residence,
+}
+
+/// The branches of an account that has moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Residence {
+    /// How often it has moved; 0 for never. So no two stays at one branch have the same number.
+    pub moves: u8,
+    /// Of an account that is here: where it was before, the newest first. Of one that has gone: where it is, as far as
+    /// this branch has heard. Number 0 behind the last.
+    pub branches: [BranchId; FORMER_BRANCHES_MAX],
+}
+
+/// Bytes of a [`Residence`] in a record and in a checkpoint.
+pub(crate) const RESIDENCE_LEN_BYTES: usize = 1 + 2 * FORMER_BRANCHES_MAX;
+
+impl Residence {
+    /// The branches, without the empty places.
+    pub fn known(&self) -> impl Iterator<Item = BranchId> + use<> {
+        self.branches.into_iter().take_while(|branch| branch.get() != 0)
+    }
+
+    /// As one word: the number of moves in the lowest byte, then the branches.
+    pub fn to_word(self) -> u64 {
+        let branches = self.branches.iter().rev().fold(0, |word, branch| word << 16 | u64::from(branch.get()));
+        branches << 8 | u64::from(self.moves)
+    }
+
+    /// Reads what [`Residence::to_word`] wrote.
+    pub fn of_word(word: u64) -> Self {
+        let branches = std::array::from_fn(|at| BranchId::new((word >> (8 + 16 * at)) as u16));
+        Self { moves: word as u8, branches }
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; RESIDENCE_LEN_BYTES] {
+        let bytes = self.to_word().to_le_bytes();
+        std::array::from_fn(|at| bytes[at])
+    }
+
+    pub(crate) fn of_bytes(bytes: [u8; RESIDENCE_LEN_BYTES]) -> Self {
+        let mut word = [0; 8];
+        word[..RESIDENCE_LEN_BYTES].copy_from_slice(&bytes);
+        Self::of_word(u64::from_le_bytes(word))
+    }
 }
 
 impl Sums {

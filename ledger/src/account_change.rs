@@ -8,7 +8,7 @@ use tally_protocol::message;
 use tally_protocol::{AccountKind, AccountStatus, Amount, BranchId, Currency, CustomerId, Lsn};
 use tally_protocol::{Refusal, Timestamp};
 
-use crate::account::{Account, Sums};
+use crate::account::{Account, Residence, Sums};
 use crate::transfer::{cash_account_id, ensure};
 
 /// The branch's till in a currency, which the branch opens itself the first time that it is needed: no
@@ -33,13 +33,14 @@ pub fn cash_account(branch: BranchId, currency: Currency, now: Timestamp) -> Acc
         opened_at: now,
         lsn: Lsn::ZERO,
         timestamp: now,
+        residence: Residence::default(),
     }
 }
 
 /// The account, closed for good.
 ///
 /// # Errors
-/// `AccountNotFound`, `AccountIdReserved` (the branch's own), `AccountClosed`, `AccountNotEmpty` (a balance,
+/// Those of [`is_here`], `AccountNotFound`, `AccountIdReserved` (the branch's own), `AccountClosed`, `AccountNotEmpty` (a balance,
 /// or holds on either side).
 pub fn close_account(existing: Option<&Account>) -> Result<Account, Refusal> {
     let account = existing.ok_or(Refusal::AccountNotFound)?;
@@ -81,7 +82,20 @@ pub fn set_limits(wire: &message::LimitsSet, existing: Option<&Account>) -> Resu
     Ok(Account { overdraft, day_limit, ..account.clone() })
 }
 
+/// Whether an account is at this branch, to be shown and changed.
+///
+/// # Errors
+/// `AccountMoved`, `AccountMoving`.
+pub const fn is_here(account: &Account) -> Result<(), Refusal> {
+    match account.status {
+        AccountStatus::Moved => Err(Refusal::AccountMoved),
+        AccountStatus::Moving | AccountStatus::Arriving => Err(Refusal::AccountMoving),
+        AccountStatus::Open | AccountStatus::Frozen | AccountStatus::Closed | AccountStatus::Closing => Ok(()),
+    }
+}
+
 fn not_closed(account: &Account) -> Result<&Account, Refusal> {
+    is_here(account)?;
     let is_closed = matches!(account.status, AccountStatus::Closed | AccountStatus::Closing);
     ensure(!is_closed, Refusal::AccountClosed).map(|()| account)
 }

@@ -27,8 +27,8 @@ pub enum Violation {
     /// Held and posted together do not fit in 64 bits.
     #[error("{0}: held and posted do not fit in 64 bits")]
     SumsOverflow(AccountId),
-    /// Money lies on a closed account.
-    #[error("{0}: closed, but not empty")]
+    /// Money lies on a closed account, or on one that has moved.
+    #[error("{0}: closed or moved, but not empty")]
     ClosedNotEmpty(AccountId),
     /// Flags that exclude each other.
     #[error("{0}: debits and credits are both limited")]
@@ -108,7 +108,8 @@ pub fn account(account: &Account) -> Result<(), Violation> {
     let fits = debits.is_some() && credits.is_some();
     let both = account.has(account_flags::DEBITS_LIMITED) && account.has(account_flags::CREDITS_LIMITED);
     ensure(fits, Violation::SumsOverflow(account.id))?;
-    let is_empty_if_closed = account.status != AccountStatus::Closed || account.sums.is_settled();
+    let is_over = matches!(account.status, AccountStatus::Closed | AccountStatus::Moved);
+    let is_empty_if_closed = !is_over || account.sums.is_settled();
     ensure(is_empty_if_closed, Violation::ClosedNotEmpty(account.id))?;
     ensure(!both, Violation::FlagsConflict(account.id))?;
     ensure(Some(account.day_spent) <= debits, Violation::DaySpentTooLarge(account.id))

@@ -305,7 +305,7 @@ fn balanced(transfer: &Transfer, debit: &Account, credit: &Account, now: Timesta
 /// Whether every sum still fits. Held and posted together bound each of them, so one addition per side
 /// tells; only a refusal looks for the name of the sum.
 #[inline]
-fn check_sums(amount: Amount, is_hold: bool, debit: &Sums, credit: &Sums) -> Result<(), Refusal> {
+pub(crate) fn check_sums(amount: Amount, is_hold: bool, debit: &Sums, credit: &Sums) -> Result<(), Refusal> {
     if debit.debits().checked_add(amount).is_some() && credit.credits().checked_add(amount).is_some() {
         return Ok(());
     }

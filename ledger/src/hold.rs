@@ -92,6 +92,29 @@ impl Hold {
     }
 }
 
+impl Hold {
+    /// Whether it is the money of an account that moves: then the account at the other branch is the same one.
+    pub fn moves_account(&self) -> bool {
+        self.leg.is_part() && self.near_account_id() == self.far_account_id
+    }
+
+    /// Of a part of a transfer between branches: the account here, which is not the settlement account.
+    pub const fn near_account_id(&self) -> AccountId {
+        match self.leg {
+            Leg::Destination => self.credit_account_id,
+            Leg::Whole | Leg::Source => self.debit_account_id,
+        }
+    }
+
+    /// Of such a part: the settlement account.
+    pub const fn settlement_account_id(&self) -> AccountId {
+        match self.leg {
+            Leg::Destination => self.debit_account_id,
+            Leg::Whole | Leg::Source => self.credit_account_id,
+        }
+    }
+}
+
 /// How a hold ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HoldEnd {

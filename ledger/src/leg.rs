@@ -119,6 +119,17 @@ impl TransferRecord {
         Timestamp::from_nanos(self.user_data_64)
     }
 
+    /// The branch that has the other part; 0 where there is none. A refused leg names no settlement account: then it is
+    /// the branch that the account's id names.
+    pub fn peer(&self) -> BranchId {
+        let settlement = match self.leg {
+            Leg::Whole => return BranchId::default(),
+            Leg::Source => self.credit_account_id,
+            Leg::Destination => self.debit_account_id,
+        };
+        settlement.settlement_peer().unwrap_or(AccountId::new(self.reference.get()).branch())
+    }
+
     /// Whether this is a leg that was prepared: held until the registry decides.
     pub const fn is_prepared(&self) -> bool {
         self.leg.is_part() && self.refusal.is_none()
@@ -146,7 +157,9 @@ mod tests {
 
     use super::*;
     use crate::journal::record::{Record, RecordBody};
-    use crate::{Actor, RecordEffect, Reference, Transfer, decide, effective_accounts, repeat, transfer_record};
+    use crate::{
+        Actor, Guests, RecordEffect, Reference, Transfer, decide, effective_accounts, repeat, transfer_record,
+    };
 
     const HERE: BranchId = BranchId::new(1);
     const THERE: BranchId = BranchId::new(2);
@@ -203,8 +216,8 @@ mod tests {
     #[test]
     fn both_legs_hold_and_post_or_give_back_the_same() {
         for decision in [Decision::Commit, Decision::Abort(AbortReason::Presumed)] {
-            let source = Transfer::from_wire_between(&wire(), HERE).expect("well formed");
-            let destination = Transfer::from_source(&wire(), THERE).expect("well formed");
+            let source = Transfer::from_wire_between(&wire(), HERE, THERE, Guests::NONE).expect("well formed");
+            let destination = Transfer::from_source(&wire(), THERE, HERE, Guests::NONE).expect("well formed");
             for (transfer, branch, own) in [(source, HERE, customer(ANN, 50)), (destination, THERE, customer(BOB, 0))] {
                 let (record, hold, mut debit, mut credit) = prepared(&transfer, branch, own);
                 assert_eq!((hold.amount, hold.leg, hold.expires_at), (Amount::new(30), transfer.leg, Timestamp::MAX));
@@ -228,8 +241,8 @@ mod tests {
     fn a_hold_stands_at_both_and_ends_alike() {
         use crate::{Ending, HoldEnd, end_leg};
         let wire = message::Transfer { kind: TransferKind::Hold as u8, timeout_s: 60.into(), ..wire() };
-        let source = Transfer::from_wire_between(&wire, HERE).expect("well formed");
-        let destination = Transfer::from_source(&wire, THERE).expect("well formed");
+        let source = Transfer::from_wire_between(&wire, HERE, THERE, Guests::NONE).expect("well formed");
+        let destination = Transfer::from_source(&wire, THERE, HERE, Guests::NONE).expect("well formed");
         for (transfer, branch, own) in [(source, HERE, customer(ANN, 50)), (destination, THERE, customer(BOB, 0))] {
             let (_, hold, debit, credit) = prepared(&transfer, branch, own);
             assert!(hold.is_in_doubt() && !hold.has_timeout(), "time does not end what is in doubt");
@@ -282,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_record_remembers_what_was_asked() {
-        let source = Transfer::from_wire_between(&wire(), HERE).expect("well formed");
+        let source = Transfer::from_wire_between(&wire(), HERE, THERE, Guests::NONE).expect("well formed");
         let (record, ..) = prepared(&source, HERE, customer(ANN, 50));
         assert_eq!(record.credit_account_id, settlement_account_id(HERE, THERE, Currency::EUR));
         assert_eq!(crate::transfer_of_record(&record), source);
@@ -323,7 +336,11 @@ mod tests {
             ),
         ];
         for (wire, expected) in table {
-            assert_eq!(Transfer::from_wire_between(&wire, HERE).map(|transfer| transfer.leg), expected, "{wire:?}");
+            assert_eq!(
+                Transfer::from_wire_between(&wire, HERE, THERE, Guests::NONE).map(|transfer| transfer.leg),
+                expected,
+                "{wire:?}"
+            );
         }
         assert_eq!(Transfer::from_wire(&wire(), HERE), Err(Refusal::WrongBranch));
         let inbound = [
@@ -331,11 +348,16 @@ mod tests {
             (flags(transfer_flags::WANT_BALANCES), Err(Refusal::FlagsConflict)),
             (kind(TransferKind::Hold), Ok(Leg::Destination)),
             (kind(TransferKind::Withdraw), Err(Refusal::WrongBranch)),
-            (message::Transfer { debit_account_id: BOB.get().into(), ..wire() }, Err(Refusal::WrongBranch)),
-            (message::Transfer { credit_account_id: ANN.get().into(), ..wire() }, Err(Refusal::WrongBranch)),
+            (message::Transfer { debit_account_id: BOB.get().into(), ..wire() }, Err(Refusal::AccountsMustDiffer)),
+            (message::Transfer { credit_account_id: ANN.get().into(), ..wire() }, Err(Refusal::AccountsMustDiffer)),
+            (message::Transfer { credit_account_id: (ANN.get() + 1).into(), ..wire() }, Err(Refusal::WrongBranch)),
         ];
         for (wire, expected) in inbound {
-            assert_eq!(Transfer::from_source(&wire, THERE).map(|transfer| transfer.leg), expected, "{wire:?}");
+            assert_eq!(
+                Transfer::from_source(&wire, THERE, HERE, Guests::NONE).map(|transfer| transfer.leg),
+                expected,
+                "{wire:?}"
+            );
         }
     }
 

@@ -6,7 +6,7 @@ use tally_protocol::message::{self, account_flags};
 use tally_protocol::{AccountId, AccountKind, AccountStatus, Amount, BranchId, Currency, CustomerId, Lsn};
 use tally_protocol::{Refusal, Timestamp};
 
-use crate::account::{Account, Sums};
+use crate::account::{Account, Residence, Sums};
 use crate::imported::own_time;
 use crate::transfer::ensure;
 
@@ -148,12 +148,14 @@ fn from_wire(wire: &message::AccountOpen, branch: BranchId, now: Timestamp) -> R
         opened_at,
         lsn: Lsn::ZERO,
         timestamp: now,
+        residence: Residence::default(),
     })
 }
 
 fn same_account(asked: &Account, existing: &Account) -> Result<(), Refusal> {
     let same_limits = asked.overdraft == existing.overdraft && asked.day_limit == existing.day_limit;
-    ensure(asked.flags == existing.flags, Refusal::ExistsWithDifferentFlags)?;
+    // That it was moved says nothing about how it was opened.
+    ensure(asked.flags == existing.flags & !account_flags::HAS_MOVED, Refusal::ExistsWithDifferentFlags)?;
     ensure(asked.kind == existing.kind, Refusal::ExistsWithDifferentKind)?;
     ensure(asked.user_data_128 == existing.user_data_128, Refusal::ExistsWithDifferentUserData128)?;
     ensure(asked.user_data_64 == existing.user_data_64, Refusal::ExistsWithDifferentUserData64)?;

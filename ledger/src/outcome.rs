@@ -167,6 +167,7 @@ pub(crate) fn as_written<T>(record: &TransferRecord, bit: u8, value: T, left_out
 
 /// The transfer of a record, as the client asked for it.
 pub fn transfer_of_record(record: &TransferRecord) -> Transfer {
+    let peer = record.peer();
     let record = &record.as_asked();
     Transfer {
         id: record.id,
@@ -183,5 +184,6 @@ pub fn transfer_of_record(record: &TransferRecord) -> Transfer {
         flags: record.flags,
         kind: record.kind,
         leg: record.leg,
+        peer,
     }
 }

@@ -216,13 +216,12 @@ pub fn effective_accounts(
     branch: BranchId,
 ) -> Result<(AccountId, AccountId), Refusal> {
     let cash = || cash_account_id(branch, transfer.currency.unwrap_or_default());
-    let settlement =
-        |far: AccountId| settlement_account_id(branch, far.branch(), transfer.currency.unwrap_or_default());
+    let settlement = || settlement_account_id(branch, transfer.peer, transfer.currency.unwrap_or_default());
     match transfer.kind {
         TransferKind::Transfer | TransferKind::Hold => Ok(match transfer.leg {
             Leg::Whole => (transfer.debit_account_id, transfer.credit_account_id),
-            Leg::Source => (transfer.debit_account_id, settlement(transfer.credit_account_id)),
-            Leg::Destination => (settlement(transfer.debit_account_id), transfer.credit_account_id),
+            Leg::Source => (transfer.debit_account_id, settlement()),
+            Leg::Destination => (settlement(), transfer.credit_account_id),
         }),
         TransferKind::Deposit => Ok((cash(), transfer.credit_account_id)),
         TransferKind::Withdraw => Ok((transfer.debit_account_id, cash())),

@@ -176,6 +176,7 @@ mod tests {
             flags: 0,
             kind: TransferKind::Hold,
             leg: crate::Leg::Whole,
+            peer: BranchId::default(),
         };
         let actor = Actor { role: Role::Teller, customer: CustomerId::BANK };
         let now = Timestamp::from_nanos(9);

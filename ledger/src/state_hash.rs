@@ -14,7 +14,7 @@ const SEED_ACCOUNT: u64 = 1;
 const SEED_HOLD: u64 = 2;
 
 /// Bytes of the longest value, rounded up.
-const BUFFER_LEN_BYTES: usize = 256;
+const BUFFER_LEN_BYTES: usize = 272;
 
 /// The hash of a set of accounts and open holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,7 @@ impl StateHash {
             account.lsn.get(),
             account.timestamp.as_nanos(),
             (account.user_data_32 as u64) << 32 | account.day as u64,
+            account.residence.to_word(),
             (account.currency.get() as u64) << 48
                 | (account.code as u64) << 32
                 | (account.flags as u64) << 16

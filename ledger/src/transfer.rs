@@ -42,6 +42,22 @@ pub struct Transfer {
     pub kind: TransferKind,
     /// Which part of it is this branch's.
     pub leg: Leg,
+    /// The branch that has the other part; 0 where there is none.
+    pub peer: BranchId,
+}
+
+/// Accounts of a transfer that count as this branch's although their ids name another: they have moved here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Guests {
+    /// The debit account.
+    pub debit: bool,
+    /// The credit account.
+    pub credit: bool,
+}
+
+impl Guests {
+    /// Every account's id names its branch.
+    pub const NONE: Self = Self { debit: false, credit: false };
 }
 
 /// Whether this kind acts on an earlier transfer, from which it takes what the client leaves out.
@@ -87,8 +103,17 @@ impl Transfer {
     /// The first that applies, in this order: `FieldInvalid` (the reserved byte), then those of
     /// [`Refusal`]'s "malformed" group from `IdMustNotBeZero` to `ImportedEventTimeoutMustBeZero` as listed there, and
     /// `AccountIdReserved` for a settlement account.
+    #[inline]
     pub fn from_wire(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
-        let transfer = Self::read(wire, branch)?;
+        Self::from_wire_with(wire, branch, Guests::NONE)
+    }
+
+    /// The same where accounts have moved to `branch`.
+    ///
+    /// # Errors
+    /// As [`Transfer::from_wire`].
+    pub fn from_wire_with(wire: &message::Transfer, branch: BranchId, guests: Guests) -> Result<Self, Refusal> {
+        let transfer = Self::read(wire, branch, guests)?;
         let accounts = [transfer.debit_account_id, transfer.credit_account_id];
         // The other branch keeps the mirror: only a transfer between the two may change it.
         let names_settlement = accounts.iter().any(|id| id.settlement_peer().is_some());
@@ -96,7 +121,7 @@ impl Transfer {
         Ok(transfer)
     }
 
-    fn read(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
+    fn read(wire: &message::Transfer, branch: BranchId, guests: Guests) -> Result<Self, Refusal> {
         ensure(wire.reserved == 0, Refusal::FieldInvalid)?;
         let id = wire.id.get();
         ensure(id != 0, Refusal::IdMustNotBeZero)?;
@@ -120,6 +145,7 @@ impl Transfer {
             flags,
             kind,
             leg: Leg::Whole,
+            peer: BranchId::default(),
         };
         transfer.check_accounts(branch)?;
         transfer.check_reference()?;
@@ -131,49 +157,62 @@ impl Transfer {
         let currency_left_out = wire.currency.get() == 0 && !is_complete;
         ensure(transfer.currency.is_some() || currency_left_out, Refusal::CurrencyInvalid)?;
         ensure(transfer.code != 0 || !is_complete, Refusal::CodeMustNotBeZero)?;
-        transfer.check_branch(branch)?;
+        transfer.check_branch(branch, guests)?;
         if transfer.has(RARE) {
             transfer.check_rare()?;
         }
         Ok(transfer)
     }
 
-    /// The same for a branch that takes part in transfers between branches: the credit account of a plain transfer or a
-    /// hold may be another branch's.
+    /// The same for a plain transfer or a hold whose credit account is at `peer`, another branch.
     ///
     /// # Errors
     /// As [`Transfer::from_wire`]; `WrongBranch` also for one to another branch that is linked, balancing, imported, or
     /// closes an account.
-    pub fn from_wire_between(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
+    pub fn from_wire_between(
+        wire: &message::Transfer,
+        branch: BranchId,
+        peer: BranchId,
+        guests: Guests,
+    ) -> Result<Self, Refusal> {
         let far = AccountId::new(wire.credit_account_id.get());
-        if !goes_between(wire.kind) || far.is_none() || far.branch() == branch {
-            return Self::from_wire(wire, branch);
+        if !goes_between(wire.kind) || far.is_none() || peer == branch {
+            return Self::from_wire_with(wire, branch, guests);
         }
         ensure(far.get() != u128::MAX, Refusal::CreditAccountMustNotBeMax)?;
-        let near = AccountId::of_settlement(branch, far.branch(), Currency::default());
+        let is_other = far.get() != wire.debit_account_id.get();
+        let near = AccountId::of_settlement(branch, peer, Currency::default());
         // Closing flags go with a hold, and are refused below by what they mean: not as those of a settlement account.
         let read = if wire.kind == TransferKind::Hold as u8 { wire.flags.get() & !CLOSING } else { wire.flags.get() };
         let near = message::Transfer { credit_account_id: near.get().into(), flags: read.into(), ..*wire };
-        let transfer = Self { credit_account_id: far, leg: Leg::Source, ..Self::read(&near, branch)? };
+        let transfer = Self { credit_account_id: far, leg: Leg::Source, peer, ..Self::read(&near, branch, guests)? };
+        // A transfer between branches from an account to itself is how an account moves.
+        ensure(is_other, Refusal::AccountsMustDiffer)?;
         let local_only =
             transfer_flags::LINKED | transfer_flags::BALANCING_DEBIT | transfer_flags::BALANCING_CREDIT | RARE;
         ensure(wire.flags.get() & local_only == 0, Refusal::WrongBranch)?;
         Ok(transfer)
     }
 
-    /// Reads the destination's part of a transfer that the branch of its debit account has prepared.
+    /// Reads the destination's part of a transfer that `peer`, the branch of its debit account, has prepared.
     ///
     /// # Errors
     /// As [`Transfer::from_wire`]; `WrongBranch` if it is not a plain transfer or a hold from another branch to `branch`, and
     /// `FlagsConflict` for a flag that the source should have worked off.
-    pub fn from_source(wire: &message::Transfer, branch: BranchId) -> Result<Self, Refusal> {
+    pub fn from_source(
+        wire: &message::Transfer,
+        branch: BranchId,
+        peer: BranchId,
+        guests: Guests,
+    ) -> Result<Self, Refusal> {
         let far = AccountId::new(wire.debit_account_id.get());
         let may_come = goes_between(wire.kind) && !far.is_none() && far.get() != u128::MAX;
-        ensure(may_come && far.branch() != branch, Refusal::WrongBranch)?;
+        ensure(may_come && peer != branch, Refusal::WrongBranch)?;
         ensure(wire.flags.get() == 0, Refusal::FlagsConflict)?;
-        let near = AccountId::of_settlement(branch, far.branch(), Currency::default());
+        ensure(far.get() != wire.credit_account_id.get(), Refusal::AccountsMustDiffer)?;
+        let near = AccountId::of_settlement(branch, peer, Currency::default());
         let near = message::Transfer { debit_account_id: near.get().into(), ..*wire };
-        Ok(Self { debit_account_id: far, leg: Leg::Destination, ..Self::read(&near, branch)? })
+        Ok(Self { debit_account_id: far, leg: Leg::Destination, peer, ..Self::read(&near, branch, guests)? })
     }
 
     /// Whether its record needs no extension: it is no leg, refers to nothing, has no time-out and no user data.
@@ -212,9 +251,10 @@ impl Transfer {
         ensure(self.reference != self.id, Refusal::ReferenceMustDiffer)
     }
 
-    fn check_branch(&self, branch: BranchId) -> Result<(), Refusal> {
-        let is_home = |id: AccountId| id.is_none() || id.branch() == branch;
-        ensure(is_home(self.debit_account_id) && is_home(self.credit_account_id), Refusal::WrongBranch)?;
+    fn check_branch(&self, branch: BranchId, guests: Guests) -> Result<(), Refusal> {
+        let is_home = |id: AccountId, is_guest: bool| id.is_none() || id.branch() == branch || is_guest;
+        let are_home = is_home(self.debit_account_id, guests.debit) && is_home(self.credit_account_id, guests.credit);
+        ensure(are_home, Refusal::WrongBranch)?;
         let cash_side_is_zero = match self.kind {
             TransferKind::Deposit => self.debit_account_id.is_none(),
             TransferKind::Withdraw => self.credit_account_id.is_none(),

@@ -55,6 +55,7 @@ fn account() -> Account {
         opened_at: Timestamp::from_nanos(0x77),
         lsn: LSN,
         timestamp: TIMESTAMP,
+        residence: tally_ledger::Residence::default(),
     }
 }
 

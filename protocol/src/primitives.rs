@@ -46,7 +46,8 @@ pub struct AccountId(u128);
 impl AccountId {
     /// Names no account; on the wire it means "not given".
     pub const NONE: Self = Self(0);
-    const LOCAL_BITS: u32 = 112;
+    /// Bits below the branch's number.
+    pub const LOCAL_BITS: u32 = 112;
 
     /// Wraps a raw 128-bit id.
     pub const fn new(raw: u128) -> Self {
@@ -375,6 +376,12 @@ pub enum AccountStatus {
     /// Takes no new transfer while the hold that closes it is open: voided or expired, the hold opens it again; settled,
     /// it closes it for good. Holds made before can still be settled and voided.
     Closing = 4,
+    /// Takes nothing, and is not shown, while its move to another branch is being decided: it opens again, or has moved.
+    Moving = 5,
+    /// Is at another branch. What is left takes nothing and holds no money; it says where the account went.
+    Moved = 6,
+    /// Is on its way from another branch, and takes nothing until its move is decided.
+    Arriving = 7,
 }
 
 impl AccountStatus {
@@ -385,8 +392,17 @@ impl AccountStatus {
             2 => Self::Frozen,
             3 => Self::Closed,
             4 => Self::Closing,
+            5 => Self::Moving,
+            6 => Self::Moved,
+            7 => Self::Arriving,
             _ => return None,
         })
+    }
+
+    /// Whether the account is at its branch, and not on its way.
+    #[inline]
+    pub const fn is_here(self) -> bool {
+        !matches!(self, Self::Moving | Self::Moved | Self::Arriving)
     }
 }
 

@@ -78,6 +78,10 @@ refusals! {
     CapacityReached = 20 "capacity_reached";
     /// The registry cannot be reached just now: nothing was begun between branches.
     RegistryUnreachable = 21 "registry_unreachable";
+    /// The account is being moved to another branch, which takes a moment; try again.
+    AccountMoving = 22 "account_moving";
+    /// The account was at another branch before, and that one cannot be asked just now whether it knows the id; try again.
+    FormerBranchUnreachable = 23 "former_branch_unreachable";
     /// A look-up with a stamp that no clock of the bank can have given out yet.
     StampAhead = 24 "stamp_ahead";
     /// A look-up with a stamp: what has it could not be shown in time.
@@ -179,6 +183,12 @@ refusals! {
     // 190..=199: between branches. Nothing was recorded; the id stays free.
     /// No branch of the bank has the number that the account's id begins with.
     BranchUnknown = 190 "branch_unknown";
+    /// The account is at another branch; the hint is that branch's number.
+    AccountMoved = 191 "account_moved";
+    /// The id was used at the branch where the account was before: ask there; the hint is that branch's number.
+    IdUsedElsewhere = 192 "id_used_elsewhere";
+    /// An account that has moved takes part in single requests only: not in a batch or chain.
+    MovedAccountSinglesOnly = 193 "moved_account_singles_only";
 
     // 200..=299: the state of the ledger. Recorded; the id is used up.
     /// Another entry of the chain was refused. For an account: not recorded.
@@ -261,6 +271,8 @@ refusals! {
     BranchTimedOut = 251 "branch_timed_out";
     /// An operator ended the transfer before it was decided: nothing moved.
     TransferResolved = 252 "transfer_resolved";
+    /// The credit account moved from one branch to another while the transfer was under way: nothing moved.
+    CreditAccountMoved = 253 "credit_account_moved";
 
     // 300..=349: operations on accounts.
     /// No account with this id.
@@ -275,6 +287,12 @@ refusals! {
     AccountNotFrozen = 304 "account_not_frozen";
     /// No transfer with this id is known; it may still arrive. Cancel the id to make sure that it never does.
     TransferNotFound = 305 "transfer_not_found";
+    /// The account has open holds, or takes part in transfers between branches that are not over: it cannot be moved now.
+    AccountHasHolds = 306 "account_has_holds";
+    /// The account is frozen: it cannot be moved.
+    AccountFrozen = 307 "account_frozen";
+    /// The account has been at as many branches as one account may be.
+    AccountMovedTooOften = 308 "account_moved_too_often";
 }
 
 impl Refusal {
@@ -344,7 +362,14 @@ impl Refusal {
                 | Self::LoginThrottled
                 | Self::InFlightLimit
                 | Self::CapacityReached
+                | Self::AccountMoving
+                | Self::FormerBranchUnreachable
         )
+    }
+
+    /// Whether the hint that comes with it is the number of the branch to ask instead.
+    pub const fn names_branch(self) -> bool {
+        matches!(self, Self::AccountMoved | Self::IdUsedElsewhere)
     }
 
     /// Whether the server closes the connection behind this refusal, whenever it is sent. `LoginRequired` and

@@ -4,6 +4,7 @@ use tally_sim::bank::{BankBug, BankOptions, run_bank_seed};
 
 /// Some faults have to meet: a crash, say, between two messages.
 const SEEDS_MAX: u64 = 100;
+const SEEDS_TO_PASS: u64 = 20;
 
 #[test]
 fn every_planted_bug_of_the_bank_is_caught() {
@@ -18,6 +19,16 @@ fn every_planted_bug_of_the_bank_is_caught() {
         }
     }
     assert!(missed.is_empty(), "not caught in {SEEDS_MAX} seeds: {missed:?}");
+}
+
+#[test]
+fn seeds_of_the_bank_pass_and_move_accounts() {
+    let mut moves = 0;
+    for seed in 0..SEEDS_TO_PASS {
+        let outcome = run_bank_seed(seed, &BankOptions::default()).unwrap_or_else(|failure| panic!("{failure}"));
+        moves += outcome.moves;
+    }
+    assert!(moves > SEEDS_TO_PASS, "{moves} accounts moved in {SEEDS_TO_PASS} seeds");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use tally_protocol::{AccountId, BranchId};
 
 use super::operator::{OperatorArgs, print_table, shown};
 
@@ -41,6 +42,15 @@ enum Command {
         /// The branch takes transfers again
         #[arg(long, requires = "branch")]
         undo: bool,
+    },
+    /// An account goes to another branch, with all its money; it is still found by its id
+    MoveAccount {
+        /// Which account: 32 hexadecimal digits, or BRANCH:NUMBER with the number in hexadecimal
+        #[arg(value_name = "ACCOUNT", value_parser = account_id)]
+        account: AccountId,
+        /// Where to
+        #[arg(long, value_name = "BRANCH")]
+        to: u16,
     },
     /// Keys of services, such as a gateway
     #[command(subcommand)]
@@ -102,6 +112,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 None => println!("node {} leads", shown(&answer["leader"])),
             })
         }
+        Command::MoveAccount { account, to } => {
+            let account = format!("{:032x}", account.get());
+            let request = json!({ "call": "move_account", "account": account, "to": to });
+            operator.call(&request, |answer| match (&answer["moved"], &answer["applied"]) {
+                (Value::Bool(false), _) => println!("the account is at branch {to} already"),
+                (_, Value::Bool(false)) => println!("the account is at branch {to}; a branch has yet to carry it out"),
+                _ => println!("the account is at branch {to}"),
+            })
+        }
         Command::Key(KeyCommand::Add { name, scopes }) => {
             let request = json!({ "call": "key_add", "name": name, "scopes": scopes });
             operator.call(&request, |answer| println!("{}", shown(&answer["key"])))
@@ -116,6 +135,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// As branches print it, or all of it in hexadecimal.
+fn account_id(text: &str) -> Result<AccountId, String> {
+    let text = text.strip_prefix("0x").unwrap_or(text);
+    let parsed = match text.split_once(':') {
+        Some((branch, local)) => {
+            let branch: Option<u16> = branch.parse().ok().filter(|&branch| branch != 0);
+            let local = u128::from_str_radix(local, 16).ok().filter(|&local| local >> AccountId::LOCAL_BITS == 0);
+            branch.zip(local).map(|(branch, local)| AccountId::of_branch(BranchId::new(branch), local))
+        }
+        None => u128::from_str_radix(text, 16).ok().map(AccountId::new),
+    };
+    let is_one = |id: &AccountId| !id.is_none() && id.get() != u128::MAX && id.branch().get() != 0;
+    parsed.filter(is_one).ok_or_else(|| "32 hexadecimal digits, or BRANCH:NUMBER".to_owned())
 }
 
 fn print_status(answer: &Value) {

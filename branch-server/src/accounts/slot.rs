@@ -10,7 +10,7 @@
 //!
 //! **Invariant:** while the sequence number is even and unchanged, the words are one published account.
 
-use tally_ledger::{Account, Sums};
+use tally_ledger::{Account, Residence, Sums};
 use tally_protocol::{AccountId, AccountKind, AccountStatus, Amount, Currency, CustomerId, Lsn, Timestamp};
 
 #[cfg(not(feature = "loom"))]
@@ -38,6 +38,8 @@ const USER_DATA_32_CURRENCY_CODE: usize = 13;
 const OPENED_AT: usize = 14;
 /// Words that a transfer reads.
 const HOT_WORDS: usize = 15;
+/// Words that only look-ups and moves read.
+const COLD_WORDS: usize = 4;
 
 /// Where an account lies. Handed out in the order of opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,7 +61,8 @@ pub struct Slot {
     lock: Mutex<()>,
     sequence: AtomicU32,
     words: [AtomicU64; HOT_WORDS],
-    user_data: [AtomicU64; 3],
+    /// What no transfer changes: the client's user data (128 and 64 bits), and where the account was before.
+    cold: [AtomicU64; COLD_WORDS],
 }
 
 #[cfg(not(feature = "loom"))]
@@ -82,7 +85,7 @@ impl Default for Slot {
             lock: Mutex::new(()),
             sequence: AtomicU32::new(0),
             words: std::array::from_fn(|_| AtomicU64::new(0)),
-            user_data: std::array::from_fn(|_| AtomicU64::new(0)),
+            cold: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 }
@@ -128,7 +131,7 @@ impl Slot {
             let before = self.sequence.load(Ordering::Acquire);
             if before & 1 == 0 {
                 let mut account = self.copy_hot();
-                self.copy_user_data(&mut account);
+                self.copy_cold(&mut account);
                 // Orders the data loads before the second look at the sequence number; pairs with the
                 // release fence in `publish`.
                 fence(Ordering::Acquire);
@@ -151,15 +154,15 @@ impl Slot {
     }
 
     fn copy_hot(&self) -> Words {
-        let mut words = Words([0; HOT_WORDS], [0; 3]);
+        let mut words = Words([0; HOT_WORDS], [0; COLD_WORDS]);
         for (copy, word) in words.0.iter_mut().zip(&self.words) {
             *copy = word.load(Ordering::Relaxed);
         }
         words
     }
 
-    fn copy_user_data(&self, words: &mut Words) {
-        for (copy, word) in words.1.iter_mut().zip(&self.user_data) {
+    fn copy_cold(&self, words: &mut Words) {
+        for (copy, word) in words.1.iter_mut().zip(&self.cold) {
             *copy = word.load(Ordering::Relaxed);
         }
     }
@@ -184,8 +187,8 @@ pub fn lock_both<'a>(debit: &'a Slot, credit: &'a Slot) -> (Locked<'a>, Locked<'
 }
 
 impl Locked<'_> {
-    /// The account as the rules see it. The client's user data, which no rule reads and no transfer
-    /// changes, is left zero: it lies on another cache line.
+    /// The account as the rules see it. The client's user data and the residence, which no rule reads and no transfer
+    /// changes, are left zero: they lie on another cache line.
     #[inline]
     pub fn load(&self) -> Account {
         self.slot.copy_hot().into_account()
@@ -194,7 +197,7 @@ impl Locked<'_> {
     /// The whole account.
     pub fn load_all(&self) -> Account {
         let mut words = self.slot.copy_hot();
-        self.slot.copy_user_data(&mut words);
+        self.slot.copy_cold(&mut words);
         words.into_account()
     }
 
@@ -220,7 +223,7 @@ impl Locked<'_> {
             for (word, value) in slot.words.iter().zip(Words::hot_of(account)) {
                 word.store(value, Ordering::Relaxed);
             }
-            for (word, value) in slot.user_data.iter().zip(Words::user_data_of(account)) {
+            for (word, value) in slot.cold.iter().zip(Words::cold_of(account)) {
                 word.store(value, Ordering::Relaxed);
             }
         });
@@ -238,7 +241,7 @@ impl Locked<'_> {
 }
 
 /// A copy of the words of a slot.
-struct Words([u64; HOT_WORDS], [u64; 3]);
+struct Words([u64; HOT_WORDS], [u64; COLD_WORDS]);
 
 fn pack_state(account: &Account) -> u64 {
     (account.day as u64) << 32 | (account.flags as u64) << 16 | (account.kind as u64) << 8 | account.status as u64
@@ -266,22 +269,23 @@ impl Words {
         words
     }
 
-    fn user_data_of(account: &Account) -> [u64; 3] {
-        [account.user_data_128 as u64, (account.user_data_128 >> 64) as u64, account.user_data_64]
+    fn cold_of(account: &Account) -> [u64; COLD_WORDS] {
+        let (low, high) = (account.user_data_128 as u64, (account.user_data_128 >> 64) as u64);
+        [low, high, account.user_data_64, account.residence.to_word()]
     }
 
     /// A torn copy may hold bits that no account has; they are replaced by defaults here, because the
     /// copy is thrown away when the sequence number shows it.
     #[inline]
     fn into_account(self) -> Account {
-        let Self(words, user_data) = self;
+        let Self(words, cold) = self;
         let state = words[DAY_FLAGS_KIND_STATUS];
         let mixed = words[USER_DATA_32_CURRENCY_CODE];
         Account {
             id: AccountId::new((words[ID_HIGH] as u128) << 64 | words[ID_LOW] as u128),
             owner: CustomerId::new(words[OWNER]),
-            user_data_128: (user_data[1] as u128) << 64 | user_data[0] as u128,
-            user_data_64: user_data[2],
+            user_data_128: (cold[1] as u128) << 64 | cold[0] as u128,
+            user_data_64: cold[2],
             user_data_32: (mixed >> 32) as u32,
             currency: Currency::new((mixed >> 16) as u16).unwrap_or_default(),
             code: mixed as u16,
@@ -301,6 +305,7 @@ impl Words {
             opened_at: Timestamp::from_nanos(words[OPENED_AT]),
             lsn: Lsn::new(words[LSN]),
             timestamp: Timestamp::from_nanos(words[TIMESTAMP]),
+            residence: Residence::of_word(cold[3]),
         }
     }
 }

@@ -215,6 +215,7 @@ mod tests {
             opened_at: tally_protocol::Timestamp::from_nanos(11),
             lsn: Lsn::new(64),
             timestamp: tally_protocol::Timestamp::from_nanos(12),
+            residence: tally_ledger::Residence::default(),
         }
     }
 

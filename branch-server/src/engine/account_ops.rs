@@ -104,7 +104,7 @@ impl Engine {
         actor: Actor,
         now: Timestamp,
     ) -> AccountOutcome {
-        if id.branch() != self.branch {
+        if id.branch() != self.branch && !self.is_guest(id) {
             return AccountOutcome::NotTaken(Refusal::WrongBranch);
         }
         if let Err(full) = writer.secure(RECORD_LEN_BYTES_MAX as u64) {
@@ -121,6 +121,9 @@ impl Engine {
         };
         let mut account = match after {
             Ok(account) => account,
+            Err(refusal @ (Refusal::AccountMoved | Refusal::AccountMoving)) => {
+                return AccountOutcome::NotTaken(refusal);
+            }
             Err(refusal) => return AccountOutcome::Refused { gate, refusal },
         };
         let reservation = writer.reserve(RecordBody::account_len_bytes(op.change()) as u64, 1, now);

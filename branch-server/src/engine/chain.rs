@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use tally_ledger::journal::record::{RECORD_LEN_BYTES_MAX, Record, RecordBody, TransferRecord};
 use tally_ledger::{
-    Account, ChainOutcome, ChainStep as Link, Reference, Transfer, chain_accounts, decide_chain, mixed,
-    permit_transfer, transfer_record,
+    Account, ChainOutcome, ChainStep as Link, Guests, Reference, Transfer, chain_accounts, decide_chain, is_here,
+    mixed, permit_transfer, transfer_record,
 };
-use tally_protocol::message::{self, TransferKind};
+use tally_protocol::message::{self, TransferKind, account_flags};
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::stages::must_stay_absent;
@@ -38,6 +38,13 @@ struct Claims<'e> {
     /// References that are absent and must stay so, until the refusal has its position.
     absent: Vec<TransferId>,
     hold_rooms: usize,
+}
+
+/// Why an account that has moved, or is about to, takes part in no chain: its ids may be known at another branch, and one
+/// id is asked about at a time.
+fn moved_refusal(account: &Account) -> Option<Refusal> {
+    let has_moved = account.has(account_flags::HAS_MOVED);
+    is_here(account).err().or(has_moved.then_some(Refusal::MovedAccountSinglesOnly))
 }
 
 impl Engine {
@@ -98,6 +105,10 @@ impl Engine {
             return ChainStep::Lookup;
         }
         let before: Vec<Account> = locks.iter().map(Locked::load).collect();
+        if let Some(refusal) = before.iter().find_map(moved_refusal) {
+            claims.give_back();
+            return ChainStep::Refused(refusal);
+        }
         let spaces = spaces_of(&transfers);
         let len_bytes = spaces.last().expect("a chain has a link").end;
         let reservation = writer.reserve(len_bytes as u64, transfers.len() as u32, now);
@@ -139,7 +150,10 @@ impl Engine {
         let checked: Vec<Result<Transfer, Refusal>> = wires
             .iter()
             .map(|wire| {
-                let transfer = Transfer::from_wire(wire, self.branch)?;
+                let transfer = Transfer::from_wire(wire, self.branch).map_err(|refusal| match refusal {
+                    Refusal::WrongBranch if self.guests_of(wire) != Guests::NONE => Refusal::MovedAccountSinglesOnly,
+                    refusal => refusal,
+                })?;
                 permit_transfer(asker.actor.role, &transfer)?;
                 if is_repeated(wire.id.get()) { Err(Refusal::IdAlreadyUsed) } else { Ok(transfer) }
             })

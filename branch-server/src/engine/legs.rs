@@ -8,9 +8,9 @@ use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::two_phase::Decision;
 use tally_ledger::{Hold, HoldEnd, HoldStage, Leg, Transfer, decide_leg, end_leg, hold_end_record, leg};
 use tally_protocol::message;
-use tally_protocol::{AccountId, Amount, BranchId, CustomerId, Refusal, Timestamp, TransferId};
+use tally_protocol::{Amount, BranchId, CustomerId, Refusal, Timestamp, TransferId};
 
-use super::{Done, Engine, Step, Writer};
+use super::{Done, Engine, Moved, Step, Writer};
 use crate::accounts;
 use crate::lookup::{Asker, Looked};
 
@@ -29,6 +29,8 @@ pub enum LegStep {
     InFlight,
     /// The disk has to be asked first.
     Lookup,
+    /// An account of it has moved. Nothing was recorded.
+    Moved(Moved),
 }
 
 /// What became of a decision.
@@ -58,47 +60,47 @@ pub enum Ended {
 }
 
 impl Engine {
-    /// Whether a payment or hold goes to another branch.
-    #[inline]
-    pub fn is_between(&self, wire: &message::Transfer) -> bool {
-        let payee = AccountId::new(wire.credit_account_id.get());
-        let (transfer, hold) = (message::TransferKind::Transfer as u8, message::TransferKind::Hold as u8);
-        (wire.kind == transfer || wire.kind == hold) && !payee.is_none() && payee.branch() != self.branch
-    }
-
-    /// Prepares the source's part: takes one transfer to another branch through all stages.
+    /// Prepares the source's part: takes one transfer to an account at `peer` through all stages.
     pub fn prepare_source(
         &self,
         writer: &mut Writer,
-        wire: &message::Transfer,
+        (wire, peer): (&message::Transfer, BranchId),
         asker: &Asker,
         looked: Option<&Looked>,
         now: Timestamp,
     ) -> LegStep {
-        let transfer = match Transfer::from_wire_between(wire, self.branch) {
+        let transfer = match Transfer::from_wire_between(wire, self.branch, peer, self.guests_of(wire)) {
             Ok(transfer) => transfer,
             Err(refusal) => return LegStep::NotRecorded(refusal),
         };
         self.leg(writer, transfer, asker, looked, now)
     }
 
-    /// Prepares the destination's part of a transfer that `wire` tells as its source recorded it.
+    /// Prepares the destination's part of a transfer that `wire` tells as its source, `peer`, recorded it.
     pub fn prepare_destination(
         &self,
         writer: &mut Writer,
-        wire: &message::Transfer,
+        (wire, peer): (&message::Transfer, BranchId),
         looked: Option<&Looked>,
         now: Timestamp,
     ) -> LegStep {
-        let transfer = match Transfer::from_source(wire, self.branch) {
+        let transfer = match Transfer::from_source(wire, self.branch, peer, self.guests_of(wire)) {
             Ok(transfer) => transfer,
+            // Its source believes that the account is here.
+            Err(Refusal::WrongBranch) => return LegStep::NotRecorded(Refusal::CreditAccountMoved),
             Err(refusal) => return LegStep::NotRecorded(refusal),
         };
         if let Some(hold) = self.holds.get(transfer.id) {
             let is_same = hold.leg == transfer.leg && hold.far_account_id == transfer.debit_account_id;
             return if is_same { LegStep::Held(hold) } else { LegStep::NotRecorded(Refusal::IdAlreadyUsed) };
         }
-        self.leg(writer, transfer, &Asker::bank(), looked, now)
+        match self.leg(writer, transfer, &Asker::bank(), looked, now) {
+            // The source's id is used up whatever it hears, so it must hear something that stays.
+            LegStep::NotRecorded(Refusal::AccountMoving) | LegStep::Moved(_) => {
+                LegStep::NotRecorded(Refusal::CreditAccountMoved)
+            }
+            step => step,
+        }
     }
 
     #[inline(never)]
@@ -116,6 +118,7 @@ impl Engine {
             Step::NotRecorded(refusal) => LegStep::NotRecorded(refusal),
             Step::InFlight => LegStep::InFlight,
             Step::Lookup => LegStep::Lookup,
+            Step::Moved(moved) => LegStep::Moved(moved),
         }
     }
 
@@ -134,6 +137,9 @@ impl Engine {
         let Some(hold) = self.holds.get(id).filter(|hold| hold.leg.is_part()) else { return Decided::NotOpen };
         if !hold.is_in_doubt() {
             return Decided::Standing(hold);
+        }
+        if hold.moves_account() {
+            return self.decide_move(writer, hold, (decision, decided_at), now);
         }
         let find = |id| self.accounts.find(id).expect("a hold's accounts exist");
         let (debit_slot, credit_slot) = (find(hold.debit_account_id), find(hold.credit_account_id));

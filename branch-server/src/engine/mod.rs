@@ -14,13 +14,14 @@ mod chain;
 mod expiry;
 mod house;
 mod legs;
+mod moves;
 mod opening;
 mod reads;
 mod stages;
 
 use tally_journal::{LogFull, LogWriter};
 use tally_ledger::journal::record::TransferRecord;
-use tally_ledger::{Sums, Transfer};
+use tally_ledger::{Guests, Sums, Transfer};
 use tally_protocol::message;
 use tally_protocol::{AccountId, Amount, BranchId, Lsn, Refusal, Timestamp, TransferId};
 
@@ -33,6 +34,7 @@ use crate::lookup::{Asker, Looked};
 pub use account_ops::{AccountOp, AccountOutcome, Cancel};
 pub use chain::ChainStep;
 pub use legs::{Decided, Ended, LegStep};
+pub use moves::{Moved, Payee, TakenIn};
 pub use reads::Read;
 pub use stages::{Locked, Prepare, Prepared, Published, Reserved};
 
@@ -109,6 +111,8 @@ pub enum Step {
     InFlight,
     /// The disk has to be asked first: about the id, or about the reference.
     Lookup,
+    /// An account of it has moved. Nothing was recorded.
+    Moved(Moved),
 }
 
 impl Engine {
@@ -124,8 +128,30 @@ impl Engine {
     ) -> Step {
         match Transfer::from_wire(wire, self.branch) {
             Ok(transfer) => self.carry_through(writer, transfer, asker, looked, now),
+            Err(Refusal::WrongBranch) => self.transfer_of_guests(writer, wire, asker, looked, now),
             Err(refusal) => Step::NotRecorded(refusal),
         }
+    }
+
+    /// The same where accounts may be here whose ids name another branch.
+    #[cold]
+    fn transfer_of_guests(
+        &self,
+        writer: &mut Writer,
+        wire: &message::Transfer,
+        asker: &Asker,
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) -> Step {
+        match Transfer::from_wire_with(wire, self.branch, self.guests_of(wire)) {
+            Ok(transfer) => self.carry_through(writer, transfer, asker, looked, now),
+            Err(refusal) => Step::NotRecorded(refusal),
+        }
+    }
+
+    fn guests_of(&self, wire: &message::Transfer) -> Guests {
+        let is_guest = |id: u128| self.is_guest(AccountId::new(id));
+        Guests { debit: is_guest(wire.debit_account_id.get()), credit: is_guest(wire.credit_account_id.get()) }
     }
 
     /// Takes a transfer whose form is checked through all stages.

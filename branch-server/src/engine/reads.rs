@@ -1,7 +1,7 @@
 //! Reads: without a lock, and answered only when the last record that they show is durable.
 
 use tally_ledger::wire::{NO_SUMS, recorded_reply, sums_message};
-use tally_ledger::{Account, Actor, Sums, may_read};
+use tally_ledger::{Account, Actor, Sums, is_here, may_read};
 use tally_protocol::message::{self, Role, transfer_flags};
 use tally_protocol::{AccountId, Refusal};
 
@@ -22,7 +22,7 @@ pub enum Read {
 impl Engine {
     /// An account, for whoever may see it.
     pub fn read(&self, id: AccountId, actor: Actor) -> Read {
-        if id.branch() != self.branch {
+        if id.branch() != self.branch && !self.is_guest(id) {
             return Read::Refused(Refusal::WrongBranch);
         }
         let Some(slot) = self.accounts.find(id) else {
@@ -31,6 +31,9 @@ impl Engine {
             return Read::Refused(Refusal::AccountNotFound);
         };
         let account = slot.read();
+        if let Err(refusal) = is_here(&account) {
+            return Read::Refused(refusal);
+        }
         if !may_read(&actor, &account) {
             return Read::Refused(Refusal::NotPermitted);
         }

@@ -285,6 +285,12 @@ impl<'e> Locked<'e> {
         }
         let debit = self.debit.as_ref().map(accounts::Locked::load);
         let credit = self.credit.as_ref().map(accounts::Locked::load);
+        let whereabouts =
+            prepared.engine.whereabouts(&prepared.transfer, &prepared.asker, debit.as_ref(), credit.as_ref());
+        if let Some(step) = whereabouts {
+            prepared.give_back();
+            return Err(step);
+        }
         // The position comes first, because the rules need the stamp that the record will bear. Its length
         // is known whatever they decide, and whatever they decide is recorded.
         let len_bytes = TransferRecord::len_bytes_of(prepared.transfer.is_plain());

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tally_protocol::link::{self, CrossTransfer, LinkFrame};
+use tally_protocol::link::{self, CrossTransfer, LinkFrame, MoveItem, MoveOrder};
 use tally_protocol::{Timestamp, TransferId, split_frame};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -109,6 +109,18 @@ impl Incoming {
                 shared.stats.dropped.fetch_add(items.len() as u64, Ordering::Relaxed);
             }
             LinkFrame::Call(question) => self.answers.answer(header.request_id.get(), question),
+            LinkFrame::MoveOrder(items) => {
+                let is_followed = |order: &&MoveOrder| follow(order.stamp.get());
+                self.pending.extend(items.iter().filter(is_followed).map(|order| Instruction::Leave(*order)));
+            }
+            LinkFrame::MovePrepare(items) => {
+                let here = shared.branch().get();
+                let is_ours = |item: &&MoveItem| item.destination.get() == here && follow(item.stamp.get());
+                self.pending.extend(items.iter().filter(is_ours).map(|item| Instruction::TakeIn(*item)));
+            }
+            LinkFrame::IdAsk(items) => self.pending.extend(items.iter().map(|item| Instruction::AskId(*item))),
+            LinkFrame::IdTold(items) => self.pending.extend(items.iter().map(|item| Instruction::IdTold(*item))),
+            LinkFrame::Moved(items) => shared.moved.learn(items),
             LinkFrame::Redirect { endpoint, .. } => return Err(LinkEnd::NotLeader(endpoint.to_owned())),
             other => return Err(LinkEnd::Protocol(format!("{:?} on a branch's link", other.link_type()))),
         }
@@ -121,13 +133,8 @@ impl Incoming {
         while !self.pending.is_empty() {
             let lanes = &self.lanes;
             self.pending.retain(|&instruction| {
-                let id = match &instruction {
-                    Instruction::Prepare(cross) => cross.transfer.id.get(),
-                    Instruction::Decide(id, ..) | Instruction::Heard(id) => id.get(),
-                    Instruction::End(item) => item.id.get(),
-                };
                 // A transfer's instructions go through one worker, in order.
-                let lane = &lanes[id as usize % lanes.len()];
+                let lane = &lanes[instruction.id() as usize % lanes.len()];
                 lane.two_phase.push(instruction).is_err()
             });
             lanes.iter().for_each(|lane| lane.bell.ring());

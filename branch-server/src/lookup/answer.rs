@@ -2,9 +2,9 @@
 
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::wire::{id_found, item_result, recorded_reply, transfer_found, transfer_reply, unrecorded_reply};
-use tally_ledger::{Actor, Ended, Leg, Transfer, repeat};
+use tally_ledger::{Actor, Ended, Guests, Leg, Transfer, repeat};
 use tally_protocol::message::{self, Role, Sums, TransferState, transfer_flags};
-use tally_protocol::{CustomerId, Lsn, Refusal, Timestamp, TransferId};
+use tally_protocol::{AccountId, CustomerId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::Asker;
 use super::resolve::{Known, Recorded};
@@ -19,6 +19,14 @@ pub(super) fn repeated(
     wire: &message::Transfer,
     known: &Recorded,
 ) -> Option<ReplyBody> {
+    if let RecordBody::Transfer(first) = &known.record.body
+        && first.leg == Leg::Destination
+        && first.far_account_id().is_some_and(|payer| payer.get() == wire.debit_account_id.get())
+    {
+        // The payer's account has moved here since: its answer is where the payment began.
+        let branch = u32::from(first.peer().get());
+        return Some(ReplyBody::Refused { refusal: Refusal::IdUsedElsewhere, retry_after_ms: branch, text: None });
+    }
     let (reply, first) = match repeated_parts(engine, wire, known) {
         Again::Answer(reply, first) => (reply, first),
         Again::InDoubt => return None,
@@ -54,7 +62,16 @@ fn repeated_parts<'r>(engine: &Engine, wire: &message::Transfer, known: &'r Reco
     let Recorded { record, ended, is_kept } = known;
     let transfer = match &record.body {
         RecordBody::Transfer(first) if first.leg == Leg::Destination => Err(Refusal::IdAlreadyUsed),
-        RecordBody::Transfer(first) if first.leg == Leg::Source => Transfer::from_wire_between(wire, engine.branch),
+        // Accounts count as at home where they did then.
+        RecordBody::Transfer(first) => {
+            let is_guest = |id: AccountId| id.branch() != engine.branch;
+            let asked = first.as_asked();
+            let guests = Guests { debit: is_guest(asked.debit_account_id), credit: is_guest(asked.credit_account_id) };
+            match first.leg {
+                Leg::Source => Transfer::from_wire_between(wire, engine.branch, first.peer(), guests),
+                Leg::Whole | Leg::Destination => Transfer::from_wire_with(wire, engine.branch, guests),
+            }
+        }
         _ => Transfer::from_wire(wire, engine.branch),
     };
     let first = match transfer.and_then(|transfer| repeat(&transfer, &record.body)) {

@@ -2,9 +2,9 @@
 
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::two_phase::{Contradiction, Decision, Participant, ParticipantEffect, ParticipantEvent, Vote};
-use tally_ledger::{Ended, HoldEnd, Leg, Transfer, same_content};
-use tally_protocol::link::{CrossTransfer, EndItem};
-use tally_protocol::{Refusal, Timestamp, TransferId};
+use tally_ledger::{Ended, Guests, HoldEnd, Leg, Transfer, same_content};
+use tally_protocol::link::{CrossTransfer, EndItem, IdItem, id_answer};
+use tally_protocol::{BranchId, Refusal, Timestamp, TransferId};
 
 use super::resolve::{Known, RecordReader, ResolveError, Resolver};
 use super::{Looked, Returned, questions};
@@ -24,7 +24,10 @@ pub(super) fn prepare<R: RecordReader>(engine: &Engine, resolver: &Resolver<'_, 
     // Another transfer of this branch has the id, or another content.
     let no = Returned::Leg(id, ParticipantEffect::Vote(Vote::No(Refusal::IdAlreadyUsed)));
     let Some(record) = leg_of(&known, Leg::Destination) else { return no };
-    let is_same = Transfer::from_source(&cross.transfer, engine.branch)
+    // The account may have moved away since.
+    let guests = Guests { debit: false, credit: true };
+    let source = BranchId::new(cross.source.get());
+    let is_same = Transfer::from_source(&cross.transfer, engine.branch, source, guests)
         .is_ok_and(|transfer| same_content(&transfer, record).is_ok());
     if !is_same {
         return no;
@@ -93,6 +96,19 @@ fn contradicted(id: TransferId, contradiction: Contradiction) -> Returned {
         "what another service says contradicts this branch's journal: nothing was changed, somebody has to look"
     );
     Returned::Contradiction
+}
+
+/// Another branch wants to know whether an id was ever used here: an account has moved there, and this branch has sealed it
+/// before that, durably, so whatever was recorded on it is known by now.
+pub(super) fn id_used<R: RecordReader>(resolver: &Resolver<'_, R>, item: IdItem) -> Returned {
+    match resolver.known(TransferId::new(item.id.get())) {
+        Ok(known) if known.record.is_none() => Returned::IdTold(item.answered(id_answer::UNKNOWN)),
+        Ok(_) => Returned::IdTold(item.answered(id_answer::KNOWN)),
+        Err(error) => {
+            questions::log(&error);
+            Returned::IdTold(item.answered(id_answer::UNREACHABLE))
+        }
+    }
 }
 
 fn say(engine: &Engine, id: TransferId, state: Participant, event: ParticipantEvent) -> Returned {

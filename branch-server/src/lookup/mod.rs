@@ -21,7 +21,7 @@ use crossbeam::queue::ArrayQueue;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tally_ledger::two_phase::{Decision, ParticipantEffect};
 use tally_ledger::{Actor, Reference};
-use tally_protocol::link::{CrossTransfer, EndItem};
+use tally_protocol::link::{CrossTransfer, EndItem, IdItem};
 use tally_protocol::message;
 use tally_protocol::{CustomerId, Timestamp, TransferId};
 
@@ -64,6 +64,9 @@ pub struct Asker {
     pub passage: Passage,
     /// On whose behalf.
     pub actor: Actor,
+    /// The number of moves of its account for which all former branches have said that they do not know the id; 0 where
+    /// none was asked.
+    pub cleared_moves: u8,
 }
 
 impl Asker {
@@ -71,13 +74,13 @@ impl Asker {
     pub fn bank() -> Self {
         let session = SessionKey { thread: u16::MAX, slot: 0, generation: 0 };
         let actor = Actor { role: message::Role::Admin, customer: CustomerId::BANK };
-        Self { session, request_id: 0, trace_id: 0, deadline: 0, passage: Passage::default(), actor }
+        Self { session, request_id: 0, trace_id: 0, deadline: 0, passage: Passage::default(), actor, cleared_moves: 0 }
     }
 
     /// Parts a request from what it asks for.
     pub fn of(request: Request) -> (Self, Op) {
-        let Request { session, request_id, trace_id, deadline, passage, actor, op } = request;
-        (Self { session, request_id, trace_id, deadline, passage, actor }, op)
+        let Request { session, request_id, trace_id, deadline, passage, actor, cleared_moves, op } = request;
+        (Self { session, request_id, trace_id, deadline, passage, actor, cleared_moves }, op)
     }
 
     /// The same for a worker that takes it now, unless it has come back from waiting.
@@ -91,8 +94,8 @@ impl Asker {
 
     /// A request that asks for `op`.
     pub fn request(self, op: Op) -> Request {
-        let Self { session, request_id, trace_id, deadline, passage, actor } = self;
-        Request { session, request_id, trace_id, deadline, passage, actor, op }
+        let Self { session, request_id, trace_id, deadline, passage, actor, cleared_moves } = self;
+        Request { session, request_id, trace_id, deadline, passage, actor, cleared_moves, op }
     }
 
     /// A reply that says `body`.
@@ -138,6 +141,8 @@ pub enum Question {
     Decide(TransferId, Decision, Timestamp),
     /// What became of a hold that is not open, and that the payer's branch has ended.
     End(EndItem),
+    /// Whether an id was ever used here.
+    IdUsed(IdItem),
     /// What became of a transfer.
     GetTransfer(Asker, TransferId),
     /// Whether the id may still be burnt.
@@ -195,6 +200,8 @@ pub enum Returned {
     Leg(TransferId, ParticipantEffect),
     /// The transfer is prepared: its answer comes with the decision.
     InDoubt(Asker, message::Transfer),
+    /// Whether an id was used here.
+    IdTold(IdItem),
     /// A decision that cannot be; it is logged.
     Contradiction,
     /// Nothing is to be said.

@@ -86,6 +86,7 @@ impl<R: RecordReader> Reading<'_, R> {
                 Answer::Return(legs::decide(self.engine, &self.resolver, id, decision, at))
             }
             Question::End(item) => Answer::Return(legs::end(self.engine, &self.resolver, item)),
+            Question::IdUsed(item) => Answer::Return(legs::id_used(&self.resolver, item)),
             // Looked at first: what is done by the time of the second look is found by it.
             Question::GetTransfer(asker, id) if self.engine.ids.facts_recent(id) == Recent::InFlight => {
                 Answer::Reply(asker, answer::in_flight(id))

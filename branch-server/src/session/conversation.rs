@@ -348,6 +348,7 @@ impl Conversation {
             deadline: self.deadline(header),
             passage: Passage { received_ns: self.burst_began(), taken_ns: 0 },
             actor,
+            cleared_moves: 0,
             op,
         };
         match self.thread.shared.backend.intake().push(request) {

@@ -9,10 +9,10 @@ use tally_ledger::two_phase::{Contradiction, Decision, Participant, ParticipantE
 use tally_ledger::{Hold, HoldEnd, HoldStage, Leg};
 use tally_protocol::link::{CrossTransfer, EndItem, MarkItem, VoteItem};
 use tally_protocol::message::{self, transfer_flags};
-use tally_protocol::{AccountId, Amount, BranchId, Lsn, Refusal, Timestamp, TransferId};
+use tally_protocol::{Amount, BranchId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::{Doubt, Said, TwoPhase, VOTES_TIMEOUT_NS, Waiting};
-use crate::engine::{Decided, Done, Ended, Engine, LegStep, Writer};
+use crate::engine::{Decided, Done, Ended, Engine, LegStep, Moved, Writer};
 use crate::intake::Instruction;
 use crate::lookup::{Asker, Looked, Question};
 
@@ -44,10 +44,12 @@ pub enum Begun {
     InFlight,
     /// The disk has to be asked first.
     Lookup,
+    /// An account of it has moved. Nothing was recorded.
+    Moved(Moved),
 }
 
 impl Led {
-    fn say(&mut self, id: TransferId, gate: Lsn, effect: ParticipantEffect, now: Timestamp) {
+    pub(super) fn say(&mut self, id: TransferId, gate: Lsn, effect: ParticipantEffect, now: Timestamp) {
         let (id, stamp) = (id.get(), now.as_nanos());
         let said = match effect {
             ParticipantEffect::Vote(Vote::Yes) => Said::Vote(VoteItem::new(id, stamp, 0)),
@@ -68,28 +70,28 @@ impl Led {
 }
 
 impl TwoPhase {
-    /// A client's payment to another branch. [`TwoPhase::admit`] comes before.
+    /// A client's payment to an account at `peer`. [`TwoPhase::admit`] comes before.
     #[expect(clippy::too_many_arguments, reason = "the stages' own arguments, and where to write")]
     pub fn begin(
         &self,
         engine: &Engine,
         writer: &mut Writer,
-        transfer: &message::Transfer,
+        (transfer, peer): (&message::Transfer, BranchId),
         asker: &Asker,
         looked: Option<&Looked>,
         now: Timestamp,
         led: &mut Led,
     ) -> Begun {
-        let done = match engine.prepare_source(writer, transfer, asker, looked, now) {
+        let done = match engine.prepare_source(writer, (transfer, peer), asker, looked, now) {
             LegStep::Prepared(done) => done,
             LegStep::Refused(done) => return Begun::Refused(done),
             LegStep::NotRecorded(refusal) => return Begun::NotRecorded(refusal),
             LegStep::InFlight => return Begun::InFlight,
             LegStep::Lookup => return Begun::Lookup,
+            LegStep::Moved(moved) => return Begun::Moved(moved),
             LegStep::Held(_) => unreachable!("only a destination is told twice"),
         };
         let id = TransferId::new(transfer.id.get());
-        let peer = AccountId::new(transfer.credit_account_id.get()).branch();
         let wants_balances = transfer.flags.get() & transfer_flags::WANT_BALANCES != 0;
         let wire = message::Transfer { flags: 0.into(), ..*transfer };
         let stamp = done.timestamp.as_nanos();
@@ -115,7 +117,8 @@ impl TwoPhase {
         let id = TransferId::new(cross.transfer.id.get());
         // Causes come before effects: this part is stamped behind the source's.
         let now = now.max(Timestamp::from_nanos(cross.stamp.get().saturating_add(1)));
-        match engine.prepare_destination(writer, &cross.transfer, looked, now) {
+        let source = BranchId::new(cross.source.get());
+        match engine.prepare_destination(writer, (&cross.transfer, source), looked, now) {
             LegStep::Prepared(done) => {
                 self.note_prepared(id, &done, Vec::new());
                 led.say(id, done.lsn, ParticipantEffect::Vote(Vote::Yes), done.timestamp);
@@ -135,6 +138,7 @@ impl TwoPhase {
             LegStep::NotRecorded(refusal) => self.vote_no(id, refusal, now, led),
             LegStep::InFlight => led.again = Some(Instruction::Prepare(*cross)),
             LegStep::Lookup => led.question = Some(Question::Prepare(*cross)),
+            LegStep::Moved(_) => unreachable!("told as a refusal that stays"),
         }
     }
 
@@ -246,7 +250,7 @@ impl TwoPhase {
     }
 
     /// A leg was prepared: it is in doubt from here on.
-    fn note_prepared(&self, id: TransferId, done: &Done, waiting: Vec<Waiting>) {
+    pub(super) fn note_prepared(&self, id: TransferId, done: &Done, waiting: Vec<Waiting>) {
         let event = ParticipantEvent::Prepare { ruling: Ok(()), now: done.timestamp };
         let state = Participant::Absent.handle(self.branch, event, &mut Vec::with_capacity(2));
         let state = state.expect("a new leg contradicts nothing");

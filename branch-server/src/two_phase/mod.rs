@@ -11,7 +11,9 @@
 //! replies. Everything may be said twice, and anything may be lost: the registry tells again, and a branch asks.
 
 mod doubts;
+mod former;
 mod legs;
+mod moves;
 mod stats;
 
 use std::collections::BTreeMap;
@@ -19,11 +21,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use tally_ledger::two_phase::{AbortReason, Decision};
-use tally_protocol::link::{self, BranchStatus, CrossTransfer, DecisionItem, EndItem, MarkItem, VoteItem};
+use tally_protocol::link::{
+    self, BranchStatus, CrossTransfer, DecisionItem, EndItem, IdItem, MarkItem, MoveItem, VoteItem,
+};
 use tally_protocol::{BranchId, Refusal, Timestamp};
 
 pub use doubts::{Doubt, Doubts, Waiting};
+pub use former::{Former, Heard};
 pub use legs::{Begun, Led};
+pub use moves::MovedAccounts;
 pub use stats::{ABORT_REASONS, HOLD_ENDS, TwoPhaseStats};
 
 /// How long the registry gathers votes before it gives up, in nanoseconds.
@@ -46,6 +52,14 @@ pub enum Said {
     End(EndItem),
     /// The same has been carried out here, at the payee's branch.
     Heard(EndItem),
+    /// An account moves: this branch is its source and has sealed it.
+    BeginMove(MoveItem),
+    /// An account cannot move.
+    RefuseMove(VoteItem),
+    /// Was this id used?
+    AskId(IdItem),
+    /// Whether it was.
+    TellId(IdItem),
 }
 
 /// Another branch, as the registry knows it.
@@ -74,6 +88,10 @@ pub struct TwoPhase {
     pub doubts: Doubts,
     /// What happened so far.
     pub stats: TwoPhaseStats,
+    /// Where accounts went.
+    pub moved: MovedAccounts,
+    /// Requests that wait for the former branches of their account.
+    pub former: Former,
     is_linked: AtomicBool,
     /// Just behind the highest stamp that another clock has shown us.
     seen: AtomicU64,
@@ -87,6 +105,8 @@ impl TwoPhase {
             branch,
             doubts: Doubts::default(),
             stats: TwoPhaseStats::default(),
+            moved: MovedAccounts::default(),
+            former: Former::default(),
             is_linked: AtomicBool::new(false),
             seen: AtomicU64::new(0),
             routes: RwLock::default(),

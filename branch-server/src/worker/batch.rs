@@ -19,7 +19,7 @@ use super::Worker;
 use super::bulk::Answers;
 use super::requests::transfers_of;
 use crate::clock;
-use crate::engine::{ChainStep, Step};
+use crate::engine::{ChainStep, Moved, Step};
 use crate::ids::{LookedUp, OldIds};
 use crate::lookup::{Asker, Job, Looked, Question};
 use crate::replies::ReplySender;
@@ -181,6 +181,18 @@ impl Batch {
             }
             Step::InFlight => false,
             Step::Lookup => self.ask_about(worker, std::slice::from_ref(transfer)),
+            Step::Moved(Moved::Away(_)) => {
+                self.answers.refuse(Refusal::AccountMoved);
+                true
+            }
+            Step::Moved(Moved::PayeeAway(_)) => {
+                self.answers.refuse(Refusal::WrongBranch);
+                true
+            }
+            Step::Moved(Moved::Here(_)) => {
+                self.answers.refuse(Refusal::MovedAccountSinglesOnly);
+                true
+            }
         }
     }
 

@@ -9,17 +9,18 @@ use std::sync::atomic::Ordering;
 
 use tally_ledger::two_phase::ParticipantEffect;
 use tally_ledger::wire::recorded_reply;
-use tally_protocol::link::EndItem;
+use tally_protocol::link::{EndItem, IdItem};
 use tally_protocol::message::{self, transfer_flags};
-use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
+use tally_protocol::{AccountId, BranchId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::Running;
 use super::requests::retry_hint_ms;
-use crate::engine::Done;
+use crate::clock;
+use crate::engine::{Done, Moved};
 use crate::intake::{Instruction, Op};
 use crate::lookup::{Asker, Job, Looked, Question};
 use crate::replies::{GatedSender, ReplyBody};
-use crate::two_phase::{Begun, Led, Said, TwoPhase, Waiting};
+use crate::two_phase::{Begun, Heard, Led, Said, TwoPhase, Waiting};
 
 /// Instructions carried out in one cycle before others have their turn.
 const INSTRUCTIONS_PER_CYCLE: usize = 256;
@@ -51,12 +52,12 @@ impl Running {
         &mut self,
         asker: Asker,
         transfer: message::Transfer,
+        peer: BranchId,
         looked: Option<&Looked>,
         now: Timestamp,
     ) {
         let worker = &mut self.worker;
         let between = worker.between.as_mut().expect("the caller looked");
-        let peer = AccountId::new(transfer.credit_account_id.get()).branch();
         if let Err(refusal) = between.shared.admit(peer) {
             // What was begun before is answered without the registry.
             return match looked {
@@ -65,7 +66,7 @@ impl Running {
             };
         }
         let (engine, writer, led) = (&worker.engine, &mut worker.writer, &mut between.led);
-        match between.shared.begin(engine, writer, &transfer, &asker, looked, now, led) {
+        match between.shared.begin(engine, writer, (&transfer, peer), &asker, looked, now, led) {
             Begun::InDoubt => self.pass_on(now),
             Begun::Refused(done) => {
                 worker.count(&done);
@@ -75,6 +76,7 @@ impl Running {
             Begun::NotRecorded(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
             Begun::InFlight => self.wait(asker, Op::Transfer(transfer)),
             Begun::Lookup => self.ask(asker, Question::Transfer(asker, transfer)),
+            Begun::Moved(moved) => self.transfer_of_moved(asker, transfer, moved, looked, now),
         }
     }
 
@@ -91,6 +93,74 @@ impl Running {
             Ok(false) => self.refuse(asker, Refusal::Busy, 5),
             // Decided meanwhile.
             Err(_) => self.ask(asker, Question::Transfer(asker, transfer)),
+        }
+    }
+
+    /// A transfer on an account that has moved away, or here.
+    pub(super) fn transfer_of_moved(
+        &mut self,
+        asker: Asker,
+        transfer: message::Transfer,
+        moved: Moved,
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) {
+        let Some(between) = &mut self.worker.between else {
+            return self.refuse(asker, Refusal::RegistryUnreachable, retry_hint_ms(Refusal::RegistryUnreachable));
+        };
+        let account_id = |raw: u128| AccountId::new(raw);
+        match moved {
+            Moved::Away(_) if transfer.kind == message::TransferKind::Deposit as u8 => {
+                self.refuse_moved(asker, account_id(transfer.credit_account_id.get()));
+            }
+            Moved::Away(_) => self.refuse_moved(asker, account_id(transfer.debit_account_id.get())),
+            Moved::PayeeAway(branch) => {
+                let payee = account_id(transfer.credit_account_id.get());
+                let peer = between.shared.moved.get(payee).unwrap_or(branch);
+                let kinds = [message::TransferKind::Transfer as u8, message::TransferKind::Hold as u8];
+                let is_payment = kinds.contains(&transfer.kind);
+                if peer == self.worker.engine.branch {
+                    self.refuse(asker, Refusal::AccountMoving, retry_hint_ms(Refusal::AccountMoving));
+                } else if is_payment {
+                    self.payment_between(asker, transfer, peer, looked, now);
+                } else {
+                    self.refuse_moved(asker, payee);
+                }
+            }
+            Moved::Here(residence) => {
+                let led = &mut between.led;
+                match between.shared.ask_former(asker, transfer, residence, clock::monotonic_nanos(), led) {
+                    Ok(()) => self.pass_on(now),
+                    Err(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
+                }
+            }
+        }
+    }
+
+    /// The account is at another branch: the hint says at which.
+    pub(super) fn refuse_moved(&mut self, asker: Asker, id: AccountId) {
+        let told = self.worker.between.as_ref().and_then(|between| between.shared.moved.get(id));
+        let branch = told.or_else(|| self.worker.engine.gone_to(id)).unwrap_or_default();
+        // It is on its way back.
+        if branch == self.worker.engine.branch {
+            return self.refuse(asker, Refusal::AccountMoving, retry_hint_ms(Refusal::AccountMoving));
+        }
+        self.refuse(asker, Refusal::AccountMoved, u32::from(branch.get()));
+    }
+
+    /// What the former branches of an account have said about a request.
+    fn go_on(&mut self, heard: Heard, now: Timestamp) {
+        match heard {
+            Heard::Cleared(asker, transfer) => self.transfer(asker, transfer, None, now),
+            Heard::Refused(asker, refusal, Some(branch)) => self.refuse(asker, refusal, u32::from(branch.get())),
+            Heard::Refused(asker, refusal, None) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
+        }
+    }
+
+    /// Tells another branch whether an id was used here.
+    pub(super) fn tell_id(&mut self, item: IdItem) {
+        if let Some(between) = &mut self.worker.between {
+            between.says.push_to(0, Lsn::ZERO, Said::TellId(item));
         }
     }
 
@@ -123,6 +193,13 @@ impl Running {
             }
             Instruction::End(item) => between.shared.end(engine, writer, item, now, led),
             Instruction::Heard(id) => engine.holds.ending_heard(*id),
+            Instruction::Leave(order) => between.shared.leave(engine, writer, order, now, led),
+            Instruction::TakeIn(item) => between.shared.take_in(engine, writer, item, now, led),
+            Instruction::AskId(item) => led.question = Some(Question::IdUsed(*item)),
+            Instruction::IdTold(item) => match between.shared.hear_former(item) {
+                Some(heard) => return self.go_on(heard, now),
+                None => return,
+            },
         }
         self.pass_on(now);
     }
@@ -156,12 +233,16 @@ impl Running {
         if !is_tick && !worker.engine.holds.endings.has_fresh() {
             return;
         }
+        let mut late = Vec::new();
         if is_tick {
             between.tick_next_ns = now_ns + TICK_INTERVAL_NS;
             between.shared.ask(now, &mut between.led);
+            late = between.shared.give_up_former(now_ns);
         }
         between.shared.tell_ends(&worker.engine, is_tick, now, &mut between.led);
         self.pass_on(now);
+        let refusal = Refusal::FormerBranchUnreachable;
+        late.into_iter().for_each(|asker| self.refuse(asker, refusal, retry_hint_ms(refusal)));
     }
 
     /// Passes on what the last step led to.

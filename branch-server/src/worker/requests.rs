@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 use super::bulk::Bulk;
 use super::{Running, WAITING_LEN_MAX};
 use crate::clock;
-use crate::engine::{AccountOp, AccountOutcome, Cancel, ChainStep, Done, Read, Step};
+use crate::engine::{AccountOp, AccountOutcome, Cancel, ChainStep, Done, Payee, Read, Step};
 use crate::intake::{Instruction, Op, Request};
 use crate::lookup::{Asker, Looked, Question, Returned};
 use crate::replies::ReplyBody;
@@ -63,6 +63,7 @@ impl Running {
             Returned::Heard(item) => self.say_heard(&item, now),
             Returned::Leg(id, effect) => self.say_leg(id, effect, now),
             Returned::InDoubt(asker, transfer) => self.attach(asker, transfer),
+            Returned::IdTold(item) => self.tell_id(item),
             Returned::Contradiction => self.note_contradiction(),
             Returned::Nothing => {}
             Returned::BatchEntryNew(number, looked) => self.batch(number, |batch| batch.entry_is_new(looked)),
@@ -79,9 +80,21 @@ impl Running {
         tell(batch.expect("a batch stays until its questions are answered"));
     }
 
-    fn transfer(&mut self, asker: Asker, transfer: message::Transfer, looked: Option<&Looked>, now: Timestamp) {
-        if self.worker.between.is_some() && self.worker.engine.is_between(&transfer) {
-            return self.payment_between(asker, transfer, looked, now);
+    pub(super) fn transfer(
+        &mut self,
+        asker: Asker,
+        transfer: message::Transfer,
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) {
+        if let Some(between) = &self.worker.between {
+            match self.worker.engine.payee(&transfer, |id| between.shared.moved.get(id)) {
+                Payee::Here => {}
+                Payee::At(peer) => return self.payment_between(asker, transfer, peer, looked, now),
+                Payee::Moving => {
+                    return self.refuse(asker, Refusal::AccountMoving, retry_hint_ms(Refusal::AccountMoving));
+                }
+            }
         }
         let worker = &mut self.worker;
         match worker.engine.transfer(&mut worker.writer, &transfer, &asker, looked, now) {
@@ -93,6 +106,7 @@ impl Running {
             Step::NotRecorded(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
             Step::InFlight => self.wait(asker, Op::Transfer(transfer)),
             Step::Lookup => self.ask(asker, Question::Transfer(asker, transfer)),
+            Step::Moved(moved) => self.transfer_of_moved(asker, transfer, moved, looked, now),
         }
     }
 
@@ -137,6 +151,7 @@ impl Running {
         let reply_type = op.reply_type();
         let worker = &mut self.worker;
         match worker.engine.change_account(&mut worker.writer, id, op, asker.actor, now) {
+            AccountOutcome::NotTaken(Refusal::AccountMoved) => self.refuse_moved(asker, id),
             AccountOutcome::NotTaken(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
             outcome => {
                 let (gate, item) = outcome.item();
@@ -158,7 +173,8 @@ impl Running {
     fn read(&mut self, asker: Asker, id: AccountId, body: impl FnOnce(&tally_ledger::Account) -> ReplyBody) {
         match self.worker.engine.read(id, asker.actor) {
             Read::Found(account) => self.reply(asker, account.lsn, body(&account)),
-            Read::Refused(refusal) => self.refuse(asker, refusal, 0),
+            Read::Refused(Refusal::AccountMoved) => self.refuse_moved(asker, id),
+            Read::Refused(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
         }
     }
 }
@@ -179,8 +195,8 @@ pub(crate) fn transfers_of(entries: &[u8]) -> Option<&[message::Transfer]> {
 /// When it makes sense to try again, in milliseconds.
 pub(super) fn retry_hint_ms(refusal: Refusal) -> u32 {
     match refusal {
-        Refusal::Busy => 5,
-        Refusal::RegistryUnreachable => 250,
+        Refusal::Busy | Refusal::AccountMoving => 5,
+        Refusal::RegistryUnreachable | Refusal::FormerBranchUnreachable => 250,
         Refusal::DiskFull => 1_000,
         _ => 0,
     }

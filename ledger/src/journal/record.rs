@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::account::{Account, Sums};
+use crate::account::{Account, RESIDENCE_LEN_BYTES, Residence, Sums};
 use crate::closing::StatusChange;
 use crate::leg::Leg;
 
@@ -107,7 +107,7 @@ struct RawAccount {
     kind: u8,
     status: u8,
     change: u8,
-    reserved: [u8; 7],
+    residence: [u8; RESIDENCE_LEN_BYTES],
 }
 
 const _: () = assert!(size_of::<RawHeader>() == RECORD_HEADER_LEN_BYTES);
@@ -191,6 +191,8 @@ pub enum AccountChange {
     Unfrozen = 4,
     /// Given other limits.
     LimitsSet = 5,
+    /// A step of its move from one branch to another; the status says which.
+    Moved = 6,
 }
 
 /// What a record says.
@@ -451,6 +453,7 @@ fn decode_body(header: &RawHeader, body: &[u8], lsn: Lsn, timestamp: Timestamp) 
                 3 => AccountChange::Frozen,
                 4 => AccountChange::Unfrozen,
                 5 => AccountChange::LimitsSet,
+                6 => AccountChange::Moved,
                 _ => return Err(RecordError::Field("change")),
             };
             Ok(RecordBody::Account(change, account(raw, lsn, timestamp)?))
@@ -482,7 +485,7 @@ fn raw_account(change: AccountChange, account: &Account) -> RawAccount {
         kind: account.kind as u8,
         status: account.status as u8,
         change: change as u8,
-        reserved: [0; 7],
+        residence: account.residence.to_bytes(),
     }
 }
 
@@ -506,6 +509,7 @@ fn account(raw: &RawAccount, lsn: Lsn, timestamp: Timestamp) -> Result<Account, 
         opened_at: Timestamp::from_nanos(raw.opened_at.get()),
         lsn,
         timestamp,
+        residence: Residence::of_bytes(raw.residence),
     })
 }
 

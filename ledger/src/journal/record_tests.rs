@@ -171,6 +171,7 @@ fn any_body() -> impl Strategy<Value = RecordBody> {
         Just(AccountChange::Frozen),
         Just(AccountChange::Unfrozen),
         Just(AccountChange::LimitsSet),
+        Just(AccountChange::Moved),
     ];
     let account = (
         any::<(u128, u64, u128, u64, u32)>(),
@@ -199,6 +200,7 @@ fn any_body() -> impl Strategy<Value = RecordBody> {
             opened_at: Timestamp::from_nanos(limits.4),
             lsn: Lsn::ZERO,
             timestamp: Timestamp::default(),
+            residence: crate::Residence::default(),
         });
     prop_oneof![
         any_transfer().prop_map(RecordBody::Transfer),

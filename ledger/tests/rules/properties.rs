@@ -239,6 +239,7 @@ fn any_state_of_an_account(local: u128) -> impl Strategy<Value = Account> {
             opened_at: START,
             lsn: Lsn::ZERO,
             timestamp: START,
+            residence: tally_ledger::Residence::default(),
         },
     )
 }

@@ -4,9 +4,9 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{
-    BranchStatus, CrossTransfer, DecisionItem, EndItem, LINK_ENDPOINT_LEN_BYTES_MAX, LINK_ITEMS_MAX, LINK_MAGIC,
-    LINK_VERSION, LinkHeartbeat, LinkHelloPrefix, LinkItem, LinkPeerHello, LinkRedirectPrefix, LinkType, LinkWelcome,
-    MarkItem, Route, Routes, RoutesError, VoteItem,
+    BranchStatus, CrossTransfer, DecisionItem, EndItem, IdItem, LINK_ENDPOINT_LEN_BYTES_MAX, LINK_ITEMS_MAX,
+    LINK_MAGIC, LINK_VERSION, LinkHeartbeat, LinkHelloPrefix, LinkItem, LinkPeerHello, LinkRedirectPrefix, LinkType,
+    LinkWelcome, MarkItem, MoveItem, MoveOrder, MovedItem, Route, Routes, RoutesError, VoteItem,
 };
 use crate::{BranchId, Envelope, FrameHeader, Refusal, Timestamp};
 
@@ -56,6 +56,20 @@ pub enum LinkFrame<'a> {
     PeerCall(&'a [u8]),
     /// See [`LinkType::LinkPeerReply`].
     PeerReply(&'a [u8]),
+    /// See [`LinkType::LinkMoveOrder`].
+    MoveOrder(&'a [MoveOrder]),
+    /// See [`LinkType::LinkMoveBegin`].
+    MoveBegin(&'a [MoveItem]),
+    /// See [`LinkType::LinkMovePrepare`].
+    MovePrepare(&'a [MoveItem]),
+    /// See [`LinkType::LinkMoveRefused`].
+    MoveRefused(&'a [VoteItem]),
+    /// See [`LinkType::LinkIdAsk`].
+    IdAsk(&'a [IdItem]),
+    /// See [`LinkType::LinkIdTold`].
+    IdTold(&'a [IdItem]),
+    /// See [`LinkType::LinkMoved`].
+    Moved(&'a [MovedItem]),
 }
 
 /// What a branch says of itself.
@@ -157,6 +171,13 @@ pub fn decode<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<LinkFrame<'a>,
         LinkType::LinkPeerHello => LinkFrame::PeerHello(body.peer_hello()?),
         LinkType::LinkPeerCall => LinkFrame::PeerCall(body.bytes),
         LinkType::LinkPeerReply => LinkFrame::PeerReply(body.bytes),
+        LinkType::LinkMoveOrder => LinkFrame::MoveOrder(body.items()?),
+        LinkType::LinkMoveBegin => LinkFrame::MoveBegin(body.items()?),
+        LinkType::LinkMovePrepare => LinkFrame::MovePrepare(body.items()?),
+        LinkType::LinkMoveRefused => LinkFrame::MoveRefused(body.items()?),
+        LinkType::LinkIdAsk => LinkFrame::IdAsk(body.items()?),
+        LinkType::LinkIdTold => LinkFrame::IdTold(body.items()?),
+        LinkType::LinkMoved => LinkFrame::Moved(body.items()?),
     })
 }
 
@@ -310,6 +331,13 @@ impl LinkFrame<'_> {
             Self::PeerHello(_) => LinkType::LinkPeerHello,
             Self::PeerCall(_) => LinkType::LinkPeerCall,
             Self::PeerReply(_) => LinkType::LinkPeerReply,
+            Self::MoveOrder(_) => LinkType::LinkMoveOrder,
+            Self::MoveBegin(_) => LinkType::LinkMoveBegin,
+            Self::MovePrepare(_) => LinkType::LinkMovePrepare,
+            Self::MoveRefused(_) => LinkType::LinkMoveRefused,
+            Self::IdAsk(_) => LinkType::LinkIdAsk,
+            Self::IdTold(_) => LinkType::LinkIdTold,
+            Self::Moved(_) => LinkType::LinkMoved,
         }
     }
 
@@ -346,6 +374,11 @@ impl LinkFrame<'_> {
             Self::Call(json) | Self::CallReply(json) => [json.as_bytes(), &[]],
             Self::PeerHello(hello) => [hello.as_bytes(), &[]],
             Self::PeerCall(bytes) | Self::PeerReply(bytes) => [bytes, &[]],
+            Self::MoveOrder(items) => [items.as_bytes(), &[]],
+            Self::MoveBegin(items) | Self::MovePrepare(items) => [items.as_bytes(), &[]],
+            Self::MoveRefused(items) => [items.as_bytes(), &[]],
+            Self::IdAsk(items) | Self::IdTold(items) => [items.as_bytes(), &[]],
+            Self::Moved(items) => [items.as_bytes(), &[]],
         };
         let header = envelope.link_header(self.link_type(), parts[0].len() + parts[1].len());
         out.extend_from_slice(header.as_bytes());

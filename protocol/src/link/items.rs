@@ -131,7 +131,7 @@ wire! {
     }
 }
 
-mod sealed {
+pub(super) mod sealed {
     pub trait Sealed {}
 }
 
@@ -141,7 +141,7 @@ pub trait LinkItem: FromBytes + IntoBytes + Immutable + KnownLayout + Unaligned 
     fn invalid_field(&self) -> Option<&'static str>;
 }
 
-const fn is_transfer_id(id: u128) -> bool {
+pub(super) const fn is_transfer_id(id: u128) -> bool {
     id != 0 && id != u128::MAX
 }
 

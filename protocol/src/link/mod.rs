@@ -11,6 +11,7 @@
 
 mod body;
 mod items;
+mod moves;
 mod routes;
 mod stamp;
 mod structs;
@@ -21,6 +22,7 @@ pub use items::{
     CrossTransfer, DecisionItem, EndItem, LINK_ITEMS_MAX, LinkItem, MarkItem, VoteItem, append_items, end, outcome,
     reason,
 };
+pub use moves::{FORMER_BRANCHES_MAX, IdItem, MoveItem, MoveOrder, MovedItem, id_answer};
 pub use routes::{Route, Routes, RoutesError};
 pub use stamp::stamp_frames;
 pub use structs::{
@@ -45,6 +47,10 @@ pub const LINK_STRUCTS: &[(&str, usize, &[FieldLayout])] = &[
     ("DecisionItem", DecisionItem::LEN_BYTES, DecisionItem::FIELDS),
     ("EndItem", EndItem::LEN_BYTES, EndItem::FIELDS),
     ("LinkPeerHello", LinkPeerHello::LEN_BYTES, LinkPeerHello::FIELDS),
+    ("MoveOrder", MoveOrder::LEN_BYTES, MoveOrder::FIELDS),
+    ("MoveItem", MoveItem::LEN_BYTES, MoveItem::FIELDS),
+    ("IdItem", IdItem::LEN_BYTES, IdItem::FIELDS),
+    ("MovedItem", MovedItem::LEN_BYTES, MovedItem::FIELDS),
 ];
 
 #[cfg(test)]

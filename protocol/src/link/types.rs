@@ -64,4 +64,19 @@ link_types! {
     LinkPeerCall = 0x0131;
     /// The answer, with the request's id: bytes that only the registry reads.
     LinkPeerReply = 0x0132;
+
+    /// Registry to branch. Body: 1 to 4,096 [`MoveOrder`]: an operator wants these accounts moved.
+    LinkMoveOrder = 0x0140;
+    /// Branch to registry. Body: 1 to 4,096 [`MoveItem`]: sealed, durably; the source's vote.
+    LinkMoveBegin = 0x0141;
+    /// Registry to branch. Body: 1 to 4,096 [`MoveItem`] to prepare.
+    LinkMovePrepare = 0x0142;
+    /// Branch to registry. Body: 1 to 4,096 [`VoteItem`]: orders that the branch refuses, and why.
+    LinkMoveRefused = 0x0143;
+    /// Branch to registry, and on to the branch that is asked. Body: 1 to 4,096 [`IdItem`]: was this id used?
+    LinkIdAsk = 0x0144;
+    /// The way back. Body: 1 to 4,096 [`IdItem`] with the answer.
+    LinkIdTold = 0x0145;
+    /// Registry to branch, before any decision that depends on it. Body: 1 to 4,096 [`MovedItem`].
+    LinkMoved = 0x0146;
 }

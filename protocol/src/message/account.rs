@@ -15,10 +15,12 @@ pub mod account_flags {
     pub const OPENED_FROZEN: u16 = 1 << 3;
     /// Opened closed: the id is taken, and no account with another meaning will ever have it.
     pub const OPENED_CLOSED: u16 = 1 << 4;
+    /// Set by the bank: the account has been moved from one branch to another, once or more often.
+    pub const HAS_MOVED: u16 = 1 << 14;
     /// Joined to the next account of the request: all of the chain are opened, or none. Says nothing about the
     /// account itself and is not kept.
     pub const LINKED: u16 = 1 << 15;
-    /// Every bit that has a meaning.
+    /// Every bit that a client may set.
     pub const ALL: u16 = DEBITS_LIMITED | CREDITS_LIMITED | IMPORTED | OPENED_FROZEN | OPENED_CLOSED | LINKED;
 }
 

@@ -74,7 +74,7 @@ wire! {
         /// [`FeedKind`].
         8 kind: u8,
         /// What was done to the account (`FeedKind::Account`): 1 opened, 2 closed, 3 frozen, 4 unfrozen,
-        /// 5 given other limits; else 0.
+        /// 5 given other limits, 6 a step of its move to another branch; else 0.
         9 account_change: u8,
         /// 0.
         10 reserved: [u8; 6],

@@ -154,7 +154,8 @@ wire! {
         0 refusal: U16,
         /// Bytes of the text that follows.
         2 text_len_bytes: U16,
-        /// When it makes sense to try again, in milliseconds; 0 for "not without a change".
+        /// When it makes sense to try again, in milliseconds; 0 for "not without a change". Where
+        /// [`crate::Refusal::names_branch`]: the number of that branch, 0 where it is not known just now.
         4 retry_after_ms: U32,
     }
 }

@@ -80,6 +80,59 @@ static ENDS: LazyLock<[EndItem; 2]> = LazyLock::new(|| {
     [settled, EndItem { id: (HOLD + 1).into(), posted: 0.into(), end: end::EXPIRED, ..settled }]
 });
 
+static ORDERS: LazyLock<[MoveOrder; 1]> = LazyLock::new(|| {
+    [MoveOrder {
+        id: HOLD.into(),
+        account_id: AccountId::of_branch(BRANCH, 1_001).get().into(),
+        stamp: STAMP.into(),
+        destination: OTHER.get().into(),
+        reserved: [0; 6],
+    }]
+});
+
+static MOVES: LazyLock<[MoveItem; 1]> = LazyLock::new(|| {
+    [MoveItem {
+        id: HOLD.into(),
+        account_id: AccountId::of_branch(BRANCH, 1_001).get().into(),
+        user_data_128: 0x0102.into(),
+        stamp: STAMP.into(),
+        deadline: (STAMP + 5_000_000_000).into(),
+        owner: 42.into(),
+        user_data_64: 64.into(),
+        overdraft: 10_000.into(),
+        day_limit: u64::MAX.into(),
+        day_spent: 250.into(),
+        opened_at: (STAMP - 1).into(),
+        debits_posted: 1_250.into(),
+        credits_posted: 9_750.into(),
+        user_data_32: 32.into(),
+        day: 20_717.into(),
+        currency: 978.into(),
+        code: 7.into(),
+        flags: 1.into(),
+        kind: 1,
+        moves: 2,
+        source: BRANCH.get().into(),
+        destination: OTHER.get().into(),
+        former: [BRANCH.get().into(), 3.into(), 0.into()],
+        reserved: [0; 6],
+    }]
+});
+
+static IDS: LazyLock<[IdItem; 3]> = LazyLock::new(|| {
+    let question = |id| IdItem::question(id, STAMP, OTHER, BRANCH);
+    [question(PAYMENT), question(PAYMENT).answered(id_answer::KNOWN), question(HOLD).answered(id_answer::UNKNOWN)]
+});
+
+static MOVED: LazyLock<[MovedItem; 1]> = LazyLock::new(|| {
+    [MovedItem {
+        account_id: AccountId::of_branch(BRANCH, 1_001).get().into(),
+        version: 18.into(),
+        branch_id: OTHER.get().into(),
+        reserved: [0; 6],
+    }]
+});
+
 static PEER_HELLO: LazyLock<LinkPeerHello> = LazyLock::new(|| LinkPeerHello {
     magic: LINK_MAGIC,
     version: LINK_VERSION,
@@ -169,5 +222,12 @@ pub(super) fn all() -> Vec<Example> {
         link("link/peer_hello", "LinkPeerHello", LinkFrame::PeerHello(&PEER_HELLO), vec![layout("LinkPeerHello")]),
         link("link/peer_call", "LinkPeerCall", LinkFrame::PeerCall(&[1, 2, 3]), vec![tail("bytes", 3)]),
         link("link/peer_reply", "LinkPeerReply", LinkFrame::PeerReply(&[4, 5]), vec![tail("bytes", 2)]),
+        link("link/move_order", "LinkMoveOrder", LinkFrame::MoveOrder(&*ORDERS), vec![layout("MoveOrder")]),
+        link("link/move_begin", "LinkMoveBegin", LinkFrame::MoveBegin(&*MOVES), vec![layout("MoveItem")]),
+        link("link/move_prepare", "LinkMovePrepare", LinkFrame::MovePrepare(&*MOVES), vec![layout("MoveItem")]),
+        link("link/move_refused", "LinkMoveRefused", LinkFrame::MoveRefused(&VOTES[1..]), vec![layout("VoteItem")]),
+        link("link/id_ask", "LinkIdAsk", LinkFrame::IdAsk(&IDS[..1]), vec![layout("IdItem")]),
+        link("link/id_told", "LinkIdTold: used, and not", LinkFrame::IdTold(&IDS[1..]), two("IdItem")),
+        link("link/moved", "LinkMoved", LinkFrame::Moved(&*MOVED), vec![layout("MovedItem")]),
     ]
 }

@@ -19,12 +19,14 @@
 //! asked about comes in all the same, because branches bound what they hold), each outbox by [`OUTBOX_ITEMS_MAX`] (what
 //! does not fit is said again by a timer).
 
+mod moves;
 mod outbox;
 mod timers;
 
 #[cfg(test)]
 mod tests;
 
+pub use moves::{Ordered, refusal_name};
 pub use outbox::OUTBOX_ITEMS_MAX;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -33,8 +35,8 @@ use foldhash::fast::RandomState;
 use tally_ledger::two_phase::{
     Contradiction, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
 };
-use tally_protocol::link::{BranchStatus, CrossTransfer, EndItem, MarkItem, VoteItem};
-use tally_protocol::{BranchId, Timestamp, TransferId};
+use tally_protocol::link::{BranchStatus, CrossTransfer, EndItem, MarkItem, MoveItem, VoteItem};
+use tally_protocol::{AccountId, BranchId, Timestamp, TransferId};
 
 use crate::state::{BATCH_HEADER_LEN_BYTES, BatchBuilder, Command, Known, State};
 use outbox::Outbox;
@@ -69,6 +71,10 @@ pub struct Coordinators {
     acknowledged: VecDeque<(TransferId, Participants)>,
     acknowledged_since: Option<Timestamp>,
     contradictions: Vec<(TransferId, Contradiction)>,
+    /// The moves of the table.
+    moves: HashMap<TransferId, MoveItem, RandomState>,
+    /// What operators wait for.
+    orders: BTreeMap<TransferId, Ordered>,
     effects: Vec<CoordinatorEffect>,
     counters: Counters,
 }
@@ -168,6 +174,8 @@ impl Coordinators {
             acknowledged: VecDeque::new(),
             acknowledged_since: None,
             contradictions: Vec::new(),
+            moves: HashMap::default(),
+            orders: BTreeMap::new(),
             effects: Vec::new(),
             counters: Counters::default(),
         };
@@ -186,7 +194,10 @@ impl Coordinators {
         for (&id, slot) in &self.table {
             match (slot.machine, &slot.transfer) {
                 (Coordinator::Collecting { missing, .. }, Some(transfer)) if missing.contains(branch) => {
-                    outbox.prepare(transfer);
+                    match self.moves.get(&id) {
+                        Some(item) => outbox.prepare_move(item),
+                        None => outbox.prepare(transfer),
+                    };
                 }
                 (Coordinator::Decided { decision, unacknowledged }, _) if unacknowledged.contains(branch) => {
                     outbox.tell(decision.to_item(id, slot.decided_at.unwrap_or_default()));
@@ -352,7 +363,16 @@ impl Coordinators {
         while batch.len_bytes() + 64 <= for_decisions
             && let Some(Proposal { id, decision, participants, stamp }) = self.decisions.pop_front()
         {
-            batch.push(&Command::Decide { id, decision, participants, stamp });
+            batch.push(&match self.moves.get(&id) {
+                Some(item) if decision == Decision::Commit => Command::MoveAccount {
+                    id,
+                    account_id: AccountId::new(item.account_id.get()),
+                    branch_id: BranchId::new(item.destination.get()),
+                    participants,
+                    stamp,
+                },
+                Some(_) | None => Command::Decide { id, decision, participants, stamp },
+            });
         }
         if batch.is_empty() && !self.has_acknowledgements_due(now) {
             return;
@@ -498,11 +518,11 @@ impl Coordinators {
 
     fn carry_out(&mut self, id: TransferId, slot: &Slot, effect: CoordinatorEffect, state: &State, now: Timestamp) {
         match effect {
-            CoordinatorEffect::Prepare(branch) => {
-                if let Some(transfer) = slot.transfer {
-                    self.outbox(branch, |outbox| outbox.prepare(&transfer));
-                }
-            }
+            CoordinatorEffect::Prepare(branch) => match (self.moves.get(&id).copied(), slot.transfer) {
+                (Some(item), _) => self.outbox(branch, |outbox| outbox.prepare_move(&item)),
+                (None, Some(transfer)) => self.outbox(branch, |outbox| outbox.prepare(&transfer)),
+                (None, None) => {}
+            },
             CoordinatorEffect::Tell(branch, decision) => {
                 // What was decided before this leader, or is over, has its stamp in the state.
                 let stamp = slot.decided_at.or_else(|| state.decisions.get(id).map(|known| known.stamp));
@@ -525,6 +545,7 @@ impl Coordinators {
         match slot.machine {
             Coordinator::Unknown => {}
             Coordinator::Done(_) => {
+                self.moves.remove(&id);
                 if self.table.remove(&id).is_some() {
                     self.counters.done += 1;
                     self.acknowledged.push_back((id, slot.acknowledged));

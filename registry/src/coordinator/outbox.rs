@@ -1,7 +1,7 @@
 //! What waits for one branch's link.
 
 use tally_protocol::LinkType;
-use tally_protocol::link::{CrossTransfer, DecisionItem, EndItem, MarkItem, append_items};
+use tally_protocol::link::{CrossTransfer, DecisionItem, EndItem, IdItem, MarkItem, MoveItem, MoveOrder, append_items};
 
 /// The most items of one kind that wait for a link: two seconds of the bank's traffic. A link that is slower than that is
 /// as good as gone.
@@ -15,6 +15,10 @@ pub(super) struct Outbox {
     busy: Vec<MarkItem>,
     ends: Vec<EndItem>,
     heard: Vec<EndItem>,
+    orders: Vec<MoveOrder>,
+    moves: Vec<MoveItem>,
+    asked_ids: Vec<IdItem>,
+    told_ids: Vec<IdItem>,
 }
 
 impl Outbox {
@@ -38,9 +42,32 @@ impl Outbox {
         push(&mut self.heard, item)
     }
 
+    pub(super) fn order(&mut self, item: MoveOrder) -> bool {
+        push(&mut self.orders, item)
+    }
+
+    pub(super) fn prepare_move(&mut self, item: &MoveItem) -> bool {
+        push(&mut self.moves, *item)
+    }
+
+    pub(super) fn ask_id(&mut self, item: IdItem) -> bool {
+        push(&mut self.asked_ids, item)
+    }
+
+    pub(super) fn tell_id(&mut self, item: IdItem) -> bool {
+        push(&mut self.told_ids, item)
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
-        let Self { prepares, decisions, busy, ends, heard } = self;
-        prepares.is_empty() && decisions.is_empty() && busy.is_empty() && ends.is_empty() && heard.is_empty()
+        self.prepares.is_empty()
+            && self.decisions.is_empty()
+            && self.busy.is_empty()
+            && self.ends.is_empty()
+            && self.heard.is_empty()
+            && self.orders.is_empty()
+            && self.moves.is_empty()
+            && self.asked_ids.is_empty()
+            && self.told_ids.is_empty()
     }
 
     /// Appends everything as frames: decisions first, somebody's client waits for them.
@@ -50,6 +77,10 @@ impl Outbox {
         append_items(out, LinkType::LinkEnd, self.ends.drain(..));
         append_items(out, LinkType::LinkHeard, self.heard.drain(..));
         append_items(out, LinkType::LinkBusy, self.busy.drain(..));
+        append_items(out, LinkType::LinkMoveOrder, self.orders.drain(..));
+        append_items(out, LinkType::LinkMovePrepare, self.moves.drain(..));
+        append_items(out, LinkType::LinkIdAsk, self.asked_ids.drain(..));
+        append_items(out, LinkType::LinkIdTold, self.told_ids.drain(..));
     }
 }
 

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use tally_ledger::two_phase::{AbortReason, Participant, ParticipantEffect, ParticipantEvent};
-use tally_protocol::link::{LinkFrame, decode};
+use tally_protocol::link::{IdItem, LinkFrame, MoveOrder, decode, id_answer};
 use tally_protocol::message::Transfer;
-use tally_protocol::{Refusal, split_frame};
-use zerocopy::FromBytes;
+use tally_protocol::{AccountId, Currency, LinkType, Refusal, split_frame};
+use zerocopy::{FromBytes, FromZeros};
 
 use super::*;
 use crate::state::{BatchReader, Outcome};
@@ -44,6 +44,8 @@ enum Heard {
     Busy(u128),
     End(u128),
     Known(u128),
+    /// An order, a move to prepare, or a question or answer about an id: what kind, and about which.
+    Other(LinkType, u128),
 }
 
 fn heard(coordinators: &mut Coordinators, branch: BranchId) -> Vec<Heard> {
@@ -51,7 +53,9 @@ fn heard(coordinators: &mut Coordinators, branch: BranchId) -> Vec<Heard> {
     coordinators.take_frames(branch, &mut out);
     let mut rest = &out[..];
     while let Some((header, body)) = split_frame(rest).expect("our own frames") {
-        match decode(header, body).expect("our own frames") {
+        let frame = decode(header, body).expect("our own frames");
+        let other = |id| Heard::Other(frame.link_type(), id);
+        match frame {
             LinkFrame::Prepare(items) => {
                 all.extend(items.iter().map(|item| Heard::Prepare(item.transfer.id.get())));
             }
@@ -61,7 +65,13 @@ fn heard(coordinators: &mut Coordinators, branch: BranchId) -> Vec<Heard> {
             LinkFrame::Busy(items) => all.extend(items.iter().map(|item| Heard::Busy(item.id.get()))),
             LinkFrame::End(items) => all.extend(items.iter().map(|item| Heard::End(item.id.get()))),
             LinkFrame::Heard(items) => all.extend(items.iter().map(|item| Heard::Known(item.id.get()))),
-            other => panic!("{other:?}"),
+            LinkFrame::MoveOrder(items) => all.extend(items.iter().map(|item| other(item.id.get()))),
+            LinkFrame::MovePrepare(items) => all.extend(items.iter().map(|item| other(item.id.get()))),
+            LinkFrame::IdAsk(items) => all.extend(items.iter().map(|item| other(item.id.get()))),
+            LinkFrame::IdTold(items) => {
+                all.extend(items.iter().map(|item| other(item.id.get() << 8 | u128::from(item.answer))));
+            }
+            unexpected => panic!("{unexpected:?}"),
         }
         rest = &rest[header.len_bytes.get() as usize..];
     }
@@ -83,10 +93,14 @@ fn apply(bytes: &[u8], mut proposer: Option<&mut Coordinators>, state: &mut Stat
     let mut reader = BatchReader::new(bytes).expect("written");
     while let Some(command) = reader.next_command().expect("written") {
         let outcome = state.apply(&command);
-        if let (Command::Decide { id, participants, .. }, Outcome::Decided(known), Some(proposer)) =
-            (command, outcome, proposer.as_deref_mut())
-        {
-            proposer.replicated(id, known, participants, state, now);
+        let decided = match command {
+            Command::Decide { id, participants, .. } | Command::MoveAccount { id, participants, .. } => {
+                (id, participants)
+            }
+            _ => continue,
+        };
+        if let (Outcome::Decided(known), Some(proposer)) = (outcome, proposer.as_deref_mut()) {
+            proposer.replicated(decided.0, known, decided.1, state, now);
         }
     }
 }
@@ -161,6 +175,94 @@ fn a_transfer_from_begin_to_forgotten() {
     assert!(all.is_empty() && !all.has_proposals(later));
     let counters = Counters { begun: 1, committed: 1, done: 1, ..Counters::default() };
     assert_eq!(all.counters(), counters);
+}
+
+fn sealed(id: u128, account_id: AccountId, source: BranchId, destination: BranchId, now: u64) -> MoveItem {
+    MoveItem {
+        id: id.into(),
+        account_id: account_id.get().into(),
+        stamp: now.into(),
+        deadline: (now + 5_000 * MS).into(),
+        currency: Currency::EUR.get().into(),
+        kind: 1,
+        moves: 1,
+        source: source.get().into(),
+        destination: destination.get().into(),
+        former: [source.get().into(), 0.into(), 0.into()],
+        ..MoveItem::new_zeroed()
+    }
+}
+
+#[test]
+fn a_move_changes_the_place_with_its_commit_and_only_then() {
+    let (mut state, now) = (bank(), 1_000 * MS);
+    let account = AccountId::of_branch(A, 5);
+    let mut all = Coordinators::new(10, &state, at(now));
+    let order = |id: u128| MoveOrder {
+        id: id.into(),
+        account_id: account.get().into(),
+        destination: B.get().into(),
+        ..MoveOrder::new_zeroed()
+    };
+    assert!(!all.order_move(A, order(7)), "it is not linked");
+    [A, B].into_iter().for_each(|branch| all.connect(branch));
+    assert!(all.order_move(A, order(7)));
+    assert_eq!(heard(&mut all, A), [Heard::Other(LinkType::LinkMoveOrder, 7)]);
+    assert_eq!(all.ordered(TransferId::new(7)), Some(Ordered::Waiting));
+    all.refuse_moves(&[VoteItem::new(7, now, Refusal::AccountHasHolds.code())]);
+    assert_eq!(all.ordered(TransferId::new(7)), Some(Ordered::Refused(Refusal::AccountHasHolds.code())));
+    all.forget_order(TransferId::new(7));
+    assert_eq!(all.ordered(TransferId::new(7)), None);
+
+    assert!(all.order_move(A, order(8)));
+    all.begin_moves(A, &[sealed(8, account, A, B, now)], &state, at(now));
+    assert_eq!(all.ordered(TransferId::new(8)), Some(Ordered::Begun));
+    assert_eq!(heard(&mut all, B), [Heard::Other(LinkType::LinkMovePrepare, 8)]);
+    // A link that comes back is told again.
+    all.connect(B);
+    assert_eq!(heard(&mut all, B), [Heard::Other(LinkType::LinkMovePrepare, 8)]);
+    all.vote(B, &[VoteItem::new(8, now, 0)], &state, at(now));
+    assert_eq!(state.directory.branch_of(account), A);
+    assert_eq!(replicate(&mut all, &mut state, at(now)), 1);
+    assert_eq!(state.directory.branch_of(account), B);
+    assert_eq!(heard(&mut all, B), [Heard::Decision(8, Decision::Commit)]);
+    // Nobody may move it from where it is not, or to where nobody is, or for somebody else.
+    for (from, item) in [
+        (A, sealed(9, account, A, B, now)),
+        (B, sealed(10, account, B, BranchId::new(9), now)),
+        (B, sealed(11, account, A, C, now)),
+    ] {
+        heard(&mut all, from);
+        all.begin_moves(from, &[item], &state, at(now));
+        let told = heard(&mut all, from);
+        let is_stranger = item.source.get() != from.get();
+        assert_eq!(told, if is_stranger { vec![] } else { vec![Heard::Busy(item.id.get())] });
+    }
+    assert_eq!(all.take_contradictions().len(), 1);
+    // What is refused stays where it is.
+    all.begin_moves(B, &[sealed(12, account, B, C, now)], &state, at(now));
+    all.vote(C, &[VoteItem::new(12, now, Refusal::CapacityReached.code())], &state, at(now));
+    replicate(&mut all, &mut state, at(now));
+    assert_eq!(state.directory.branch_of(account), B);
+}
+
+#[test]
+fn questions_about_ids_are_passed_on_or_answered_that_nobody_is_there() {
+    let (state, now) = (bank(), at(1_000 * MS));
+    let mut all = Coordinators::new(10, &state, now);
+    [A, B].into_iter().for_each(|branch| all.connect(branch));
+    let question = IdItem::question(5, 1, B, A);
+    all.ask_ids(B, &[question]);
+    assert_eq!(heard(&mut all, A), [Heard::Other(LinkType::LinkIdAsk, 5)]);
+    all.tell_ids(A, &[question.answered(id_answer::KNOWN)]);
+    assert_eq!(heard(&mut all, B), [Heard::Other(LinkType::LinkIdTold, 5 << 8 | 2)]);
+    // For another, or by another.
+    all.ask_ids(A, &[question]);
+    all.tell_ids(B, &[question.answered(id_answer::UNKNOWN)]);
+    assert_eq!((heard(&mut all, A), heard(&mut all, B)), (vec![], vec![]));
+    all.disconnect(A);
+    all.ask_ids(B, &[question]);
+    assert_eq!(heard(&mut all, B), [Heard::Other(LinkType::LinkIdTold, 5 << 8 | 3)]);
 }
 
 #[test]
@@ -458,6 +560,7 @@ impl World {
             Heard::Decision(id, decision) => self.participant(to, id, ParticipantEvent::Told(decision)),
             Heard::Busy(_) => {}
             Heard::End(_) | Heard::Known(_) => panic!("nobody ends holds here"),
+            Heard::Other(..) => unreachable!("nobody moves an account here"),
         }
     }
 

@@ -132,9 +132,9 @@ impl Leading {
         }
     }
 
-    /// Whether the link of `branch` lacks the routes of `version`.
-    pub fn lacks_routes(&self, branch: BranchId, version: u64) -> bool {
-        self.links.get(&branch).is_some_and(|link| link.routes_version < version)
+    /// The version of the routes that the link of `branch` has, if it lacks those of `version`.
+    pub fn lacks_routes(&self, branch: BranchId, version: u64) -> Option<u64> {
+        self.links.get(&branch).map(|link| link.routes_version).filter(|&has| has < version)
     }
 
     /// Rings for every link that has something to send.

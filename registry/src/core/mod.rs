@@ -163,7 +163,10 @@ impl Core {
     fn tell_coordinators(&mut self, command: &Command<'_>, outcome: Outcome, is_own: bool, now: Timestamp) {
         let (Some(leading), true) = (&mut self.leading, is_own) else { return };
         let decided = match (*command, outcome) {
-            (Command::Decide { id, participants, .. }, Outcome::Decided(known)) => Some((id, known, participants)),
+            (
+                Command::Decide { id, participants, .. } | Command::MoveAccount { id, participants, .. },
+                Outcome::Decided(known),
+            ) => Some((id, known, participants)),
             (Command::Resolve { id, participants, .. }, Outcome::Decided(known)) => Some((id, known, participants)),
             // Refused because it is committed: those who wait for an answer get that one.
             (Command::Resolve { id, participants, .. }, Outcome::Refused(_)) => {

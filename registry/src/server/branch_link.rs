@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tally_protocol::link::{BranchStatus, LinkError, LinkFrame, LinkHeartbeat, LinkHello, LinkWelcome, Route, Routes};
+use tally_protocol::link::{
+    BranchStatus, LinkError, LinkFrame, LinkHeartbeat, LinkHello, LinkType, LinkWelcome, MovedItem, Route, Routes,
+    append_items,
+};
 use tally_protocol::{BranchId, Envelope, Refusal, Timestamp};
 use tokio::io::AsyncWriteExt;
 use tokio::time::MissedTickBehavior;
@@ -172,10 +175,17 @@ fn gather(core: &mut Core, out: &mut Vec<u8>, branch: BranchId, term: u64, numbe
     if !leading.is_current(branch, number) {
         return false;
     }
-    leading.coordinators.take_frames(branch, out);
     leading.take_calls(branch, out);
     let routes_version = state.directory.routes_version;
-    if leading.lacks_routes(branch, routes_version) {
+    // In front of the decisions: who hears that an account has come knows of its move.
+    if let Some(has) = leading.lacks_routes(branch, routes_version) {
+        let moved = state.directory.moved_since(has).map(|(account_id, moved)| MovedItem {
+            account_id: account_id.get().into(),
+            version: moved.version.into(),
+            branch_id: moved.branch_id.get().into(),
+            reserved: [0; 6],
+        });
+        append_items(out, LinkType::LinkMoved, moved);
         let routes = state.directory.branches.iter().map(|(&branch_id, entry)| Route {
             branch_id,
             status: entry.status,
@@ -184,6 +194,7 @@ fn gather(core: &mut Core, out: &mut Vec<u8>, branch: BranchId, term: u64, numbe
         Routes::append(out, routes_version, routes);
         leading.has_routes(branch, routes_version);
     }
+    leading.coordinators.take_frames(branch, out);
     if is_beat {
         let heartbeat = LinkHeartbeat {
             stamp: stamp.as_nanos().into(),
@@ -277,6 +288,22 @@ fn take(node: &Node, core: &mut Core, branch: BranchId, number: u64, frame: &Fra
             all.heard(branch, items);
             items.len()
         }
+        LinkFrame::MoveBegin(items) => {
+            all.begin_moves(branch, items, state, now);
+            items.len()
+        }
+        LinkFrame::MoveRefused(items) => {
+            all.refuse_moves(items);
+            items.len()
+        }
+        LinkFrame::IdAsk(items) => {
+            all.ask_ids(branch, items);
+            items.len()
+        }
+        LinkFrame::IdTold(items) => {
+            all.tell_ids(branch, items);
+            items.len()
+        }
         LinkFrame::Heartbeat(beat) => {
             let status = BranchStatus::from_wire(beat.status).expect("checked when it was decoded");
             let (durable, in_doubt) = (beat.durable.get(), beat.in_doubt.get());
@@ -297,7 +324,10 @@ fn take(node: &Node, core: &mut Core, branch: BranchId, number: u64, frame: &Fra
         | LinkFrame::Call(_)
         | LinkFrame::PeerHello(_)
         | LinkFrame::PeerCall(_)
-        | LinkFrame::PeerReply(_) => return Err(Broken::Unexpected),
+        | LinkFrame::PeerReply(_)
+        | LinkFrame::MoveOrder(_)
+        | LinkFrame::MovePrepare(_)
+        | LinkFrame::Moved(_) => return Err(Broken::Unexpected),
     };
     node.counters.items.fetch_add(count as u64, Ordering::Relaxed);
     Ok(())
@@ -310,6 +340,7 @@ fn latest(frame: &LinkFrame<'_>) -> Timestamp {
         LinkFrame::Vote(items) => items.iter().map(|item| item.stamp.get()).max(),
         LinkFrame::Acknowledge(items) | LinkFrame::Ask(items) => items.iter().map(|item| item.stamp.get()).max(),
         LinkFrame::End(items) | LinkFrame::Heard(items) => items.iter().map(|item| item.stamp.get()).max(),
+        LinkFrame::MoveBegin(items) => items.iter().map(|item| item.stamp.get()).max(),
         LinkFrame::Heartbeat(beat) => Some(beat.stamp.get()),
         _ => None,
     };

@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 use super::accept::{Link, refuse};
 use super::audit;
 use super::membership::{self, MembershipError};
+use super::moves;
 use super::node::{Node, Running};
 use crate::coordinator::Shown;
 use crate::core::ProposeError;
@@ -79,6 +80,8 @@ enum Request {
     AuditBranch { branch: u16, question: Value },
     /// How transfers stood at an instant.
     AuditLegs { stamp: u64, ids: Vec<String> },
+    /// An account is to be at another branch.
+    MoveAccount { account: String, to: u16 },
 }
 
 /// Why a call is not answered.
@@ -215,14 +218,23 @@ async fn answer(node: &Arc<Node>, request: Request) -> Answered {
         Request::KeyList {} => Ok(key_list(node)),
         Request::KeyCheck { key } => key_check(node, &key),
         Request::FindAccount { account } => {
-            let id =
-                u128::from_str_radix(&account, 16).map_err(|_| failure("invalid", "the account is not hexadecimal"))?;
-            let branch = node.shared.lock().state.directory.branch_of(AccountId::new(id));
+            let id = account_id(&account)?;
+            let branch = node.shared.lock().state.directory.branch_of(id);
             Ok(json!({ "branch": branch.get() }))
         }
         Request::AuditCut {} => audit::cut(node).await,
         Request::AuditBranch { branch, question } => audit::branch(node, BranchId::new(branch), &question).await,
         Request::AuditLegs { stamp, ids } => audit::legs(node, Timestamp::from_nanos(stamp), &ids).await,
+        Request::MoveAccount { account, to } => {
+            moves::move_account(node, account_id(&account)?, BranchId::new(to)).await
+        }
+    }
+}
+
+fn account_id(text: &str) -> Result<AccountId, Failure> {
+    match u128::from_str_radix(text, 16) {
+        Ok(id) if id != 0 && id != u128::MAX => Ok(AccountId::new(id)),
+        Ok(_) | Err(_) => Err(failure("invalid", format!("`{text}` is no account id (32 hexadecimal digits)"))),
     }
 }
 

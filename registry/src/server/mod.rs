@@ -19,6 +19,7 @@ mod calls;
 mod health;
 mod leader;
 mod membership;
+mod moves;
 mod node;
 mod peer;
 mod proposer;

@@ -151,12 +151,16 @@ pub enum Command<'a> {
         /// When.
         stamp: Timestamp,
     },
-    /// An account is at another branch than its id says.
+    /// A move is to be carried out: its commit, unless it was decided before, and where the account is from here on.
     MoveAccount {
+        /// Which move.
+        id: TransferId,
         /// Which account.
         account_id: AccountId,
-        /// Where it is; its home, to undo a move.
+        /// Where it is.
         branch_id: BranchId,
+        /// Who has to carry it out.
+        participants: Participants,
         /// When.
         stamp: Timestamp,
     },
@@ -246,8 +250,10 @@ impl<'a> Command<'a> {
                 put_head(out, REMOVE_KEY, stamp);
                 out.put_bytes(name.as_bytes());
             }
-            Self::MoveAccount { account_id, branch_id, stamp } => {
+            Self::MoveAccount { id, account_id, branch_id, participants, stamp } => {
                 put_head(out, MOVE_ACCOUNT, stamp);
+                out.put_u128(id.get());
+                put_participants(out, participants);
                 out.put_u128(account_id.get());
                 out.put_u16(branch_id.get());
             }
@@ -307,6 +313,8 @@ impl<'a> Command<'a> {
             }
             REMOVE_KEY => Self::RemoveKey { name: key_name(reader)?, stamp },
             MOVE_ACCOUNT => Self::MoveAccount {
+                id: transfer_id(reader.u128()?)?,
+                participants: participants(reader)?,
                 account_id: AccountId::new(not_zero(reader.u128()?, "account_id")?),
                 branch_id: branch_id(reader)?,
                 stamp,

@@ -12,6 +12,8 @@ use super::Refused;
 pub const BRANCHES_MAX: usize = LINK_ROUTES_MAX;
 /// The newest interventions of operators; older ones are in the logs of the nodes.
 const AUDIT_LEN_MAX: usize = 10_000;
+/// Accounts that may ever have moved: every branch is told of each, and every node keeps them in memory.
+pub const MOVED_ACCOUNTS_MAX: usize = 100_000;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,10 +26,19 @@ pub struct Directory {
     pub branches: BTreeMap<BranchId, BranchEntry>,
     /// Rises with every change of a branch.
     pub routes_version: u64,
-    /// Accounts that are not at the branch that their id names.
-    pub moved: Arc<BTreeMap<AccountId, BranchId>>,
+    /// Accounts that have ever moved. One that is back home stays: branches were told where it was.
+    pub moved: Arc<BTreeMap<AccountId, MovedAccount>>,
     /// What operators have done, oldest first.
     pub audit: VecDeque<AuditEntry>,
+}
+
+/// Where an account is that has moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MovedAccount {
+    /// The branch.
+    pub branch_id: BranchId,
+    /// The version of the routes since when it is there: who has these routes knows.
+    pub version: u64,
 }
 
 /// A node of the registry.
@@ -156,26 +167,25 @@ impl Directory {
         self.set_status(id, status, since)
     }
 
-    pub(super) fn move_account(&mut self, account_id: AccountId, to: BranchId) -> Result<(), Refused> {
-        if !self.branches.contains_key(&to) {
-            return Err(Refused::BranchUnknown);
-        }
-        if self.branch_of(account_id) == to {
-            return Err(Refused::AccountThere);
-        }
-        let moved = Arc::make_mut(&mut self.moved);
-        if account_id.branch() == to {
-            moved.remove(&account_id);
-        } else {
-            moved.insert(account_id, to);
-        }
+    pub(super) fn move_account(&mut self, account_id: AccountId, branch_id: BranchId) {
         self.routes_version += 1;
-        Ok(())
+        let version = self.routes_version;
+        Arc::make_mut(&mut self.moved).insert(account_id, MovedAccount { branch_id, version });
+    }
+
+    /// Accounts that have moved since the routes had `version`.
+    pub fn moved_since(&self, version: u64) -> impl Iterator<Item = (AccountId, MovedAccount)> + '_ {
+        self.moved.iter().filter(move |(_, moved)| moved.version > version).map(|(&id, &moved)| (id, moved))
+    }
+
+    /// Whether `account_id` may move, as far as room goes.
+    pub fn has_room_for(&self, account_id: AccountId) -> bool {
+        self.moved.len() < MOVED_ACCOUNTS_MAX || self.moved.contains_key(&account_id)
     }
 
     /// Where an account is.
     pub fn branch_of(&self, account_id: AccountId) -> BranchId {
-        self.moved.get(&account_id).copied().unwrap_or(account_id.branch())
+        self.moved.get(&account_id).map_or(account_id.branch(), |moved| moved.branch_id)
     }
 
     pub(super) fn note(&mut self, entry: AuditEntry) {

@@ -19,7 +19,7 @@ mod tests;
 pub use batch::{BATCH_HEADER_LEN_BYTES, BatchBuilder, BatchHeader, BatchReader};
 pub use command::{Command, TEXT_LEN_BYTES_MAX};
 pub use decisions::{Decisions, Known};
-pub use directory::{AuditEntry, BRANCHES_MAX, BranchEntry, Directory, NodeEntry};
+pub use directory::{AuditEntry, BRANCHES_MAX, BranchEntry, Directory, MOVED_ACCOUNTS_MAX, MovedAccount, NodeEntry};
 pub use keys::{KEY_HASH_LEN_BYTES, KeyEntry, Keys, Scope};
 pub use snapshot::SnapshotError;
 
@@ -74,9 +74,6 @@ pub enum Refused {
     /// As many branches as there may be.
     #[error("there is no room for more branches")]
     BranchesFull,
-    /// The account is said to be at a branch already.
-    #[error("the account is there already")]
-    AccountThere,
     /// The service has a key.
     #[error("the service has a key; remove that first")]
     KeyExists,
@@ -147,7 +144,16 @@ impl State {
                 self.keys.add(name, KeyEntry { hash, scopes, since: stamp })
             }
             Command::RemoveKey { name, .. } => self.keys.remove(name),
-            Command::MoveAccount { account_id, branch_id, .. } => self.directory.move_account(account_id, branch_id),
+            Command::MoveAccount { id, account_id, branch_id, participants, stamp } => {
+                // The place changes with the decision, or not at all.
+                let is_first = self.decisions.get(id).is_none();
+                let wanted = Known { decision: Decision::Commit, unacknowledged: participants, stamp };
+                let known = self.decisions.decide(id, wanted);
+                if is_first {
+                    self.directory.move_account(account_id, branch_id);
+                }
+                return Outcome::Decided(known);
+            }
         };
         match changed {
             Ok(()) => Outcome::Done,

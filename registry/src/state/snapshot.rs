@@ -12,10 +12,12 @@ use tally_protocol::link::BranchStatus;
 use tally_protocol::{AccountId, BranchId, Timestamp, TransferId};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{AuditEntry, BranchEntry, Command, Decisions, Directory, KeyEntry, Keys, Known, NodeEntry, State};
+use super::{
+    AuditEntry, BranchEntry, Command, Decisions, Directory, KeyEntry, Keys, Known, MovedAccount, NodeEntry, State,
+};
 use crate::bytes::{ReadError, Reader, Write};
 
-const MAGIC: &[u8; 8] = b"TALLYST1";
+const MAGIC: &[u8; 8] = b"TALLYST2";
 const CHECKSUM_LEN_BYTES: usize = 8;
 
 /// Why bytes are no snapshot.
@@ -135,9 +137,10 @@ fn put_directory(out: &mut Vec<u8>, directory: &Directory) {
     }
     out.put_u64(*routes_version);
     out.put_count(moved.len());
-    for (&account_id, &branch_id) in moved.iter() {
+    for (&account_id, &MovedAccount { branch_id, version }) in moved.iter() {
         out.put_u128(account_id.get());
         out.put_u16(branch_id.get());
+        out.put_u64(version);
     }
     out.put_count(audit.len());
     for entry in audit {
@@ -174,8 +177,9 @@ fn directory(reader: &mut Reader<'_>) -> Result<Directory, ReadError> {
     }
     directory.routes_version = reader.u64()?;
     let moved = Arc::make_mut(&mut directory.moved);
-    for _ in 0..reader.count(18)? {
-        moved.insert(AccountId::new(reader.u128()?), BranchId::new(reader.u16()?));
+    for _ in 0..reader.count(26)? {
+        let account_id = AccountId::new(reader.u128()?);
+        moved.insert(account_id, MovedAccount { branch_id: BranchId::new(reader.u16()?), version: reader.u64()? });
     }
     for _ in 0..reader.count(33)? {
         directory.audit.push_back(AuditEntry {

@@ -145,19 +145,24 @@ fn routes_have_a_new_version_exactly_when_they_change() {
     let mut state = founded(10);
     let mut version = 0;
     let account = AccountId::of_branch(A, 5);
-    let move_to = |branch_id| Command::MoveAccount { account_id: account, branch_id, stamp: at(4) };
+    let move_to = |id, branch_id| Command::MoveAccount {
+        id: TransferId::new(id),
+        account_id: account,
+        branch_id,
+        participants: both(),
+        stamp: at(4),
+    };
     for (command, changes) in [
         (branch(1, 21, "b:1"), true),
         (branch(1, 21, "b:1"), false),
         (branch(1, 21, "b:2"), true),
         (status(1, BranchStatus::Suspect), true),
         (status(1, BranchStatus::Suspect), false),
-        (move_to(B), false),
         (branch(2, 22, "c:1"), true),
-        (move_to(B), true),
-        (move_to(B), false),
-        (move_to(A), true),
-        (move_to(A), false),
+        (move_to(71, B), true),
+        (move_to(71, B), false),
+        (move_to(72, A), true),
+        (move_to(72, B), false),
         (decide(1, Decision::Commit, both()), false),
     ] {
         state.apply(&command);
@@ -165,7 +170,15 @@ fn routes_have_a_new_version_exactly_when_they_change() {
         assert_eq!(state.directory.routes_version, version, "{command:?}");
     }
     assert_eq!(state.directory.branch_of(account), A);
-    assert!(state.directory.moved.is_empty(), "at home it needs no entry");
+    assert_eq!(state.directory.branch_of(account), A);
+    let moved: Vec<_> = state.directory.moved_since(0).collect();
+    assert_eq!(moved.len(), 1, "branches that were told of the first move are told of the second");
+    assert_eq!(state.directory.moved_since(moved[0].1.version).count(), 0);
+    // An aborted move changes no place.
+    state.apply(&decide(73, Decision::Abort(AbortReason::Presumed), both()));
+    let outcome = state.apply(&move_to(73, B));
+    assert!(matches!(outcome, Outcome::Decided(Known { decision: Decision::Abort(AbortReason::Presumed), .. })));
+    assert_eq!(state.directory.branch_of(account), A);
 }
 
 #[test]
@@ -259,8 +272,14 @@ fn any_command() -> impl Strategy<Value = Command<'static>> {
             .prop_map(|(name, byte, scopes, stamp)| Command::AddKey { name, hash: [byte; 32], scopes, stamp }),
         1 => (proptest::sample::select(vec!["gateway", "console"]), stamp())
             .prop_map(|(name, stamp)| Command::RemoveKey { name, stamp }),
-        2 => (1u128..4, branch_id(), branch_id(), stamp()).prop_map(|(local, home, branch_id, stamp)| {
-            Command::MoveAccount { account_id: AccountId::of_branch(home, local), branch_id, stamp }
+        2 => (1u128..9, 1u128..4, branch_id(), branch_id(), stamp()).prop_map(|(id, local, home, branch_id, stamp)| {
+            Command::MoveAccount {
+                id: TransferId::new(id),
+                account_id: AccountId::of_branch(home, local),
+                branch_id,
+                participants: both(),
+                stamp,
+            }
         }),
     ]
 }
@@ -334,6 +353,11 @@ proptest! {
             match *command {
                 Command::Decide { id, decision, participants, .. } => {
                     let known = *model.entry(id).or_insert((decision, participants));
+                    let Outcome::Decided(got) = outcome else { panic!("{outcome:?}") };
+                    prop_assert_eq!((got.decision, got.unacknowledged), known);
+                }
+                Command::MoveAccount { id, participants, .. } => {
+                    let known = *model.entry(id).or_insert((Decision::Commit, participants));
                     let Outcome::Decided(got) = outcome else { panic!("{outcome:?}") };
                     prop_assert_eq!((got.decision, got.unacknowledged), known);
                 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tally_branch_server::accounts::Accounts;
-use tally_branch_server::engine::{Done, Engine, Step};
+use tally_branch_server::engine::{Done, Engine, Moved, Payee, Step};
 use tally_branch_server::holds::Holds;
 use tally_branch_server::ids::{KeeperByHand, LogPositions};
 use tally_branch_server::intake::Instruction;
@@ -16,7 +16,7 @@ use tally_branch_server::journal::{Records, RecoveryTarget, Unfit, recover};
 use tally_branch_server::lookup::{Answer, Asker, Looked, Question, RecordReader, Returned, resolve};
 use tally_branch_server::recovery::Rebuilding;
 use tally_branch_server::replies::ReplyBody;
-use tally_branch_server::two_phase::{Begun, Led, Said, TwoPhase, Waiting};
+use tally_branch_server::two_phase::{Begun, Heard, Led, Said, TwoPhase, Waiting};
 use tally_journal::bell::Bell;
 use tally_journal::blocking::BlockingWriter;
 use tally_journal::flusher::{Flusher, Step as Flushed};
@@ -25,11 +25,11 @@ use tally_journal::published::Published;
 use tally_journal::segment::{SegmentOptions, Segments};
 use tally_journal::{Disk, JournalStats, ReadError, Reader};
 use tally_ledger::journal::cursor::Geometry;
-use tally_ledger::journal::record::{Record, RecordBody};
+use tally_ledger::journal::record::{AccountChange, Record, RecordBody};
 use tally_ledger::two_phase::{AbortReason, Decision};
 use tally_ledger::{Account, Hold, HoldEnd, HoldStage, Leg};
 use tally_protocol::message;
-use tally_protocol::{BranchId, Lsn, Refusal, Timestamp, TransferId};
+use tally_protocol::{AccountStatus, BranchId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::BankBug;
 use crate::disk::SimDisk;
@@ -46,6 +46,8 @@ pub(super) struct Told {
     pub(super) request: u64,
     pub(super) refusal: Option<Refusal>,
     pub(super) amount: u64,
+    /// The branch to ask instead, where the refusal names one; else 0.
+    pub(super) branch: u32,
 }
 
 /// A branch, up or down.
@@ -127,6 +129,10 @@ impl RecoveryTarget for Target {
     fn record(&mut self, record: &Record) -> Result<(), Unfit> {
         let is_decision = matches!(record.body, RecordBody::Decided(..));
         if is_decision && self.bug == Some(BankBug::DecisionsNotReplayed) {
+            return Ok(());
+        }
+        let is_end_of_move = matches!(&record.body, RecordBody::Account(AccountChange::Moved, account) if account.status == AccountStatus::Moved);
+        if is_end_of_move && self.bug == Some(BankBug::MoveEndsNotReplayed) {
             return Ok(());
         }
         self.inner.record(record)
@@ -299,25 +305,92 @@ impl Life {
         looked: Option<&Looked>,
         now: Timestamp,
     ) -> Result<(), Violation> {
-        let refused = |refusal| Told { request: asker.request_id, refusal: Some(refusal), amount: 0 };
-        if !self.engine.is_between(wire) {
+        let peer = match self.engine.payee(wire, |id| self.shared.moved.get(id)) {
+            Payee::Here => None,
+            Payee::At(peer) => Some(peer),
+            Payee::Moving => {
+                self.refuse(asker, Refusal::AccountMoving, 0);
+                return Ok(());
+            }
+        };
+        let Some(peer) = peer else {
             match self.engine.transfer(&mut self.writer, wire, asker, looked, now) {
                 Step::Done(done) => self.tell(asker, &done),
-                Step::NotRecorded(refusal) => self.told.push_back((Lsn::ZERO, refused(refusal))),
+                Step::NotRecorded(refusal) => self.refuse(asker, refusal, 0),
                 Step::InFlight => unreachable!("one at a time"),
                 Step::Lookup => return self.look_up(Question::Transfer(*asker, *wire), now),
+                Step::Moved(moved) => return self.transfer_of_moved(asker, wire, moved, looked, now),
             }
             return Ok(());
+        };
+        self.pay_between(asker, wire, peer, looked, now)
+    }
+
+    fn refuse(&mut self, asker: &Asker, refusal: Refusal, branch: u32) {
+        let told = Told { request: asker.request_id, refusal: Some(refusal), amount: 0, branch };
+        self.told.push_back((Lsn::ZERO, told));
+    }
+
+    /// As a worker does (`worker/between.rs`).
+    fn transfer_of_moved(
+        &mut self,
+        asker: &Asker,
+        wire: &message::Transfer,
+        moved: Moved,
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) -> Result<(), Violation> {
+        match moved {
+            Moved::Away(branch) => {
+                let account = tally_protocol::AccountId::new(wire.debit_account_id.get());
+                let branch = self.shared.moved.get(account).unwrap_or(branch);
+                let is_back = branch == self.engine.branch;
+                let refusal = if is_back { Refusal::AccountMoving } else { Refusal::AccountMoved };
+                self.refuse(asker, refusal, u32::from(branch.get()));
+                Ok(())
+            }
+            Moved::PayeeAway(branch) => {
+                let payee = tally_protocol::AccountId::new(wire.credit_account_id.get());
+                let peer = self.shared.moved.get(payee).unwrap_or(branch);
+                if peer == self.engine.branch {
+                    self.refuse(asker, Refusal::AccountMoving, 0);
+                    return Ok(());
+                }
+                self.pay_between(asker, wire, peer, looked, now)
+            }
+            Moved::Here(residence) if self.bug == Some(BankBug::FormerBranchesNotAsked) => {
+                let asker = Asker { cleared_moves: residence.moves, ..*asker };
+                self.take(&asker, wire, looked, now)
+            }
+            Moved::Here(residence) => {
+                let now_ns = now.as_nanos();
+                match self.shared.ask_former(*asker, *wire, residence, now_ns, &mut self.led) {
+                    Ok(()) => self.pass_on(now),
+                    Err(refusal) => {
+                        self.refuse(asker, refusal, 0);
+                        Ok(())
+                    }
+                }
+            }
         }
-        let peer = tally_protocol::AccountId::new(wire.credit_account_id.get()).branch();
+    }
+
+    fn pay_between(
+        &mut self,
+        asker: &Asker,
+        wire: &message::Transfer,
+        peer: BranchId,
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) -> Result<(), Violation> {
         if let Err(refusal) = self.shared.admit(peer) {
             if looked.is_none() {
                 return self.look_up(Question::Transfer(*asker, *wire), now);
             }
-            self.told.push_back((Lsn::ZERO, refused(refusal)));
+            self.refuse(asker, refusal, 0);
             return Ok(());
         }
-        let begun = self.shared.begin(&self.engine, &mut self.writer, wire, asker, looked, now, &mut self.led);
+        let begun = self.shared.begin(&self.engine, &mut self.writer, (wire, peer), asker, looked, now, &mut self.led);
         match begun {
             Begun::InDoubt => {
                 if self.bug == Some(BankBug::SourceHoldsNothing) {
@@ -330,9 +403,10 @@ impl Life {
                 Ok(())
             }
             Begun::NotRecorded(refusal) => {
-                self.told.push_back((Lsn::ZERO, refused(refusal)));
+                self.refuse(asker, refusal, 0);
                 Ok(())
             }
+            Begun::Moved(moved) => self.transfer_of_moved(asker, wire, moved, looked, now),
             Begun::InFlight => unreachable!("one at a time"),
             Begun::Lookup => self.look_up(Question::Transfer(*asker, *wire), now),
         }
@@ -394,6 +468,24 @@ impl Life {
                     _ => {}
                 }
             }
+            Instruction::Leave(order) => {
+                self.shared.leave(engine, writer, &order, now, led);
+                if self.bug == Some(BankBug::SealedAccountsPay) {
+                    self.unseal(tally_protocol::AccountId::new(order.account_id.get()));
+                }
+            }
+            Instruction::TakeIn(item) => self.shared.take_in(engine, writer, &item, now, led),
+            Instruction::AskId(item) => led.question = Some(Question::IdUsed(item)),
+            Instruction::IdTold(item) => {
+                return match self.shared.hear_former(&item) {
+                    Some(Heard::Cleared(asker, wire)) => self.take(&asker, &wire, None, now),
+                    Some(Heard::Refused(asker, refusal, branch)) => {
+                        self.refuse(&asker, refusal, branch.map_or(0, |branch| u32::from(branch.get())));
+                        Ok(())
+                    }
+                    None => Ok(()),
+                };
+            }
         }
         self.pass_on(now)
     }
@@ -415,6 +507,9 @@ impl Life {
         }
         let is_tick = self.bug != Some(BankBug::EndsToldOnce);
         self.shared.tell_ends(&self.engine, is_tick, now, &mut self.led);
+        for asker in self.shared.give_up_former(now.as_nanos()) {
+            self.refuse(&asker, Refusal::FormerBranchUnreachable, 0);
+        }
         self.pass_on(now)
     }
 
@@ -440,10 +535,11 @@ impl Life {
             Answer::Reply(asker, body) => {
                 let told = match body {
                     ReplyBody::Transfer { reply, .. } => {
-                        Told { request: asker.request_id, refusal: reply.known_refusal(), amount: reply.amount.get() }
+                        let (refusal, amount) = (reply.known_refusal(), reply.amount.get());
+                        Told { request: asker.request_id, refusal, amount, branch: 0 }
                     }
-                    ReplyBody::Refused { refusal, .. } => {
-                        Told { request: asker.request_id, refusal: Some(refusal), amount: 0 }
+                    ReplyBody::Refused { refusal, retry_after_ms: branch, .. } => {
+                        Told { request: asker.request_id, refusal: Some(refusal), amount: 0, branch }
                     }
                     other => violated!(AnswersMatchModel, "a transfer was answered {other:?}"),
                 };
@@ -453,7 +549,7 @@ impl Life {
             Answer::Return(Returned::Transfer(asker, wire, looked)) => self.take(&asker, &wire, Some(&looked), now),
             Answer::Return(Returned::InDoubt(asker, wire)) => {
                 let waiting = Waiting { asker, wants_balances: false, is_repeat: true };
-                let busy = Told { request: asker.request_id, refusal: Some(Refusal::Busy), amount: 0 };
+                let busy = Told { request: asker.request_id, refusal: Some(Refusal::Busy), amount: 0, branch: 0 };
                 match self.shared.doubts.attach(TransferId::new(wire.id.get()), waiting) {
                     Ok(true) => {}
                     Ok(false) | Err(_) => self.told.push_back((Lsn::ZERO, busy)),
@@ -480,6 +576,10 @@ impl Life {
             Answer::Return(Returned::Contradiction) => {
                 violated!(Agreement, "branch {}: a decision contradicts the journal", self.engine.branch)
             }
+            Answer::Return(Returned::IdTold(item)) => {
+                self.said.push_back((Lsn::ZERO, Said::TellId(item)));
+                Ok(())
+            }
             Answer::Return(Returned::Nothing) => Ok(()),
             Answer::Return(other) => violated!(AnswersMatchModel, "nobody asked for {other:?}"),
         }
@@ -503,7 +603,7 @@ impl Life {
     }
 
     fn tell_behind(&mut self, gate: Lsn, asker: &Asker, done: &Done) {
-        let told = Told { request: asker.request_id, refusal: done.refusal, amount: done.amount.get() };
+        let told = Told { request: asker.request_id, refusal: done.refusal, amount: done.amount.get(), branch: 0 };
         self.told.push_back((gate, told));
     }
 
@@ -520,6 +620,8 @@ impl Life {
                     Said::Ask(_) => bug == Some(BankBug::AskBeforeDurable),
                     Said::End(_) => bug == Some(BankBug::EndBeforeDurable),
                     Said::Heard(_) => bug == Some(BankBug::HeardBeforeDurable),
+                    Said::BeginMove(_) => bug == Some(BankBug::SealBeforeDurable),
+                    Said::RefuseMove(_) | Said::AskId(_) | Said::TellId(_) => false,
                 }
         };
         let (leaves, stays) = self.said.drain(..).partition::<VecDeque<_>, _>(|(gate, said)| may_leave(*gate, said));
@@ -545,6 +647,15 @@ impl Life {
     /// Whether the branch knows durably how `id` ended.
     pub(super) fn has_ended(&self, id: TransferId) -> bool {
         self.engine.ids.lookup_on_disk(id).is_ok_and(|looked_up| looked_up.facts.ended.is_some())
+    }
+
+    /// The planted bug: an account that is to move goes on paying.
+    fn unseal(&self, id: tally_protocol::AccountId) {
+        let Some(slot) = self.engine.accounts.find(id).map(|slot| slot.lock()) else { return };
+        let account = slot.load_all();
+        if account.status == AccountStatus::Moving {
+            slot.publish_all(&Account { status: AccountStatus::Open, ..account });
+        }
     }
 
     /// The planted bug: what the hold took is given back at once.

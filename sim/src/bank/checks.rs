@@ -1,9 +1,11 @@
 //! What must be true of the whole bank: one check each.
 
+use std::collections::BTreeMap;
+
 use tally_ledger::check;
 use tally_ledger::two_phase::Decision;
-use tally_ledger::{Account, Hold, HoldStage, Leg};
-use tally_protocol::message::{self, TransferState};
+use tally_ledger::{Account, Hold, HoldStage, Leg, Sums};
+use tally_protocol::message::{TransferKind, TransferState};
 use tally_protocol::{AccountId, BranchId, Currency, TransferId};
 
 use super::branch::{Life, SimBranch};
@@ -88,71 +90,82 @@ pub(super) fn promises(
     Ok(())
 }
 
-/// When everything has come to rest: every transfer has one end, the same at both branches and for its client, and all
-/// the money is there.
+/// When everything has come to rest: every transfer has one effect, the same at every branch and for its client, wherever
+/// the accounts were by then, and every account has at one branch what its payments left it.
 pub(super) fn at_rest(branches: &mut [SimBranch], registry: &Registry, payments: &[Payment]) -> Result<(), Violation> {
     cut(branches, registry)?;
     let ids: Vec<BranchId> = branches.iter().map(|branch| branch.id).collect();
-    let lives: Vec<&mut Life> = branches.iter_mut().filter_map(|branch| branch.life.as_mut()).collect();
-    let mut by_branch: Vec<(BranchId, &mut Life)> = ids.into_iter().zip(lives).collect();
+    let mut lives: Vec<&mut Life> = branches.iter_mut().filter_map(|branch| branch.life.as_mut()).collect();
+    let accounts = ids.iter().flat_map(|&branch| (0..ACCOUNTS_PER_BRANCH).map(move |number| account(branch, number)));
+    let mut balances: BTreeMap<AccountId, i128> = accounts.map(|id| (id, i128::from(DEPOSIT))).collect();
     for payment in payments {
-        let id = TransferId::new(payment.wire.id.get());
-        let found = by_branch[payment.source].1.state_of(id)?;
-        let source = found.as_ref().map(|found| found.state);
-        let decision = registry.decision(id);
-        let is_done = |state: Option<u8>| {
-            use TransferState::{Done, Expired, Settled, Voided};
-            state.is_some_and(|state| [Done, Settled, Voided, Expired].iter().any(|&done| done as u8 == state))
+        let amount = effect(&mut lives, registry, payment)?;
+        // A settle moves what its hold was between; holds and voids move nothing.
+        let moved = match TransferKind::from_wire(payment.wire.kind) {
+            Some(TransferKind::Transfer) => &payment.wire,
+            Some(TransferKind::Settle) => {
+                let held = payments.iter().find(|held| held.wire.id == payment.wire.reference);
+                &held.expect("only what was sent is settled").wire
+            }
+            _ => continue,
         };
-        let done = is_done(source);
-        let is_open = source == Some(TransferState::Prepared as u8);
-        hold!(ComesToRest, !is_open, "{id} is still in doubt at its source");
-        if let Some((refusal, _)) = payment.answer {
-            hold!(
-                Agreement,
-                refusal.is_none() == done,
-                "{id}: its client was told {refusal:?}, its source is {source:?}"
-            );
-        }
-        if !payment.is_between {
-            continue;
-        }
-        let far = AccountId::new(payment.wire.credit_account_id.get()).branch();
-        let (_, life) = by_branch.iter_mut().find(|(branch, _)| *branch == far).expect("every branch is up");
-        let found_there = life.state_of(id)?;
-        let destination = found_there.as_ref().map(|found| found.state);
-        let committed = decision == Some(Decision::Commit);
-        hold!(Agreement, done == committed, "{id}: the registry says {decision:?}, its source {source:?}");
-        let done_there = is_done(destination);
-        hold!(
-            Agreement,
-            done_there == committed,
-            "{id}: the registry says {decision:?}, its destination {destination:?}"
-        );
-        hold!(
-            Agreement,
-            !payment.is_hold() || !committed || source == destination,
-            "{id}: the hold is {source:?} at its source, {destination:?} at its destination"
-        );
-        let amount =
-            |found: &Option<message::TransferFound>| found.as_ref().map_or(0, |found| found.reply.amount.get());
-        let (paid, received) = (amount(&found), amount(&found_there));
-        hold!(
-            Agreement,
-            !committed || paid == received,
-            "{id}: {paid} left its source, {received} came to its destination"
-        );
-    }
-    let mut total: i128 = 0;
-    for (branch, life) in &by_branch {
-        hold!(ComesToRest, life.engine.holds.taken() == 0, "branch {branch} still holds something");
-        for number in 0..ACCOUNTS_PER_BRANCH {
-            let slot = life.engine.accounts.find(account(*branch, number)).expect("opened at the beginning");
-            let sums = slot.read().sums;
-            total += i128::from(sums.credits_posted.get()) - i128::from(sums.debits_posted.get());
+        let sides = [(moved.debit_account_id, -amount), (moved.credit_account_id, amount)];
+        for (id, change) in sides {
+            // Nobody's account has none, and no payment to it had an effect.
+            *balances.entry(AccountId::new(id.get())).or_default() += change;
         }
     }
-    let given = i128::from(DEPOSIT) * i128::from(ACCOUNTS_PER_BRANCH) * by_branch.len() as i128;
-    hold!(Conservation, total == given, "customers were given {given} and have {total}");
+    for life in &lives {
+        hold!(ComesToRest, life.engine.holds.taken() == 0, "branch {} still holds something", life.engine.branch);
+    }
+    for (id, expected) in balances {
+        let here = |life: &&mut Life| {
+            let account = life.engine.accounts.find(id)?.read();
+            account.status.is_here().then_some((life.engine.branch, account.sums))
+        };
+        let found: Vec<_> = lives.iter().filter_map(here).collect();
+        let balance = |sums: &Sums| i128::from(sums.credits_posted.get()) - i128::from(sums.debits_posted.get());
+        let balance = found.iter().map(|(_, sums)| balance(sums)).sum::<i128>();
+        hold!(OneEffect, balance == expected, "account {id} has {balance}, and its payments leave it {expected}");
+        hold!(Agreement, found.len() <= 1, "account {id} is at several branches");
+        if let [(branch, _)] = found[..] {
+            let place = registry.place(id);
+            hold!(Agreement, branch == place, "account {id} is at branch {branch}, the registry says {place}");
+        }
+    }
     Ok(())
+}
+
+/// What a payment has moved: nothing, or the same at every branch that has a part in it, as its client was told.
+fn effect(lives: &mut [&mut Life], registry: &Registry, payment: &Payment) -> Result<i128, Violation> {
+    let id = TransferId::new(payment.wire.id.get());
+    let (mut amounts, mut states) = (Vec::new(), Vec::new());
+    for life in lives {
+        let found = life.state_of(id)?;
+        let state = found.as_ref().map(|found| found.state);
+        let branch = life.engine.branch;
+        hold!(ComesToRest, state != Some(TransferState::Prepared as u8), "{id} is still in doubt at branch {branch}");
+        // A hold that has ended was done.
+        let done = [TransferState::Done, TransferState::Settled, TransferState::Voided, TransferState::Expired];
+        if done.iter().any(|&done| state == Some(done as u8)) {
+            states.extend(state);
+            amounts.extend(found.map(|found| found.reply.amount.get()));
+        }
+    }
+    let decision = registry.decision(id);
+    let is_right = match decision {
+        Some(Decision::Commit) => amounts.len() == 2,
+        Some(Decision::Abort(_)) => amounts.is_empty(),
+        None => amounts.len() <= 1,
+    };
+    hold!(OneEffect, is_right, "{id}: the registry says {decision:?}, and it was done at {} branches", amounts.len());
+    if let Some((refusal, _)) = payment.answer {
+        let is_done = !amounts.is_empty();
+        hold!(Agreement, refusal.is_none() == is_done, "{id}: its client was told {refusal:?}, it is done: {is_done}");
+    }
+    let is_same = states.iter().all(|state| *state == states[0]);
+    hold!(Agreement, is_same, "{id}: a hold ended differently at its two branches: {states:?}");
+    let amount = amounts.first().copied().unwrap_or(0);
+    hold!(Agreement, amounts.iter().all(|other| *other == amount), "{id}: {amounts:?} at its two branches");
+    Ok(i128::from(amount))
 }

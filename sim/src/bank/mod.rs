@@ -87,6 +87,14 @@ pub enum BankBug {
     PayeeExpires,
     /// The payee's branch posts all of a hold, whatever the payer's branch has settled.
     EndPostsAll,
+    /// A branch takes a new id on an account that has moved there without asking where it was before.
+    FormerBranchesNotAsked,
+    /// An account goes on paying while it moves.
+    SealedAccountsPay,
+    /// A move begins before the seal is durable.
+    SealBeforeDurable,
+    /// The end of a move is not replayed at the branch that is left.
+    MoveEndsNotReplayed,
 }
 
 impl BankBug {
@@ -120,5 +128,9 @@ impl BankBug {
         Self::EndsToldOnce,
         Self::PayeeExpires,
         Self::EndPostsAll,
+        Self::FormerBranchesNotAsked,
+        Self::SealedAccountsPay,
+        Self::SealBeforeDurable,
+        Self::MoveEndsNotReplayed,
     ];
 }

@@ -26,6 +26,8 @@ pub struct BankOutcome {
     pub aborted: u64,
     /// Transfers within a branch.
     pub local: u64,
+    /// Accounts that were moved.
+    pub moves: u64,
     /// Answers that clients were given.
     pub answers: u64,
     /// Times that the whole bank was audited while it ran.
@@ -46,6 +48,7 @@ impl BankOutcome {
         self.committed += other.committed;
         self.aborted += other.aborted;
         self.local += other.local;
+        self.moves += other.moves;
         self.answers += other.answers;
         self.cuts += other.cuts;
         self.trace_hash = self.trace_hash.rotate_left(1) ^ other.trace_hash;
@@ -54,13 +57,17 @@ impl BankOutcome {
 
 impl fmt::Display for BankOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { events, crashes, leaders_lost, lost, repeated, committed, aborted, local, answers, cuts, .. } = self;
+        let Self { events, crashes, leaders_lost, lost, repeated, committed, aborted, local, moves, .. } = self;
+        let Self { answers, cuts, .. } = self;
         writeln!(f, "{events} events, {crashes} crashes of branches, {leaders_lost} leaders lost")?;
         writeln!(
             f,
             "messages: {lost} lost, {repeated} twice; {answers} answers to clients; {cuts} audits while running"
         )?;
-        write!(f, "between branches: {committed} committed, {aborted} aborted; {local} within a branch")
+        write!(
+            f,
+            "between branches: {committed} committed, {aborted} aborted; {local} within a branch; {moves} accounts moved"
+        )
     }
 }
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tally_branch_server::intake::Instruction;
 use tally_branch_server::two_phase::{Said, decision_of};
 use tally_ledger::two_phase::{AbortReason, Decision, Participants};
-use tally_protocol::link::{self, LinkFrame, VoteItem};
-use tally_protocol::{BranchId, Timestamp, TransferId, split_frame};
+use tally_protocol::link::{self, LinkFrame, MoveOrder, MovedItem, VoteItem};
+use tally_protocol::{AccountId, BranchId, Timestamp, TransferId, split_frame};
 use tally_registry::coordinator::Coordinators;
 use tally_registry::state::{BatchBuilder, BatchReader, Command, Known, Outcome, State};
 
@@ -58,6 +58,35 @@ impl Registry {
     /// How a transfer ends, if the log says so.
     pub(super) fn decision(&self, id: TransferId) -> Option<Decision> {
         self.state.decisions.get(id).map(|known| known.decision)
+    }
+
+    /// An operator wants an account elsewhere. The order is lost with the leader, or the link.
+    pub(super) fn order_move(&mut self, from: BranchId, order: MoveOrder) {
+        if let Some(leader) = &mut self.leader {
+            leader.coordinators.order_move(from, order);
+            leader.coordinators.forget_order(TransferId::new(order.id.get()));
+        }
+    }
+
+    /// Where an account is.
+    pub(super) fn place(&self, account_id: AccountId) -> BranchId {
+        self.state.directory.branch_of(account_id)
+    }
+
+    /// Whether any account has moved.
+    pub(super) fn has_moved(&self) -> bool {
+        !self.state.directory.moved.is_empty()
+    }
+
+    /// All accounts that have moved, as branches are told.
+    pub(super) fn moved(&self) -> Vec<MovedItem> {
+        let item = |(account_id, moved): (AccountId, tally_registry::state::MovedAccount)| MovedItem {
+            account_id: account_id.get().into(),
+            version: moved.version.into(),
+            branch_id: moved.branch_id.get().into(),
+            reserved: [0; 6],
+        };
+        self.state.directory.moved_since(0).map(item).collect()
     }
 
     /// Decisions that somebody has to carry out, and transfers in the leader's hands.
@@ -129,6 +158,10 @@ impl Registry {
             Said::End(item) => coordinators.end(from, &[*item]),
             Said::Heard(item) => coordinators.heard(from, &[*item]),
             Said::Acknowledge(item) => coordinators.acknowledge(from, &[*item], state, now),
+            Said::BeginMove(item) => coordinators.begin_moves(from, &[*item], state, now),
+            Said::RefuseMove(item) => coordinators.refuse_moves(&[*item]),
+            Said::AskId(item) => coordinators.ask_ids(from, &[*item]),
+            Said::TellId(item) => coordinators.tell_ids(from, &[*item]),
             Said::Ask(item) => {
                 let id = TransferId::new(item.id.get());
                 let is_unknown = coordinators.show(id).is_none() && state.decisions.get(id).is_none();
@@ -167,7 +200,7 @@ impl Registry {
             let (coordinators, state) = (&mut leader.coordinators, &self.state);
             let mut reader = BatchReader::new(&batch).expect("just written");
             while let Ok(Some(command)) = reader.next_command() {
-                if let Command::Decide { id, decision, participants, stamp } = command {
+                if let Some((id, decision, participants, stamp)) = decision_in(&command) {
                     let known = Known { decision, unacknowledged: participants, stamp };
                     coordinators.replicated(id, known, participants, state, now);
                 }
@@ -215,6 +248,12 @@ impl Registry {
                 LinkFrame::Heard(items) => {
                     instructions.extend(items.iter().map(|item| Instruction::Heard(TransferId::new(item.id.get()))))
                 }
+                LinkFrame::MoveOrder(items) => instructions.extend(items.iter().map(|item| Instruction::Leave(*item))),
+                LinkFrame::MovePrepare(items) => {
+                    instructions.extend(items.iter().map(|item| Instruction::TakeIn(*item)));
+                }
+                LinkFrame::IdAsk(items) => instructions.extend(items.iter().map(|item| Instruction::AskId(*item))),
+                LinkFrame::IdTold(items) => instructions.extend(items.iter().map(|item| Instruction::IdTold(*item))),
                 LinkFrame::Busy(_) => {}
                 other => unreachable!("{:?} for a branch", other.link_type()),
             }
@@ -222,10 +261,11 @@ impl Registry {
         }
         // The table's order is by a hash that differs from run to run; what happens must not.
         instructions.sort_by_key(|instruction| match instruction {
-            Instruction::Prepare(cross) => (cross.transfer.id.get(), 0),
-            Instruction::Decide(id, ..) => (id.get(), 1),
-            Instruction::End(item) => (item.id.get(), 2),
-            Instruction::Heard(id) => (id.get(), 3),
+            Instruction::Prepare(_) | Instruction::Leave(_) | Instruction::TakeIn(_) => (instruction.id(), 0),
+            Instruction::Decide(..) => (instruction.id(), 1),
+            Instruction::End(_) => (instruction.id(), 2),
+            Instruction::Heard(_) => (instruction.id(), 3),
+            Instruction::AskId(_) | Instruction::IdTold(_) => (instruction.id(), 4),
         });
         instructions
     }
@@ -238,12 +278,21 @@ impl Registry {
     }
 }
 
+/// The decision that a command wants.
+const fn decision_in(command: &Command<'_>) -> Option<(TransferId, Decision, Participants, Timestamp)> {
+    match *command {
+        Command::Decide { id, decision, participants, stamp } => Some((id, decision, participants, stamp)),
+        Command::MoveAccount { id, participants, stamp, .. } => Some((id, Decision::Commit, participants, stamp)),
+        _ => None,
+    }
+}
+
 /// Applies every command of a batch; `decided` hears of each decision that now stands.
 fn apply(state: &mut State, batch: &Bytes, mut decided: impl FnMut(TransferId, Known, Participants)) {
     let mut reader = BatchReader::new(batch).expect("a batch of the log is whole");
     while let Some(command) = reader.next_command().expect("a batch of the log is whole") {
         let outcome = state.apply(&command);
-        if let (Command::Decide { id, participants, .. }, Outcome::Decided(known)) = (command, outcome) {
+        if let (Some((id, _, participants, _)), Outcome::Decided(known)) = (decision_in(&command), outcome) {
             decided(id, known, participants);
         }
     }

@@ -1,6 +1,8 @@
 //! What clients do: pay and hold within a branch and across, settle and void, send requests again, and remember what they
 //! were told.
 
+use std::collections::BTreeMap;
+
 use tally_protocol::message::{self, TransferKind, account_flags};
 use tally_protocol::{AccountId, BranchId, Currency, Refusal};
 use zerocopy::FromZeros;
@@ -18,8 +20,8 @@ pub(super) const DEPOSIT: u64 = 1_000;
 #[derive(Clone, Debug)]
 pub(super) struct Payment {
     pub(super) wire: message::Transfer,
-    /// The branch that it is sent to.
-    pub(super) source: usize,
+    /// The branch that its client sends it to next.
+    pub(super) at: usize,
     pub(super) is_between: bool,
     /// The final answer, once one was given.
     pub(super) answer: Option<(Option<Refusal>, u64)>,
@@ -42,6 +44,8 @@ pub(super) struct Workload {
     pub(super) payments: Vec<Payment>,
     /// The payment that each request was about.
     requests: Vec<usize>,
+    /// Where clients believe accounts to be that were said to have moved: every branch that was named, the last one last.
+    places: BTreeMap<u128, Vec<usize>>,
     pub(super) answers: u64,
 }
 
@@ -77,7 +81,7 @@ pub(super) fn deposit(id: u128, into: AccountId) -> message::Transfer {
 
 impl Workload {
     pub(super) const fn new(branches: Vec<BranchId>) -> Self {
-        Self { branches, payments: Vec::new(), requests: Vec::new(), answers: 0 }
+        Self { branches, payments: Vec::new(), requests: Vec::new(), places: BTreeMap::new(), answers: 0 }
     }
 
     /// The next request: its number, the branch that it goes to, and what it asks for.
@@ -88,6 +92,10 @@ impl Workload {
             let payment = &mut self.payments[again];
             if !payment.is_over && random.one_in(3) {
                 payment.wire.amount = (payment.wire.amount.get() + 1).into();
+            }
+            // Or one that asks again where the account was, or is said to be by now.
+            if let Some(places) = self.places.get(&payment.wire.debit_account_id.get()) {
+                payment.at = places[random.index(places.len())];
             }
             again
         } else {
@@ -102,8 +110,8 @@ impl Workload {
     /// A request for a payment that was sent before.
     pub(super) fn ask(&mut self, payment: usize) -> (u64, usize, message::Transfer) {
         self.requests.push(payment);
-        let Payment { wire, source, .. } = &self.payments[payment];
-        (self.requests.len() as u64 - 1, *source, *wire)
+        let Payment { wire, at, .. } = &self.payments[payment];
+        (self.requests.len() as u64 - 1, *at, *wire)
     }
 
     fn new_payment(&self, random: &mut Random) -> Payment {
@@ -134,7 +142,8 @@ impl Workload {
             kind: kind as u8,
             ..message::Transfer::new_zeroed()
         };
-        Payment { wire, source, is_between: source != peer, answer: None, is_over: false, is_voided_at_last: false }
+        let at = self.places.get(&debit.get()).and_then(|places| places.last()).copied().unwrap_or(source);
+        Payment { wire, at, is_between: source != peer, answer: None, is_over: false, is_voided_at_last: false }
     }
 
     /// A settle or void of some hold, whatever became of that.
@@ -163,7 +172,7 @@ impl Workload {
             kind: kind as u8,
             ..message::Transfer::new_zeroed()
         };
-        Payment { wire, source: hold.source, is_between: false, answer: None, is_over: false, is_voided_at_last: false }
+        Payment { wire, at: hold.at, is_between: false, answer: None, is_over: false, is_voided_at_last: false }
     }
 
     /// Every hold that stands is voided by somebody.
@@ -186,6 +195,21 @@ impl Workload {
         let payment = &mut self.payments[self.requests[told.request as usize]];
         let is_final = told.refusal.is_none_or(Refusal::consumes_id);
         let answer = (told.refusal, told.amount);
+        let debit = payment.wire.debit_account_id.get();
+        let home = AccountId::new(debit).branch();
+        let index = |branch: u32| self.branches.iter().position(|known| u32::from(known.get()) == branch);
+        match (told.refusal, index(told.branch)) {
+            (Some(Refusal::AccountMoved), Some(at)) => {
+                payment.at = at;
+                let first = index(u32::from(home.get())).into_iter().collect();
+                let places = self.places.entry(debit).or_insert(first);
+                places.retain(|&place| place != at);
+                places.push(at);
+            }
+            (Some(Refusal::IdUsedElsewhere), Some(at)) => payment.at = at,
+            (Some(Refusal::WrongBranch), _) => payment.at = index(u32::from(home.get())).expect("one of ours"),
+            _ => {}
+        }
         match payment.answer {
             Some(before) => {
                 let says_the_same = answer == before || told.refusal.is_some_and(|refusal| refusal.code() < 200);

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tally_branch_server::intake::Instruction;
 use tally_branch_server::two_phase::{Peer, Routes, Said};
 use tally_ledger::two_phase::Decision;
-use tally_protocol::link::BranchStatus;
+use tally_protocol::link::{BranchStatus, MoveOrder};
 use tally_protocol::{BranchId, Timestamp, TransferId};
 
 use super::branch::SimBranch;
@@ -62,7 +62,8 @@ struct World {
     acknowledged: Vec<BTreeSet<TransferId>>,
     is_healed: bool,
     outcome: BankOutcome,
-    weights: [u64; 10],
+    weights: [u64; 11],
+    moves: u128,
 }
 
 /// Runs one seed.
@@ -95,7 +96,7 @@ impl World {
             SimBranch::new(id, disk, IdsDirectory::new(seed ^ u64::from(id.get())), options.bug)
         });
         let branches: Vec<SimBranch> = branches.collect();
-        let base = [12, 60, 30, 14, 16, 6, 1, 1, 1, 2];
+        let base = [12, 60, 30, 14, 16, 6, 1, 1, 1, 2, 8];
         let mut weights = base.map(|weight| weight * random.between(1, 4));
         if random.one_in(3) {
             // Slow disks: much happens before a flush.
@@ -115,6 +116,7 @@ impl World {
             is_healed: false,
             outcome: BankOutcome { seeds: 1, ..BankOutcome::default() },
             weights,
+            moves: 0,
             options,
             random,
         }
@@ -170,7 +172,8 @@ impl World {
             6 => self.crash(at),
             7 => self.lose_leader(),
             8 => self.cut_off(at),
-            _ => self.checkpoint(at),
+            9 => self.checkpoint(at),
+            _ => self.move_account(),
         }
         self.pump(at)?;
         if self.random.one_in(40) {
@@ -199,6 +202,27 @@ impl World {
         life.request(request, wire, now)
     }
 
+    /// An operator wants some account at some other branch.
+    fn move_account(&mut self) {
+        let home = self.branches[self.random.index(self.branches.len())].id;
+        let account_id = account(home, self.random.below(ACCOUNTS_PER_BRANCH));
+        let from = self.registry.place(account_id);
+        let to = self.branches[self.random.index(self.branches.len())].id;
+        if from == to {
+            return;
+        }
+        self.moves += 1;
+        let order = MoveOrder {
+            id: (self.moves << 64).into(),
+            account_id: account_id.get().into(),
+            stamp: self.registry_now().as_nanos().into(),
+            destination: to.get().into(),
+            reserved: [0; 6],
+        };
+        trace!(self.trace, "account {account_id} is to go from branch {from} to branch {to}");
+        self.registry.order_move(from, order);
+    }
+
     /// Something arrives.
     fn deliver(&mut self) -> Result<(), Violation> {
         let Some(item) = self.network.take(&mut self.random) else { return Ok(()) };
@@ -218,7 +242,9 @@ impl World {
                 let stamp = match &instruction {
                     Instruction::Prepare(cross) => cross.stamp.get(),
                     Instruction::Decide(.., decided_at) => decided_at.as_nanos(),
-                    Instruction::Heard(_) => now.as_nanos(),
+                    Instruction::Leave(order) => order.stamp.get(),
+                    Instruction::TakeIn(item) => item.stamp.get(),
+                    Instruction::Heard(_) | Instruction::AskId(_) | Instruction::IdTold(_) => now.as_nanos(),
                     Instruction::End(item) => item.stamp.get(),
                 };
                 let follows = self.options.bug == Some(BankBug::StampsIgnored) || life.shared.observe(stamp, wall);
@@ -323,6 +349,7 @@ impl World {
         life.shared.set_routes(routes);
         life.shared.set_linked(is_linked);
         if is_linked {
+            life.shared.moved.learn(&self.registry.moved());
             self.registry.connect(id);
         }
     }
@@ -390,7 +417,11 @@ impl World {
         for instruction in self.registry.take_for(id) {
             self.network.send(Item::ToBranch(at, instruction), &mut self.random);
         }
+        let hears = self.registry.has_leader() && !self.network.cut_off[at] && self.random.one_in(3);
         let Some(life) = &mut self.branches[at].life else { return Ok(()) };
+        if hears {
+            life.shared.moved.learn(&self.registry.moved());
+        }
         for said in life.take_said() {
             match &said {
                 Said::Vote(vote) if vote.refusal.get() == 0 => {
@@ -399,7 +430,13 @@ impl World {
                 Said::Ask(mark) => drop(self.promised[at].insert(TransferId::new(mark.id.get()))),
                 Said::Acknowledge(mark) => drop(self.acknowledged[at].insert(TransferId::new(mark.id.get()))),
                 Said::Begin(cross) => drop(self.promised[at].insert(TransferId::new(cross.transfer.id.get()))),
-                Said::Vote(_) | Said::End(_) | Said::Heard(_) => {}
+                Said::BeginMove(item) => drop(self.promised[at].insert(TransferId::new(item.id.get()))),
+                Said::Vote(_)
+                | Said::End(_)
+                | Said::Heard(_)
+                | Said::RefuseMove(_)
+                | Said::AskId(_)
+                | Said::TellId(_) => {}
             }
             self.network.send(Item::FromBranch(at, said), &mut self.random);
         }
@@ -408,11 +445,12 @@ impl World {
             let id = TransferId::new(payment.wire.id.get());
             trace!(self.trace, "branch {at} answers {}: {id}, {:?}, {}", told.request, told.refusal, told.amount);
             let is_done = told.refusal.is_none();
+            // Once accounts have moved it may be within a branch after all.
             if payment.is_between && is_done {
                 let decision = self.registry.decision(id);
                 hold!(
                     Agreement,
-                    decision == Some(Decision::Commit),
+                    decision == Some(Decision::Commit) || (decision.is_none() && self.registry.has_moved()),
                     "{id} was answered done, the log says {decision:?}"
                 );
             }
@@ -520,6 +558,9 @@ impl World {
                 Some(Decision::Abort(_)) | None => outcome.aborted += 1,
             }
         }
+        outcome.moves = (1..=self.moves)
+            .filter(|&number| self.registry.decision(TransferId::new(number << 64)) == Some(Decision::Commit))
+            .count() as u64;
         outcome.events = self.trace.count();
         outcome.lost = self.network.lost;
         outcome.repeated = self.network.repeated;
@@ -537,6 +578,10 @@ fn words_of(said: &Said) -> String {
         Said::Ask(mark) => format!("asks about {:x}", mark.id.get()),
         Said::End(item) => format!("has ended {:x} ({}), posted {}", item.id.get(), item.end, item.posted.get()),
         Said::Heard(item) => format!("knows how {:x} ended", item.id.get()),
+        Said::BeginMove(item) => format!("has sealed {:x} for move {:x}", item.account_id.get(), item.id.get()),
+        Said::RefuseMove(vote) => format!("refuses move {:x}: {}", vote.id.get(), vote.refusal.get()),
+        Said::AskId(item) => format!("asks branch {} for id {:x}", item.asked.get(), item.id.get()),
+        Said::TellId(item) => format!("says of id {:x}: {}", item.id.get(), item.answer),
     }
 }
 
@@ -546,5 +591,11 @@ fn words_of_instruction(instruction: &Instruction) -> String {
         Instruction::Decide(id, decision, _) => format!("{id} is decided: {decision:?}"),
         Instruction::End(item) => format!("{:x} has ended ({}), posted {}", item.id.get(), item.end, item.posted.get()),
         Instruction::Heard(id) => format!("the end of {id} was heard"),
+        Instruction::Leave(order) => format!("seal {:x} for move {:x}", order.account_id.get(), order.id.get()),
+        Instruction::TakeIn(item) => format!("take {:x} in, move {:x}", item.account_id.get(), item.id.get()),
+        Instruction::AskId(item) => format!("was id {:x} used?", item.id.get()),
+        Instruction::IdTold(item) => {
+            format!("branch {} says of id {:x}: {}", item.asked.get(), item.id.get(), item.answer)
+        }
     }
 }

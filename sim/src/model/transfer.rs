@@ -338,6 +338,9 @@ fn check_status(
         AccountStatus::Closed => true,
         AccountStatus::Closing => !closing_may,
         AccountStatus::Open | AccountStatus::Frozen => false,
+        AccountStatus::Moving | AccountStatus::Moved | AccountStatus::Arriving => {
+            unreachable!("nothing moves where there is one branch")
+        }
     };
     let ladder = [
         (is_closed(debit), Refusal::DebitAccountClosed),

@@ -24,6 +24,7 @@ impl Running<'_> {
             trace_id: 0,
             deadline: sent.deadline,
             passage: Passage::default(),
+            cleared_moves: 0,
             actor: sent.actor,
             op: sent.asked.to_op(),
         };

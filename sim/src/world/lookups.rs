@@ -85,6 +85,7 @@ impl Running<'_> {
                 | Returned::Heard(..)
                 | Returned::Leg(..)
                 | Returned::InDoubt(..)
+                | Returned::IdTold(_)
                 | Returned::Contradiction
                 | Returned::Nothing,
             ) => unreachable!("this branch stands alone"),

@@ -322,6 +322,7 @@ impl<'e> Running<'e> {
             (Step::InFlight, _) => self.wait(number, task),
             (Step::Lookup, _) => self.ask(world, number, task),
             (Step::Done(_), _) => unreachable!("only transfers go through the stages"),
+            (Step::Moved(_), _) => unreachable!("nothing moves where there is one branch"),
         }
     }
 

@@ -27,6 +27,7 @@ fn account(id: u128) -> Account {
         opened_at: Timestamp::from_nanos(7),
         lsn: Lsn::new(64 + id as u64),
         timestamp: Timestamp::from_nanos(9),
+        residence: tally_ledger::Residence::default(),
     }
 }
 

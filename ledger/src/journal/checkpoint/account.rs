@@ -2,11 +2,12 @@
 //! from zero, and only these follow. Ten million accounts in 152 bytes each would take a disk longer to
 //! read than everything else that recovery does.
 
+use tally_protocol::message::account_flags;
 use tally_protocol::{AccountId, AccountKind, AccountStatus, Amount, Currency, CustomerId, Lsn, Timestamp};
 
 use super::CheckpointDamage;
 use super::varint::{after_step, after_step_wide, put, put_wide, step, step_wide, take, take_wide};
-use crate::account::{Account, Sums};
+use crate::account::{Account, RESIDENCE_LEN_BYTES, Residence, Sums};
 
 /// No account takes more.
 pub const ACCOUNT_LEN_BYTES_MAX: usize = 192;
@@ -101,6 +102,10 @@ impl Before {
         non_zero(DEBITS_POSTED, account.sums.debits_posted.get());
         non_zero(CREDITS_HELD, account.sums.credits_held.get());
         non_zero(CREDITS_POSTED, account.sums.credits_posted.get());
+        // The mask is full, and few accounts have moved: their flags tell.
+        if account.has(account_flags::HAS_MOVED) {
+            out.extend_from_slice(&account.residence.to_bytes());
+        }
         out[mask_at..mask_at + 2].copy_from_slice(&mask.to_le_bytes());
         *self = next;
     }
@@ -135,6 +140,10 @@ impl Before {
             credits_posted: Amount::new(non_zero(CREDITS_POSTED)?),
         };
         let [a, b, c, d, e, f, kind, status] = self.class;
+        let residence = match u16::from_le_bytes([e, f]) & account_flags::HAS_MOVED {
+            0 => Residence::default(),
+            _ => Residence::of_bytes(*take_array::<RESIDENCE_LEN_BYTES>(bytes)?),
+        };
         Ok(Account {
             id: AccountId::new(self.id),
             owner: CustomerId::new(self.owner),
@@ -154,6 +163,7 @@ impl Before {
             opened_at: Timestamp::from_nanos(self.opened_at),
             lsn: Lsn::new(self.lsn),
             timestamp: Timestamp::from_nanos(self.timestamp),
+            residence,
         })
     }
 }
@@ -173,7 +183,7 @@ mod tests {
         // Small and large values of each field, and runs of equal ones.
         let number = || prop_oneof![Just(0u64), 0..1000u64, any::<u64>()];
         let ids = (any::<u128>(), number(), prop_oneof![Just(0u128), any::<u128>()], number(), 0..3u32);
-        let class = (1..=999u16, any::<u16>(), any::<u16>(), 1..=5u8, 1..=4u8);
+        let class = (1..=999u16, any::<u16>(), any::<u16>(), 1..=5u8, 1..=7u8);
         let limits = (number(), number(), number(), any::<u32>(), proptest::array::uniform4(number()));
         let times = (number(), number(), number());
         (ids, class, limits, times).prop_map(|(ids, class, limits, times)| Account {
@@ -200,6 +210,10 @@ mod tests {
             opened_at: Timestamp::from_nanos(times.0),
             lsn: Lsn::new(times.1),
             timestamp: Timestamp::from_nanos(times.2),
+            residence: match class.2 & account_flags::HAS_MOVED {
+                0 => Residence::default(),
+                _ => Residence::of_word(times.1 << 8 >> 8),
+            },
         })
     }
 
@@ -248,6 +262,7 @@ mod tests {
             opened_at: Timestamp::from_nanos(0),
             lsn: Lsn::new(64),
             timestamp: Timestamp::from_nanos(0),
+            residence: Residence::default(),
         };
         let (mut out, mut before) = (Vec::new(), Before::default());
         before.put(&account, &mut out);

@@ -1,0 +1,251 @@
+//! Moving an account between the two branches: what its payments are answered before, meanwhile and after, and that
+//! restarts in the middle end it whole or not at all.
+
+use tally_protocol::link::MoveOrder;
+
+use super::*;
+
+impl Bank {
+    /// Wants the customer of `HERE` at the other branch.
+    fn order(&self, id: u128, from: usize) {
+        let order = MoveOrder {
+            id: id.into(),
+            account_id: customer(HERE).get().into(),
+            stamp: 0.into(),
+            destination: BRANCHES[1 - from].get().into(),
+            reserved: [0; 6],
+        };
+        self.sides[from].instruct(Instruction::Leave(order));
+    }
+
+    fn move_over(&mut self, id: u128, from: usize) {
+        self.order(id, from);
+        self.until("the move is decided", |bank| {
+            bank.decided.contains_key(&id) || bank.refused_moves.contains_key(&id)
+        });
+        assert_eq!(self.refused_moves.get(&id), None);
+        self.settle_down();
+    }
+
+    /// Asks branch `at` for a transfer: its answer, and the branch that it names.
+    fn transfer_at(&mut self, at: usize, wire: message::Transfer) -> (Option<Refusal>, u64, bool, u32) {
+        let id = self.sides[at].send(TELLER, Op::Transfer(wire));
+        self.until("an answer", |bank| bank.sides[at].replies.contains_key(&id));
+        let body = self.sides[at].replies.remove(&id).expect("it is there").body;
+        let hint = match &body {
+            ReplyBody::Refused { retry_after_ms, .. } => *retry_after_ms,
+            _ => 0,
+        };
+        let (refusal, amount, repeated) = answer(body);
+        (refusal, amount, repeated, hint)
+    }
+
+    /// The balance of the account that moves, and at which branch it is.
+    fn found(&mut self) -> Vec<(usize, i64)> {
+        let account = customer(HERE);
+        let mut found = Vec::new();
+        for at in [0, 1] {
+            match self.sides[at].ask(Op::GetBalance(account)) {
+                ReplyBody::Balance(balance) => {
+                    let [_, debits, _, credits] = numbers(&balance.sums);
+                    found.push((at, credits as i64 - debits as i64));
+                }
+                ReplyBody::Refused { refusal: Refusal::AccountMoved, retry_after_ms, .. } => {
+                    assert_eq!(retry_after_ms, u32::from(BRANCHES[1 - at].get()), "it says where the account is");
+                }
+                ReplyBody::Refused { refusal: Refusal::WrongBranch | Refusal::AccountMoving, .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        found
+    }
+
+    /// "Due to" and "due from" mirror each other.
+    fn mirrors(&mut self) {
+        let due_to = self.sides[0].settlement(HERE, THERE);
+        let due_from = self.sides[1].settlement(THERE, HERE);
+        assert_eq!((due_to[1], due_to[3]), (due_from[3], due_from[1]), "the branches agree");
+        assert_eq!([due_to[0], due_to[2], due_from[0], due_from[2]], [0; 4], "nothing is held");
+    }
+}
+
+fn withdrawal(id: u128, amount: u64) -> message::Transfer {
+    message::Transfer { credit_account_id: 0.into(), kind: TransferKind::Withdraw as u8, ..payment(id, amount) }
+}
+
+fn back(id: u128, amount: u64) -> message::Transfer {
+    let wire = payment(id, amount);
+    message::Transfer { debit_account_id: wire.credit_account_id, credit_account_id: wire.debit_account_id, ..wire }
+}
+
+#[test]
+fn a_moved_account_pays_and_is_paid_at_its_new_branch_and_old_ids_stay_used() {
+    for stammers in [false, true] {
+        let mut bank = Bank::new();
+        bank.stammers = stammers;
+        assert_eq!(bank.pay(payment(2, 30)), (None, 30, false));
+        assert_eq!(bank.transfer_at(0, withdrawal(3, 5)), (None, 5, false, 0));
+        bank.settle_down();
+        bank.move_over(900, 0);
+        assert_eq!(bank.found(), [(1, 65)]);
+        bank.mirrors();
+        // The old branch sends on, and answers what was done there.
+        let there = u32::from(THERE.get());
+        assert_eq!(bank.transfer_at(0, withdrawal(4, 1)), (Some(Refusal::AccountMoved), 0, false, there));
+        assert_eq!(bank.transfer_at(0, withdrawal(3, 5)), (None, 5, true, 0));
+        assert_eq!(bank.pay(payment(2, 30)), (None, 30, true));
+        // The new one takes new ids, and sends back those that were used at the old one.
+        let here = u32::from(HERE.get());
+        assert_eq!(bank.transfer_at(1, withdrawal(3, 5)), (Some(Refusal::IdUsedElsewhere), 0, false, here));
+        assert_eq!(bank.transfer_at(1, payment(2, 30)), (Some(Refusal::IdUsedElsewhere), 0, false, here));
+        assert_eq!(bank.transfer_at(1, withdrawal(4, 1)), (None, 1, false, 0));
+        assert_eq!(bank.transfer_at(1, withdrawal(4, 1)), (None, 1, true, 0));
+        // Within its new branch it pays as others do, without the registry.
+        assert_eq!(bank.transfer_at(1, payment(5, 10)), (None, 10, false, 0));
+        assert_eq!(bank.transfer_at(1, back(6, 3)), (None, 3, false, 0));
+        assert_eq!(bank.found(), [(1, 57)]);
+        // Restarts forget nothing of it.
+        (0..2).for_each(|at| bank.restart(at));
+        assert_eq!(bank.found(), [(1, 57)]);
+        assert_eq!(bank.transfer_at(1, withdrawal(3, 5)).0, Some(Refusal::IdUsedElsewhere));
+        // And back: ids of both stays are known.
+        bank.move_over(901, 1);
+        assert_eq!(bank.found(), [(0, 57)]);
+        assert_eq!(bank.transfer_at(0, withdrawal(4, 1)), (Some(Refusal::IdUsedElsewhere), 0, false, there));
+        assert_eq!(bank.transfer_at(0, withdrawal(3, 5)), (None, 5, true, 0));
+        assert_eq!(bank.pay(payment(7, 7)), (None, 7, false));
+        bank.settle_down();
+        assert_eq!(bank.found(), [(0, 50)]);
+        bank.mirrors();
+    }
+}
+
+#[test]
+fn a_move_ends_whole_or_not_at_all_whatever_is_lost() {
+    // Whether it comes to a commit with the same leader, and with another one. To ask is to vote.
+    let losses: [(fn(&Said) -> bool, [bool; 2]); 4] = [
+        (|said| matches!(said, Said::BeginMove(_)), [false, false]),
+        (|said| matches!(said, Said::Vote(_)), [true, false]),
+        (|said| matches!(said, Said::Acknowledge(_)), [true, true]),
+        (|_| false, [true, true]),
+    ];
+    for (deaf, commits) in losses {
+        for changes_leader in [false, true] {
+            let is_committed = commits[usize::from(changes_leader)];
+            let mut bank = Bank::new();
+            bank.deaf = deaf;
+            bank.order(900, 0);
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(100) {
+                bank.pump();
+            }
+            if changes_leader {
+                bank.change_leader();
+            }
+            (0..2).for_each(|at| bank.restart(at));
+            bank.deaf = |_| false;
+            bank.until("what is in doubt is asked about", |bank| in_doubt(bank) == [0, 0]);
+            // A leader that begins says again what nobody has acknowledged.
+            bank.change_leader();
+            bank.settle_down();
+            let place = usize::from(is_committed);
+            assert_eq!(bank.found(), [(place, 100)], "{is_committed}");
+            bank.mirrors();
+            if changes_leader {
+                continue;
+            }
+            assert_eq!(bank.transfer_at(place, withdrawal(4, 1)), (None, 1, false, 0));
+        }
+    }
+}
+
+#[test]
+fn while_it_moves_an_account_takes_nothing_and_leaves_no_trace() {
+    let mut bank = Bank::new();
+    bank.decides = false;
+    bank.order(900, 0);
+    bank.until("it is sealed and taken in", |bank| in_doubt(bank) == [1, 1]);
+    for at in [0, 1] {
+        let (refusal, _, _, hint) = bank.transfer_at(at, withdrawal(4, 1));
+        assert_eq!(refusal, Some(Refusal::AccountMoving), "at {at}");
+        assert!(hint > 0, "it is worth another attempt");
+    }
+    assert_eq!(bank.found(), []);
+    let freeze = bank.sides[0].ask(Op::FreezeAccount(customer(HERE)));
+    assert!(matches!(freeze, ReplyBody::Refused { refusal: Refusal::AccountMoving, .. }), "{freeze:?}");
+    // A second order, and one for what is not there.
+    bank.order(901, 0);
+    bank.until("it is refused", |bank| bank.refused_moves.contains_key(&901));
+    assert_eq!(bank.refused_moves[&901], Refusal::AccountMoving);
+    bank.decides = true;
+    bank.change_leader();
+    bank.restart(0);
+    bank.until("it is decided", |bank| in_doubt(bank) == [0, 0]);
+    bank.settle_down();
+    let at = bank.found()[0].0;
+    assert_eq!(bank.transfer_at(at, withdrawal(4, 1)), (None, 1, false, 0));
+    bank.mirrors();
+}
+
+#[test]
+fn an_account_with_holds_or_legs_stays() {
+    let mut bank = Bank::new();
+    let hold = message::Transfer {
+        kind: TransferKind::Hold as u8,
+        credit_account_id: AccountId::of_house(HERE, tally_protocol::AccountKind::Cash, Currency::EUR).get().into(),
+        ..payment(5, 10)
+    };
+    assert_eq!(bank.transfer_at(0, hold).0, None);
+    bank.order(900, 0);
+    bank.until("it is refused", |bank| bank.refused_moves.contains_key(&900));
+    assert_eq!(bank.refused_moves[&900], Refusal::AccountHasHolds);
+    assert_eq!(bank.found(), [(0, 100)]);
+}
+
+#[test]
+fn a_former_branch_that_does_not_answer_is_no_leave() {
+    let mut bank = Bank::new();
+    bank.move_over(900, 0);
+    bank.deaf = |said| matches!(said, Said::AskId(_));
+    assert_eq!(bank.transfer_at(1, withdrawal(4, 1)).0, Some(Refusal::FormerBranchUnreachable));
+    bank.deaf = |_| false;
+    assert_eq!(bank.transfer_at(1, withdrawal(4, 1)), (None, 1, false, 0));
+    bank.sides[1].link.shared.set_linked(false);
+    assert_eq!(bank.transfer_at(1, withdrawal(5, 1)).0, Some(Refusal::FormerBranchUnreachable));
+    // What was done here is answered without asking anybody.
+    assert_eq!(bank.transfer_at(1, withdrawal(4, 1)), (None, 1, true, 0));
+    // Batches name no account that has moved.
+    let batch = Op::Batch(Bytes::copy_from_slice(withdrawal(6, 1).as_bytes()));
+    let ReplyBody::Items(_, items) = bank.sides[1].ask(batch) else { panic!("one answer for each") };
+    let items = <[message::ItemResult] as zerocopy::FromBytes>::ref_from_bytes(&items).expect("whole items");
+    assert_eq!(Refusal::from_code(items[0].refusal.get()), Some(Refusal::MovedAccountSinglesOnly));
+}
+
+#[test]
+fn a_payment_to_an_account_that_has_gone_is_sent_after_it_or_refused_for_good() {
+    let mut bank = Bank::new();
+    // Somebody else here, who pays the one that has gone.
+    let other = AccountId::of_branch(HERE, 8);
+    let open = AccountOpen {
+        id: other.get().into(),
+        owner: 6.into(),
+        currency: Currency::EUR.get().into(),
+        code: 1.into(),
+        kind: 1,
+        day_limit: u64::MAX.into(),
+        ..AccountOpen::new_zeroed()
+    };
+    let opened = bank.sides[0].ask(Op::OpenAccounts(Bytes::copy_from_slice(open.as_bytes())));
+    assert!(matches!(opened, ReplyBody::Items(..)), "{opened:?}");
+    bank.move_over(900, 0);
+    let pays = |id, amount| message::Transfer {
+        debit_account_id: other.get().into(),
+        credit_account_id: customer(HERE).get().into(),
+        ..payment(id, amount)
+    };
+    assert_eq!(bank.pay(pays(10, 20)), (None, 20, false));
+    bank.settle_down();
+    assert_eq!(bank.found(), [(1, 120)]);
+    assert_eq!(bank.pay(pays(10, 20)), (None, 20, true));
+    bank.mirrors();
+}

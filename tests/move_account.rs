@@ -1,0 +1,279 @@
+//! An account moves between the branches of a running bank, with real processes, under load and under kill -9: the total
+//! stays, every payment has one effect, and its old id finds the account from every endpoint.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use support::{PATIENCE, tally};
+use tally_client::{
+    Bank as Client, Between, ClientOptions, ConnectFile, Money, Outcome, Receipt, RetryPolicy, next_transfer_id,
+};
+use tally_protocol::{AccountId, Amount, BranchId, Currency, Refusal, TransferId};
+
+const EUROS: u64 = 100;
+
+struct Bank {
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Bank {
+    fn drop(&mut self) {
+        drop(tally().arg("down").arg("--dir").arg(self.dir()).output());
+    }
+}
+
+impl Bank {
+    fn start() -> Self {
+        let bank = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        bank.up();
+        bank
+    }
+
+    fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts what does not run.
+    fn up(&self) {
+        let mut command = tally();
+        command.args(["up", "--detach", "--dir"]).arg(self.dir()).stdin(Stdio::null());
+        for setting in ["journal.segment_len_bytes=4194304", "journal.free_bytes_min=0"] {
+            command.args(["--set", setting]);
+        }
+        let began = Instant::now();
+        loop {
+            let output = command.output().expect("the program runs");
+            if output.status.success() {
+                return;
+            }
+            // One that was killed gives its folder back when its last thread has ended.
+            assert!(said(&output).contains("is running in") && began.elapsed() < PATIENCE, "{}", said(&output));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn file(&self) -> ConnectFile {
+        ConnectFile::read(&self.dir().join("connect.json")).expect("written by `tally up`")
+    }
+
+    fn account(&self, name: &str) -> AccountId {
+        let file = self.file();
+        let found = file.all_accounts().find(|account| account.name == name).expect("a sample account");
+        found.account_id().expect("an id")
+    }
+
+    /// A client that knows one endpoint.
+    fn client(&self, branch: usize) -> Client {
+        let file = self.file();
+        let mut info = file.connect_info(Some("teller")).expect("a sample user");
+        info.endpoint = file.branches[branch].endpoint.clone();
+        let retry = RetryPolicy { attempts_max: u32::MAX, ..RetryPolicy::default() };
+        let options = ClientOptions { deadline: PATIENCE, retry, ..ClientOptions::default() };
+        Client::new(info, options).expect("the file is right")
+    }
+
+    fn move_command(&self, account: AccountId, to: u16) -> Command {
+        let file = self.file();
+        let registry = file.registry.as_ref().expect("there is a registry");
+        let tls: PathBuf = self.dir().join("tls");
+        let mut command = tally();
+        command.args(["cluster", "move-account", &format!("{:032x}", account.get()), "--to", &to.to_string()]);
+        command.args(["--json", "--registry", &registry.endpoints[0], "--tls"]).arg(tls);
+        command
+    }
+
+    /// Moves the account, however often that has to be asked for.
+    fn move_over(&self, account: AccountId, to: u16) {
+        let began = Instant::now();
+        loop {
+            let output = self.move_command(account, to).output().expect("the program runs");
+            if output.status.success() {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{}", said(&output));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn kill(&self, pid: u32) {
+        let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill is there");
+        assert!(killed.success());
+        let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        support::until(|| stat().map_or(true, |stat| stat.contains(") Z ") || stat.contains(") X ")).then_some(()));
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn euros(amount: u64) -> Money {
+    Money { amount: Amount::new(amount * EUROS), currency: Currency::EUR }
+}
+
+/// Sends the payment until it has a final answer: its receipt, or the refusal that used the id up.
+async fn pay(client: &Client, id: TransferId, between: Between, amount: u64) -> Result<Receipt, Refusal> {
+    let began = Instant::now();
+    loop {
+        let outcome = client.transfer(id, between, euros(amount)).await;
+        match &outcome {
+            Outcome::Done(receipt) => return Ok(*receipt),
+            Outcome::Refused(refused) => match refused.refusal() {
+                Some(refusal) if refusal.consumes_id() => return Err(refusal),
+                _ => {}
+            },
+            Outcome::Unknown { .. } | Outcome::NotSent { .. } => {}
+        }
+        assert!(began.elapsed() < PATIENCE, "{id}: {outcome:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn balance(client: &Client, account: AccountId) -> i64 {
+    let began = Instant::now();
+    loop {
+        match client.balance(account).await {
+            Ok(balance) => {
+                return balance.sums.credits_posted.get() as i64 - balance.sums.debits_posted.get() as i64;
+            }
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{account}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What one client of the load has paid: pairs of accounts, and how much.
+type Paid = Vec<(Between, u64)>;
+
+/// Pays to and fro until it is told to stop.
+fn load(
+    client: Client,
+    accounts: [AccountId; 4],
+    number: usize,
+    stop: Arc<AtomicBool>,
+) -> std::thread::JoinHandle<Paid> {
+    std::thread::spawn(move || {
+        let [alice, bob, carol, dave] = accounts;
+        let routes = [(alice, carol), (carol, alice), (alice, bob), (bob, alice), (dave, alice), (alice, dave)];
+        runtime().block_on(async {
+            let mut paid = Vec::new();
+            let mut next = number;
+            while !stop.load(Ordering::Relaxed) {
+                let (debit_account_id, credit_account_id) = routes[next % routes.len()];
+                next += 1;
+                let between = Between { debit_account_id, credit_account_id };
+                let amount = 1 + next as u64 % 3;
+                match pay(&client, next_transfer_id(), between, amount).await {
+                    Ok(receipt) => {
+                        assert_eq!(receipt.amount, euros(amount).amount);
+                        paid.push((between, amount));
+                    }
+                    Err(Refusal::InsufficientFunds | Refusal::CreditAccountMoved) => {}
+                    // The registry or a branch was killed meanwhile: nothing moved.
+                    Err(Refusal::TransferAborted | Refusal::BranchTimedOut) => {}
+                    Err(refusal) => panic!("{between:?}: {refusal}"),
+                }
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+            paid
+        })
+    })
+}
+
+#[test]
+fn an_account_moves_under_load_and_kills_and_no_cent_is_lost() {
+    let bank = Bank::start();
+    let accounts = ["alice", "bob", "carol", "dave"].map(|name| bank.account(name));
+    let [alice, bob, carol, _] = accounts;
+    let runtime = runtime();
+    let client = bank.client(0);
+    let deposit = 1_000;
+    runtime.block_on(async {
+        for account in accounts {
+            let outcome = client.deposit(next_transfer_id(), account, euros(deposit)).await;
+            assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+        }
+    });
+    // Paid before anything moves: an id that must not be used twice.
+    let first = next_transfer_id();
+    let to_bob = Between { debit_account_id: alice, credit_account_id: bob };
+    let receipt = runtime.block_on(pay(&client, first, to_bob, 7)).expect("she has enough");
+    let mut paid: Paid = vec![(to_bob, 7)];
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..3).map(|number| load(bank.client(number % 2), accounts, number, stop.clone())).collect();
+    bank.move_over(alice, 2);
+    bank.move_over(alice, 1);
+    // Killed while it is being decided where the account is: a branch, the other, the registry.
+    for (round, to) in [2, 1, 2].into_iter().enumerate() {
+        let mut moving =
+            bank.move_command(alice, to).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
+        std::thread::sleep(Duration::from_millis(15 + 10 * round as u64));
+        let file = bank.file();
+        bank.kill(match round {
+            0 => file.branches[0].pid,
+            1 => file.branches[1].pid,
+            _ => file.registry.as_ref().expect("there is one").pid,
+        });
+        // The operator goes away as well.
+        moving.kill().expect("ours");
+        moving.wait().expect("ours");
+        bank.up();
+        bank.move_over(alice, to);
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        paid.extend(client.join().expect("no client has failed"));
+    }
+    assert!(paid.len() > 50, "{} payments: the load was not one", paid.len());
+
+    // What is in doubt is decided soon: balances are those that the receipts say, seen from either endpoint.
+    for endpoint in [0, 1] {
+        let client = bank.client(endpoint);
+        for account in accounts {
+            let change = |(between, amount): &(Between, u64)| {
+                let amount = (amount * EUROS) as i64;
+                let credited = if between.credit_account_id == account { amount } else { 0 };
+                credited - if between.debit_account_id == account { amount } else { 0 }
+            };
+            let expected = (deposit * EUROS) as i64 + paid.iter().map(change).sum::<i64>();
+            let found = runtime.block_on(async {
+                let began = Instant::now();
+                loop {
+                    let found = balance(&client, account).await;
+                    if found == expected || began.elapsed() > Duration::from_secs(10) {
+                        return found;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+            assert_eq!(found, expected, "{account} from endpoint {endpoint}");
+        }
+        // The first payment again: answered as the first time, by whichever branch it takes.
+        let again = runtime.block_on(pay(&client, first, to_bob, 7)).expect("it was done");
+        assert!(again.repeated && again.timestamp == receipt.timestamp, "{again:?}");
+    }
+    // She is where she was moved to, and pays within that branch.
+    let home = runtime.block_on(async {
+        let to_carol = Between { debit_account_id: alice, credit_account_id: carol };
+        pay(&client, next_transfer_id(), to_carol, 1).await.expect("she has enough");
+        client.home_of(alice).await.expect("known").session().await.expect("reached").branch_id
+    });
+    assert_eq!(home, BranchId::new(2));
+    let again = bank.move_command(alice, 2).output().expect("the program runs");
+    assert!(again.status.success() && said(&again).contains("\"moved\": false"), "{}", said(&again));
+    let nowhere = bank.move_command(alice, 9).output().expect("the program runs");
+    assert!(!nowhere.status.success() && said(&nowhere).contains("branch_unknown"), "{}", said(&nowhere));
+    let nobody = AccountId::of_branch(BranchId::new(1), 999_999);
+    let nothing = bank.move_command(nobody, 2).output().expect("the program runs");
+    assert!(!nothing.status.success() && said(&nothing).contains("account_not_found"), "{}", said(&nothing));
+}
