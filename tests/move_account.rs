@@ -77,14 +77,23 @@ impl Bank {
         Client::new(info, options).expect("the file is right")
     }
 
-    fn move_command(&self, account: AccountId, to: u16) -> Command {
+    fn operator(&self, arguments: &[&str]) -> Command {
         let file = self.file();
         let registry = file.registry.as_ref().expect("there is a registry");
         let tls: PathBuf = self.dir().join("tls");
         let mut command = tally();
-        command.args(["cluster", "move-account", &format!("{:032x}", account.get()), "--to", &to.to_string()]);
-        command.args(["--json", "--registry", &registry.endpoints[0], "--tls"]).arg(tls);
+        command.args(arguments).args(["--json", "--registry", &registry.endpoints[0], "--tls"]).arg(tls);
         command
+    }
+
+    fn move_command(&self, account: AccountId, to: u16) -> Command {
+        self.operator(&["cluster", "move-account", &format!("{:032x}", account.get()), "--to", &to.to_string()])
+    }
+
+    /// The books of both branches agree, at an instant like any other.
+    fn audit(&self) {
+        let output = self.operator(&["audit", "balance"]).output().expect("the program runs");
+        assert!(output.status.success(), "{}", said(&output));
     }
 
     /// Moves the account, however often that has to be asked for.
@@ -211,8 +220,10 @@ fn an_account_moves_under_load_and_kills_and_no_cent_is_lost() {
 
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..3).map(|number| load(bank.client(number % 2), accounts, number, stop.clone())).collect();
-    bank.move_over(alice, 2);
-    bank.move_over(alice, 1);
+    for to in [2, 1] {
+        bank.move_over(alice, to);
+        bank.audit();
+    }
     // Killed while it is being decided where the account is: a branch, the other, the registry.
     for (round, to) in [2, 1, 2].into_iter().enumerate() {
         let mut moving =
@@ -228,7 +239,9 @@ fn an_account_moves_under_load_and_kills_and_no_cent_is_lost() {
         moving.kill().expect("ours");
         moving.wait().expect("ours");
         bank.up();
+        bank.audit();
         bank.move_over(alice, to);
+        bank.audit();
     }
     stop.store(true, Ordering::Relaxed);
     for client in clients {
