@@ -3,8 +3,8 @@
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::two_phase::{Contradiction, Decision, Participant, ParticipantEffect, ParticipantEvent, Vote};
 use tally_ledger::{Ended, Guests, HoldEnd, Leg, Transfer, same_content};
-use tally_protocol::link::{CrossTransfer, EndItem, IdItem, id_answer};
-use tally_protocol::{BranchId, Refusal, Timestamp, TransferId};
+use tally_protocol::link::{CrossTransfer, EndItem, IdItem, MoveItem, id_answer};
+use tally_protocol::{AccountId, BranchId, Refusal, Timestamp, TransferId};
 
 use super::resolve::{Known, RecordReader, ResolveError, Resolver};
 use super::{Looked, Returned, questions};
@@ -31,6 +31,23 @@ pub(super) fn prepare<R: RecordReader>(engine: &Engine, resolver: &Resolver<'_, 
         .is_ok_and(|transfer| same_content(&transfer, record).is_ok());
     if !is_same {
         return no;
+    }
+    let event = ParticipantEvent::Prepare { ruling: Err(Refusal::IdAlreadyUsed), now: Timestamp::default() };
+    say(engine, id, state_of(&known), event)
+}
+
+/// An account is to be taken in, under an id that was used here: by the very move, or by something else.
+pub(super) fn take_in<R: RecordReader>(engine: &Engine, resolver: &Resolver<'_, R>, item: MoveItem) -> Returned {
+    let (id, account_id) = (TransferId::new(item.id.get()), AccountId::new(item.account_id.get()));
+    let known = match resolver.known(id) {
+        Ok(known) => known,
+        Err(error) => return unreadable(&error),
+    };
+    let is_same = |record: &&TransferRecord| {
+        record.credit_account_id == account_id && record.far_account_id() == Some(account_id)
+    };
+    if leg_of(&known, Leg::Destination).filter(is_same).is_none() {
+        return Returned::Leg(id, ParticipantEffect::Vote(Vote::No(Refusal::IdAlreadyUsed)));
     }
     let event = ParticipantEvent::Prepare { ruling: Err(Refusal::IdAlreadyUsed), now: Timestamp::default() };
     say(engine, id, state_of(&known), event)

@@ -21,7 +21,7 @@ use crossbeam::queue::ArrayQueue;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tally_ledger::two_phase::{Decision, ParticipantEffect};
 use tally_ledger::{Actor, Reference};
-use tally_protocol::link::{CrossTransfer, EndItem, IdItem};
+use tally_protocol::link::{CrossTransfer, EndItem, IdItem, MoveItem};
 use tally_protocol::message;
 use tally_protocol::{CustomerId, Timestamp, TransferId};
 
@@ -137,6 +137,8 @@ pub enum Question {
     },
     /// Whether the destination's part of a transfer between branches is known.
     Prepare(CrossTransfer),
+    /// Whether an account under this move's id was taken in, or the id is that of something else.
+    TakeIn(MoveItem),
     /// What became of a leg that is not open and was decided.
     Decide(TransferId, Decision, Timestamp),
     /// What became of a hold that is not open, and that the payer's branch has ended.

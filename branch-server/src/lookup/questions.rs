@@ -85,6 +85,7 @@ impl<R: RecordReader> Reading<'_, R> {
             Question::Decide(id, decision, at) => {
                 Answer::Return(legs::decide(self.engine, &self.resolver, id, decision, at))
             }
+            Question::TakeIn(item) => Answer::Return(legs::take_in(self.engine, &self.resolver, item)),
             Question::End(item) => Answer::Return(legs::end(self.engine, &self.resolver, item)),
             Question::IdUsed(item) => Answer::Return(legs::id_used(&self.resolver, item)),
             // Looked at first: what is done by the time of the second look is found by it.

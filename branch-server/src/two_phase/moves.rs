@@ -10,6 +10,7 @@ use tally_protocol::{AccountId, BranchId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::{Led, Said, TwoPhase, VOTES_TIMEOUT_NS};
 use crate::engine::{Engine, TakenIn, Writer};
+use crate::lookup::Question;
 
 /// Where accounts are that have moved, as the registry told. It bounds how many there are.
 #[derive(Debug, Default)]
@@ -74,6 +75,8 @@ impl TwoPhase {
                 led.say(id, done.lsn, ParticipantEffect::Vote(Vote::Yes), done.timestamp);
             }
             Ok(TakenIn::Before(hold)) => led.say(id, hold.lsn, ParticipantEffect::Vote(Vote::Yes), now),
+            // It may be this very move, decided meanwhile: then nobody is told "no".
+            Err(Refusal::IdAlreadyUsed) => led.question = Some(Question::TakeIn(*item)),
             Err(refusal) => self.vote_no(id, refusal, now, led),
         }
     }

@@ -216,7 +216,9 @@ mod tests {
         let (source, destination) = (BranchId::new(1), BranchId::new(2));
         let pair = Pair { source, destination, currency: Currency::EUR, sent: 31, received: 30 };
         let told = words(&Finding::MirrorDiffers(pair));
-        for part in ["branch 1 sent 0.31 EUR to branch 2", "1:8000000000000002000303d2", "received 0.30", "0.01 less"] {
+        for part in
+            ["branch 1 sent 0.31 EUR to branch 2", "1:80000000000000000002000303d2", "received 0.30", "0.01 less"]
+        {
             assert!(told.contains(part), "no `{part}` in {told}");
         }
     }
