@@ -119,15 +119,15 @@ impl TransferRecord {
         Timestamp::from_nanos(self.user_data_64)
     }
 
-    /// The branch that has the other part; 0 where there is none. A refused leg names no settlement account: then it is
-    /// the branch that the account's id names.
+    /// The branch that has the other part; 0 where there is none. It is what the settlement account is for, whatever branch
+    /// the account's id names: an account may have moved.
     pub fn peer(&self) -> BranchId {
         let settlement = match self.leg {
             Leg::Whole => return BranchId::default(),
             Leg::Source => self.credit_account_id,
             Leg::Destination => self.debit_account_id,
         };
-        settlement.settlement_peer().unwrap_or(AccountId::new(self.reference.get()).branch())
+        settlement.settlement_peer().unwrap_or_default()
     }
 
     /// Whether this is a leg that was prepared: held until the registry decides.
@@ -303,6 +303,25 @@ mod tests {
         assert!(repeat(&source, &body).is_ok());
         let other = Transfer { credit_account_id: AccountId::of_branch(THERE, 9), ..source };
         assert_eq!(repeat(&other, &body), Err(Refusal::ExistsWithDifferentCreditAccount));
+    }
+
+    /// Whatever branch the far account's id names.
+    #[test]
+    fn a_refused_part_remembers_what_was_asked_and_which_branch_has_the_other() {
+        let third = BranchId::new(3);
+        let source = Transfer::from_wire_between(&wire(), HERE, third, Guests::NONE).expect("well formed");
+        let destination = Transfer::from_source(&wire(), THERE, third, Guests::NONE).expect("well formed");
+        for (transfer, branch) in [(source, HERE), (destination, THERE)] {
+            let settlement = settlement_account(branch, third, Currency::EUR, NOW);
+            let (debit, credit) = if branch == HERE { (None, Some(&settlement)) } else { (Some(&settlement), None) };
+            let outcome = decide(&transfer, &Reference::NotGiven, debit, credit, &STAFF, NOW);
+            assert!(outcome.refusal.is_some(), "the customer's account is not there");
+            let record = transfer_record(&transfer, &Reference::NotGiven, branch, &outcome);
+            assert_eq!(record.peer(), third);
+            assert_eq!(crate::transfer_of_record(&record), transfer);
+            assert!(repeat(&transfer, &RecordBody::Transfer(record)).is_ok());
+            survives(RecordBody::Transfer(record));
+        }
     }
 
     #[test]

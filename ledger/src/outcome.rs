@@ -94,8 +94,17 @@ pub fn transfer_record(
                 (*effective, *sums) = (asked, Sums::default());
             }
         };
-        keep_written(transfer.debit_account_id, &mut debit_account_id, &mut debit);
-        keep_written(transfer.credit_account_id, &mut credit_account_id, &mut credit);
+        // Of a leg, what was written for the far side is kept apart, and the settlement account says which branch has that.
+        match transfer.leg {
+            Leg::Destination => debit = Sums::default(),
+            Leg::Whole | Leg::Source => keep_written(transfer.debit_account_id, &mut debit_account_id, &mut debit),
+        }
+        match transfer.leg {
+            Leg::Source => credit = Sums::default(),
+            Leg::Whole | Leg::Destination => {
+                keep_written(transfer.credit_account_id, &mut credit_account_id, &mut credit);
+            }
+        }
     }
     let given = |bit: u8, is_given: bool| if is_given { bit } else { 0 };
     TransferRecord {
