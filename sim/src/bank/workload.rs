@@ -22,6 +22,8 @@ pub(super) struct Payment {
     pub(super) wire: message::Transfer,
     /// The branch that its client sends it to next.
     pub(super) at: usize,
+    /// The branch that did it: a settle or void of it goes there.
+    done_at: Option<usize>,
     pub(super) is_between: bool,
     /// The final answer, once one was given.
     pub(super) answer: Option<(Option<Refusal>, u64)>,
@@ -143,7 +145,15 @@ impl Workload {
             ..message::Transfer::new_zeroed()
         };
         let at = self.places.get(&debit.get()).and_then(|places| places.last()).copied().unwrap_or(source);
-        Payment { wire, at, is_between: source != peer, answer: None, is_over: false, is_voided_at_last: false }
+        Payment {
+            wire,
+            at,
+            done_at: None,
+            is_between: source != peer,
+            answer: None,
+            is_over: false,
+            is_voided_at_last: false,
+        }
     }
 
     /// A settle or void of some hold, whatever became of that.
@@ -172,7 +182,8 @@ impl Workload {
             kind: kind as u8,
             ..message::Transfer::new_zeroed()
         };
-        Payment { wire, at: hold.at, is_between: false, answer: None, is_over: false, is_voided_at_last: false }
+        let at = hold.done_at.unwrap_or(hold.at);
+        Payment { wire, at, done_at: None, is_between: false, answer: None, is_over: false, is_voided_at_last: false }
     }
 
     /// Every hold that stands is voided by somebody.
@@ -189,8 +200,8 @@ impl Workload {
         }
     }
 
-    /// A client is told something. An answer that was final is given again, or the id was never used up.
-    pub(super) fn told(&mut self, told: &Told) -> Result<&Payment, Violation> {
+    /// A client is told something by branch `by`. An answer that was final is given again, or the id was never used up.
+    pub(super) fn told(&mut self, told: &Told, by: usize) -> Result<&Payment, Violation> {
         self.answers += 1;
         let payment = &mut self.payments[self.requests[told.request as usize]];
         let is_final = told.refusal.is_none_or(Refusal::consumes_id);
@@ -207,7 +218,10 @@ impl Workload {
                 places.push(at);
             }
             (Some(Refusal::IdUsedElsewhere), Some(at)) => payment.at = at,
-            (Some(Refusal::WrongBranch), _) => payment.at = index(u32::from(home.get())).expect("one of ours"),
+            // Who ends a hold names no account: it asks around.
+            (Some(Refusal::WrongBranch), _) => {
+                payment.at = index(u32::from(home.get())).unwrap_or((payment.at + 1) % self.branches.len());
+            }
             _ => {}
         }
         match payment.answer {
@@ -215,7 +229,10 @@ impl Workload {
                 let says_the_same = answer == before || told.refusal.is_some_and(|refusal| refusal.code() < 200);
                 hold!(OneEffect, says_the_same, "{:x} was answered {before:?}, now {answer:?}", payment.wire.id.get());
             }
-            None if is_final => payment.answer = Some(answer),
+            None if is_final => {
+                payment.answer = Some(answer);
+                payment.done_at = told.refusal.is_none().then_some(by);
+            }
             None => {}
         }
         payment.is_over |= is_final || told.refusal.is_some_and(|refusal| (100..190).contains(&refusal.code()));

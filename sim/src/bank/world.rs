@@ -441,7 +441,7 @@ impl World {
             self.network.send(Item::FromBranch(at, said), &mut self.random);
         }
         for told in life.take_told() {
-            let payment = self.workload.told(&told)?;
+            let payment = self.workload.told(&told, at)?;
             let id = TransferId::new(payment.wire.id.get());
             trace!(self.trace, "branch {at} answers {}: {id}, {:?}, {}", told.request, told.refusal, told.amount);
             let is_done = told.refusal.is_none();
@@ -531,9 +531,12 @@ impl World {
             .filter_map(|branch| branch.life.as_ref())
             .map(|life| life.engine.holds.taken())
             .collect();
+        let lives = self.branches.iter().filter_map(|branch| branch.life.as_ref());
+        let open: Vec<Vec<TransferId>> =
+            lives.map(|life| life.engine.holds.iter().map(|hold| hold.id).collect()).collect();
         violated!(
             ComesToRest,
-            "after {REST_ROUNDS_MAX} rounds {in_doubt:?} legs are in doubt, {held:?} holds are open or their end not heard, the registry has {} open, {} payments have no answer",
+            "after {REST_ROUNDS_MAX} rounds {in_doubt:?} legs are in doubt, {held:?} holds are open ({open:?}) or their end not heard, the registry has {} open, {} payments have no answer",
             self.registry.open(),
             self.workload.payments.iter().filter(|payment| !payment.is_over).count()
         )
