@@ -229,10 +229,15 @@ fn kill(pid: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether there is such a process that has not ended.
+/// Whether there is such a process that has not ended. A process whose first thread is gone still has its files open while
+/// another one waits for the disk.
 fn is_alive(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => !matches!(stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]), Some(b'Z' | b'X')),
+        Ok(stat) => {
+            let state = stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]);
+            threads > 1 || !matches!(state, Some(b'Z' | b'X'))
+        }
         Err(_) => false,
     }
 }
