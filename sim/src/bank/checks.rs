@@ -90,6 +90,16 @@ pub(super) fn promises(
     Ok(())
 }
 
+/// After a recovery: a hold whose end was told to the other branch, or heard from it, has ended here.
+pub(super) fn ends(life: &Life, ended: impl Iterator<Item = TransferId>) -> Result<(), Violation> {
+    let branch = life.engine.branch;
+    for id in ended {
+        let is_open = life.engine.holds.get(id).is_some();
+        hold!(Promises, !is_open, "branch {branch} has told or heard the end of {id}, and holds it after a crash");
+    }
+    Ok(())
+}
+
 /// When everything has come to rest: every transfer has one effect, the same at every branch and for its client, wherever
 /// the accounts were by then, and every account has at one branch what its payments left it.
 pub(super) fn at_rest(branches: &mut [SimBranch], registry: &Registry, payments: &[Payment]) -> Result<(), Violation> {

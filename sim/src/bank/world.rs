@@ -60,6 +60,8 @@ struct World {
     /// left the branch.
     promised: Vec<BTreeSet<TransferId>>,
     acknowledged: Vec<BTreeSet<TransferId>>,
+    /// By branch: holds whose end it has told, or has said that it knows.
+    ended: Vec<BTreeSet<TransferId>>,
     is_healed: bool,
     outcome: BankOutcome,
     weights: [u64; 11],
@@ -111,6 +113,7 @@ impl World {
             network: Network::new(ids.len(), bad_once_in),
             promised: vec![BTreeSet::new(); ids.len()],
             acknowledged: vec![BTreeSet::new(); ids.len()],
+            ended: vec![BTreeSet::new(); ids.len()],
             workload: Workload::new(ids),
             branches,
             is_healed: false,
@@ -329,6 +332,7 @@ impl World {
             self.promised[at].iter().copied(),
             self.acknowledged[at].iter().copied(),
         )?;
+        checks::ends(life, self.ended[at].iter().copied())?;
         self.link(at);
         Ok(())
     }
@@ -431,12 +435,9 @@ impl World {
                 Said::Acknowledge(mark) => drop(self.acknowledged[at].insert(TransferId::new(mark.id.get()))),
                 Said::Begin(cross) => drop(self.promised[at].insert(TransferId::new(cross.transfer.id.get()))),
                 Said::BeginMove(item) => drop(self.promised[at].insert(TransferId::new(item.id.get()))),
-                Said::Vote(_)
-                | Said::End(_)
-                | Said::Heard(_)
-                | Said::RefuseMove(_)
-                | Said::AskId(_)
-                | Said::TellId(_) => {}
+                Said::End(item) => drop(self.ended[at].insert(TransferId::new(item.id.get()))),
+                Said::Heard(item) => drop(self.ended[at].insert(TransferId::new(item.id.get()))),
+                Said::Vote(_) | Said::RefuseMove(_) | Said::AskId(_) | Said::TellId(_) => {}
             }
             self.network.send(Item::FromBranch(at, said), &mut self.random);
         }
