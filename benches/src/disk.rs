@@ -13,30 +13,55 @@ const BLOCK_LEN_BYTES: usize = 4096;
 /// What is read at once.
 const READ_LEN_BYTES: usize = 1 << 20;
 
-/// `count` times: append 4 KiB to a preallocated, zero-filled file and `fdatasync` it.
-pub(crate) fn flush_latency(folder: &Path, count: usize) -> io::Result<LatencySummary> {
+/// The file that probes write: once around, and then over again.
+const PROBE_BLOCKS: u64 = 8_192;
+/// So many flushes are measured, however long they take.
+const FLUSHES_MIN: u64 = 5;
+/// A flush that takes longer is no flush any more but a disk that stands still: no bank on it can answer in time.
+pub(crate) const STALL: Duration = Duration::from_millis(10);
+
+/// Flushes of 4 KiB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flushes {
+    pub(crate) latency: LatencySummary,
+    /// The share of the time that was spent in flushes longer than [`STALL`]: who comes by at any instant meets one with
+    /// this probability.
+    pub(crate) stalled_share: f64,
+}
+
+/// For `time`: write 4 KiB to a preallocated, zero-filled file and `fdatasync` it, one after the other.
+pub(crate) fn flushes(folder: &Path, time: Duration) -> io::Result<Flushes> {
     let path = folder.join(format!("flush-probe-{}", std::process::id()));
-    let result = flush_probe(&path, count);
+    let result = flush_probe(&path, time);
     fs::remove_file(&path)?;
     result
 }
 
-fn flush_probe(path: &Path, count: usize) -> io::Result<LatencySummary> {
+fn flush_probe(path: &Path, time: Duration) -> io::Result<Flushes> {
     let file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
     let zeros = vec![0; READ_LEN_BYTES];
-    for offset in (0..(count * BLOCK_LEN_BYTES) as u64).step_by(READ_LEN_BYTES) {
+    for offset in (0..PROBE_BLOCKS * BLOCK_LEN_BYTES as u64).step_by(READ_LEN_BYTES) {
         file.write_all_at(&zeros, offset)?;
     }
     file.sync_all()?;
     let block = [0x5a; BLOCK_LEN_BYTES];
-    let mut latencies = Latencies::default();
-    for index in 0..count {
-        let begun = Instant::now();
-        file.write_all_at(&block, (index * BLOCK_LEN_BYTES) as u64)?;
+    let (mut latencies, mut stalled) = (Latencies::default(), Duration::ZERO);
+    let begun = Instant::now();
+    for index in 0.. {
+        if index >= FLUSHES_MIN && begun.elapsed() >= time {
+            break;
+        }
+        let flush_begun = Instant::now();
+        file.write_all_at(&block, index % PROBE_BLOCKS * BLOCK_LEN_BYTES as u64)?;
         file.sync_data()?;
-        latencies.record(begun.elapsed().as_nanos() as u64);
+        let took = flush_begun.elapsed();
+        latencies.record(took.as_nanos() as u64);
+        if took > STALL {
+            stalled += took;
+        }
     }
-    Ok(latencies.summary())
+    let stalled_share = stalled.as_secs_f64() / begun.elapsed().as_secs_f64();
+    Ok(Flushes { latency: latencies.summary(), stalled_share })
 }
 
 /// How long it takes to read `bytes` out of `files`, one behind the other, with nothing cached.
@@ -84,9 +109,9 @@ pub(crate) fn files_by_age(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files.into_iter().map(|(_, path)| path).collect())
 }
 
-/// A disk is calm when none of this many flushes in a row, a second's worth,
-const CALM_FLUSHES: usize = 8_000;
-/// took longer.
+/// A disk is calm when for so long
+const CALM: Duration = Duration::from_secs(1);
+/// no flush took longer.
 const CALM_MAX_US: f64 = 5_000.0;
 /// A disk that is not calm after so many tries is measured as it is.
 const CALM_TRIES: usize = 20;
@@ -97,7 +122,7 @@ pub(crate) fn settle(folder: &Path) -> io::Result<()> {
     // Without `sync` the probes alone have to do.
     let _ = std::process::Command::new("sync").status();
     for _ in 0..CALM_TRIES {
-        if flush_latency(folder, CALM_FLUSHES)?.max_us < CALM_MAX_US {
+        if flushes(folder, CALM)?.latency.max_us < CALM_MAX_US {
             break;
         }
         std::thread::sleep(Duration::from_secs(1));
@@ -118,8 +143,9 @@ mod tests {
     #[test]
     fn the_probe_measures_and_cleans_up() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let summary = flush_latency(folder.path(), 5).expect("a disk");
-        assert_eq!(summary.count, 5);
+        let flushes = flushes(folder.path(), Duration::ZERO).expect("a disk");
+        assert_eq!(flushes.latency.count, FLUSHES_MIN);
+        assert!((0.0..=1.0).contains(&flushes.stalled_share));
         assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0);
     }
 

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::disk;
 
-/// Flushes that the probe does: half a second on a good disk.
-const FLUSHES: usize = 2_000;
+/// How long the disk is looked at.
+const FLUSHES_FOR: Duration = Duration::from_millis(250);
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -49,7 +50,7 @@ impl fmt::Display for Machine {
 /// Looks at the machine, and measures the disk under `folder`.
 pub(crate) fn describe(folder: &Path) -> anyhow::Result<Machine> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let flush = disk::flush_latency(folder, FLUSHES)?;
+    let flush = disk::flushes(folder, FLUSHES_FOR)?.latency;
     let memory_kib = first_number(&read("/proc/meminfo"), "MemTotal:").unwrap_or(0);
     Ok(Machine {
         cpu: cpu_name(&read("/proc/cpuinfo")),

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tally_client::load::{IdChoice, Load, LoadArgs, Measured, VerifyChoice};
+use tally_client::load::{IdChoice, LatencySummary, Load, LoadArgs, Measured, VerifyChoice};
 
 use crate::BenchArgs;
 use crate::bank::{Bank, Start};
@@ -27,8 +27,9 @@ use crate::watch::{Usage, Watch};
 
 /// Latency is to be reached on a disk whose flushes keep this; on a slower one the limits grow in proportion.
 const FLUSH_P99_US: f64 = 500.0;
-/// Flushes of the probe before a latency row.
-const FLUSHES: usize = 1_000;
+/// How long the disk is looked at before a latency row.
+const FLUSHES_FOR: Duration = Duration::from_secs(5);
+const FLUSHES_FOR_SMOKE: Duration = Duration::from_millis(100);
 /// What a smoke run takes instead of everything larger.
 const SMOKE_DURATION: Duration = Duration::from_secs(2);
 const SMOKE_ACCOUNTS: u64 = 10_000;
@@ -246,8 +247,11 @@ impl<'a> Context<'a> {
 
     /// What the disk does at this moment, and by how much latency limits grow for it.
     pub(crate) fn flush(&self) -> anyhow::Result<Flush> {
-        let summary = disk::flush_latency(&self.args.dir, FLUSHES)?;
-        Ok(Flush { p50_us: summary.p50_us, p99_us: summary.p99_us, scale: (summary.p99_us / FLUSH_P99_US).max(1.0) })
+        let time = if self.args.smoke { FLUSHES_FOR_SMOKE } else { FLUSHES_FOR };
+        let flushes = disk::flushes(&self.args.dir, time)?;
+        let LatencySummary { p50_us, p99_us, max_us, .. } = flushes.latency;
+        let scale = (p99_us / FLUSH_P99_US).max(1.0);
+        Ok(Flush { p50_us, p99_us, max_us, stalled_share: flushes.stalled_share, scale })
     }
 
     /// Whether a row's aim was met; nothing can be said of a smoke run.
@@ -261,6 +265,9 @@ impl<'a> Context<'a> {
 pub(crate) struct Flush {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
+    pub(crate) max_us: f64,
+    /// See [`disk::Flushes`].
+    pub(crate) stalled_share: f64,
     /// At least 1.
     pub(crate) scale: f64,
 }
@@ -274,7 +281,16 @@ impl Flush {
         } else {
             String::new()
         };
-        result.note(format!("raw 4 KiB flush p50 {:.0} us, p99 {:.0} us{scaled}", self.p50_us, self.p99_us));
+        result.detail("raw_flush_max_us", self.max_us);
+        result.detail("raw_stalled_percent", self.stalled_share * 100.0);
+        let Self { p50_us, p99_us, .. } = self;
+        result.note(format!(
+            "raw 4 KiB flush, nothing else running: p50 {p50_us:.0} us, p99 {p99_us:.0} us{scaled}; longest {:.1} ms, {:.1} % of the \
+             time in flushes over {} ms",
+            self.max_us / 1_000.0,
+            self.stalled_share * 100.0,
+            disk::STALL.as_millis()
+        ));
     }
 }
 
