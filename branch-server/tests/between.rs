@@ -150,18 +150,7 @@ impl Bank {
             decides: true,
         };
         for at in [0, 1] {
-            let open = AccountOpen {
-                id: customer(BRANCHES[at]).get().into(),
-                owner: 5.into(),
-                currency: Currency::EUR.get().into(),
-                code: 1.into(),
-                kind: 1,
-                flags: message::account_flags::DEBITS_LIMITED.into(),
-                day_limit: u64::MAX.into(),
-                ..AccountOpen::new_zeroed()
-            };
-            let opened = bank.sides[at].ask(Op::OpenAccounts(Bytes::copy_from_slice(open.as_bytes())));
-            assert!(matches!(opened, ReplyBody::Items(..)), "{opened:?}");
+            bank.open(at, customer(BRANCHES[at]));
         }
         let deposit = message::Transfer {
             debit_account_id: 0.into(),
@@ -230,6 +219,22 @@ impl Bank {
             reserved: [0; 6],
         };
         self.sides.iter().for_each(|side| side.link.shared.moved.learn(&[moved]));
+    }
+
+    /// Opens an account that cannot be overdrawn.
+    fn open(&mut self, at: usize, id: AccountId) {
+        let open = AccountOpen {
+            id: id.get().into(),
+            owner: 5.into(),
+            currency: Currency::EUR.get().into(),
+            code: 1.into(),
+            kind: 1,
+            flags: message::account_flags::DEBITS_LIMITED.into(),
+            day_limit: u64::MAX.into(),
+            ..AccountOpen::new_zeroed()
+        };
+        let opened = self.sides[at].ask(Op::OpenAccounts(Bytes::copy_from_slice(open.as_bytes())));
+        assert!(matches!(opened, ReplyBody::Items(..)), "{opened:?}");
     }
 
     fn side(&self, branch: BranchId) -> &Side {

@@ -105,7 +105,13 @@ impl Engine {
             return ChainStep::Lookup;
         }
         let before: Vec<Account> = locks.iter().map(Locked::load).collect();
-        if let Some(refusal) = before.iter().find_map(moved_refusal) {
+        // What is to be ended or undone and is not here may be where the account that is named was.
+        let named = links
+            .iter()
+            .filter(|link| link.reference == Reference::Absent)
+            .filter_map(|link| Some(self.accounts.find(link.transfer.debit_account_id)?.read()))
+            .find_map(|account| moved_refusal(&account));
+        if let Some(refusal) = before.iter().find_map(moved_refusal).or(named) {
             claims.give_back();
             return ChainStep::Refused(refusal);
         }

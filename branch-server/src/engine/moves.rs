@@ -35,6 +35,8 @@ pub enum Moved {
     PayeeAway(BranchId),
     /// The account is here, and was at others: they have to be asked whether they know the id.
     Here(Residence),
+    /// The same, where what the transfer refers to is not here: they have to be asked about that as well.
+    HereAlone(Residence),
 }
 
 /// What became of the destination's prepare.
@@ -268,6 +270,26 @@ impl Engine {
         };
         let residence = belongs_to.filter(|account| account.has(account_flags::HAS_MOVED)).map(residence)?;
         (residence.moves != asker.cleared_moves).then_some(Step::Moved(Moved::Here(residence)))
+    }
+
+    /// The same for what would end or undo something that is not here. Where the account that it names is, or was, there
+    /// that something may be, and this very transfer may have been done.
+    ///
+    /// The account is not locked. If it leaves now, its new branch asks this one about the id, which is reserved.
+    #[cold]
+    pub(super) fn whereabouts_of_named(&self, transfer: &Transfer, asker: &Asker) -> Option<Step> {
+        let account = self.accounts.find(transfer.debit_account_id)?.read();
+        match account.status {
+            AccountStatus::Moving | AccountStatus::Arriving => Some(Step::NotRecorded(Refusal::AccountMoving)),
+            AccountStatus::Moved => {
+                Some(Step::Moved(Moved::Away(account.residence.known().next().unwrap_or_default())))
+            }
+            AccountStatus::Open | AccountStatus::Frozen | AccountStatus::Closed | AccountStatus::Closing => {
+                let may_be_known =
+                    account.has(account_flags::HAS_MOVED) && account.residence.moves != asker.cleared_moves;
+                may_be_known.then_some(Step::Moved(Moved::HereAlone(account.residence)))
+            }
+        }
     }
 
     /// The settlement account for `peer`, opened now if need be.

@@ -285,8 +285,11 @@ impl<'e> Locked<'e> {
         }
         let debit = self.debit.as_ref().map(accounts::Locked::load);
         let credit = self.credit.as_ref().map(accounts::Locked::load);
-        let whereabouts =
-            prepared.engine.whereabouts(&prepared.transfer, &prepared.asker, debit.as_ref(), credit.as_ref());
+        let (engine, transfer, asker) = (prepared.engine, &prepared.transfer, &prepared.asker);
+        let whereabouts = match prepared.reference {
+            Reference::Absent => engine.whereabouts_of_named(transfer, asker),
+            _ => engine.whereabouts(transfer, asker, debit.as_ref(), credit.as_ref()),
+        };
         if let Some(step) = whereabouts {
             prepared.give_back();
             return Err(step);

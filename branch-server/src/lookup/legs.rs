@@ -118,14 +118,18 @@ fn contradicted(id: TransferId, contradiction: Contradiction) -> Returned {
 /// Another branch wants to know whether an id was ever used here: an account has moved there, and this branch has sealed it
 /// before that, durably, so whatever was recorded on it is known by now.
 pub(super) fn id_used<R: RecordReader>(resolver: &Resolver<'_, R>, item: IdItem) -> Returned {
-    match resolver.known(TransferId::new(item.id.get())) {
-        Ok(known) if known.record.is_none() => Returned::IdTold(item.answered(id_answer::UNKNOWN)),
-        Ok(_) => Returned::IdTold(item.answered(id_answer::KNOWN)),
-        Err(error) => {
-            questions::log(&error);
-            Returned::IdTold(item.answered(id_answer::UNREACHABLE))
-        }
-    }
+    let is_known = |id: u128| resolver.known(TransferId::new(id)).map(|known| known.record.is_some());
+    let reference = item.reference.get();
+    let answer =
+        match is_known(item.id.get()).and_then(|is_used| Ok(is_used || (reference != 0 && is_known(reference)?))) {
+            Ok(false) => id_answer::UNKNOWN,
+            Ok(true) => id_answer::KNOWN,
+            Err(error) => {
+                questions::log(&error);
+                id_answer::UNREACHABLE
+            }
+        };
+    Returned::IdTold(item.answered(answer))
 }
 
 fn say(engine: &Engine, id: TransferId, state: Participant, event: ParticipantEvent) -> Returned {

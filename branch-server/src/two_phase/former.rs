@@ -46,7 +46,7 @@ pub enum Heard {
 }
 
 impl TwoPhase {
-    /// Asks the former branches of an account about the id of `transfer`.
+    /// Asks the former branches of an account about the id of `transfer`, and about `reference` where that is one.
     ///
     /// # Errors
     /// `FormerBranchUnreachable` without a link, `Busy` when too many wait or this id does already.
@@ -55,6 +55,7 @@ impl TwoPhase {
         asker: Asker,
         transfer: Transfer,
         residence: Residence,
+        reference: TransferId,
         now_ns: u64,
         led: &mut Led,
     ) -> Result<(), Refusal> {
@@ -68,7 +69,8 @@ impl TwoPhase {
         }
         let missing: Vec<BranchId> = residence.known().filter(|&branch| branch != self.branch).collect();
         for &branch in &missing {
-            led.says.push((Lsn::ZERO, Said::AskId(IdItem::question(id.get(), 0, self.branch, branch))));
+            let question = IdItem::question(id.get(), 0, self.branch, branch).about(reference.get());
+            led.says.push((Lsn::ZERO, Said::AskId(question)));
         }
         let until_ns = now_ns.saturating_add(TIMEOUT_NS);
         waiting.insert(id, Waiting { asker, transfer, moves: residence.moves, missing, until_ns });
@@ -124,7 +126,7 @@ mod tests {
         let branches = [BranchId::new(2), BranchId::new(3), BranchId::default()];
         let residence = Residence { moves: 2, branches };
         let transfer = Transfer { id: 9.into(), ..Transfer::new_zeroed() };
-        let outcome = shared.ask_former(Asker::bank(), transfer, residence, 0, &mut led);
+        let outcome = shared.ask_former(Asker::bank(), transfer, residence, TransferId::new(7), 0, &mut led);
         (shared, led, outcome)
     }
 
@@ -136,6 +138,7 @@ mod tests {
     fn all_have_to_say_no_and_one_yes_is_enough() {
         let (shared, led, outcome) = asked(true);
         assert_eq!((outcome, led.says.len()), (Ok(()), 2));
+        assert!(led.says.iter().all(|(_, said)| matches!(said, Said::AskId(item) if item.reference.get() == 7)));
         assert!(shared.hear_former(&answer(4, id_answer::UNKNOWN)).is_none(), "nobody asked it");
         assert!(shared.hear_former(&answer(2, id_answer::UNKNOWN)).is_none());
         assert!(shared.hear_former(&answer(2, id_answer::UNKNOWN)).is_none(), "it has answered");
@@ -161,7 +164,7 @@ mod tests {
         assert_eq!(refusal, Refusal::FormerBranchUnreachable);
         let (shared, mut led, _) = asked(true);
         let transfer = Transfer { id: 9.into(), ..Transfer::new_zeroed() };
-        let again = shared.ask_former(Asker::bank(), transfer, Residence::default(), 0, &mut led);
+        let again = shared.ask_former(Asker::bank(), transfer, Residence::default(), TransferId::NONE, 0, &mut led);
         assert_eq!(again, Err(Refusal::Busy));
         assert!(shared.give_up_former(TIMEOUT_NS - 1).is_empty());
         assert_eq!(shared.give_up_former(TIMEOUT_NS).len(), 1);

@@ -189,7 +189,7 @@ impl Batch {
                 self.answers.refuse(Refusal::WrongBranch);
                 true
             }
-            Step::Moved(Moved::Here(_)) => {
+            Step::Moved(Moved::Here(_) | Moved::HereAlone(_)) => {
                 self.answers.refuse(Refusal::MovedAccountSinglesOnly);
                 true
             }

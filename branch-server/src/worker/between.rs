@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tally_ledger::Residence;
 use tally_ledger::two_phase::ParticipantEffect;
 use tally_ledger::wire::recorded_reply;
 use tally_protocol::link::{EndItem, IdItem};
@@ -127,13 +128,27 @@ impl Running {
                     self.refuse_moved(asker, payee);
                 }
             }
-            Moved::Here(residence) => {
-                let led = &mut between.led;
-                match between.shared.ask_former(asker, transfer, residence, clock::monotonic_nanos(), led) {
-                    Ok(()) => self.pass_on(now),
-                    Err(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
-                }
+            Moved::Here(residence) => self.ask_former(asker, transfer, residence, TransferId::NONE, now),
+            Moved::HereAlone(residence) => {
+                self.ask_former(asker, transfer, residence, TransferId::new(transfer.reference.get()), now);
             }
+        }
+    }
+
+    /// Asks where the account was before it came here.
+    fn ask_former(
+        &mut self,
+        asker: Asker,
+        transfer: message::Transfer,
+        residence: Residence,
+        reference: TransferId,
+        now: Timestamp,
+    ) {
+        let Some(between) = self.worker.between.as_mut() else { return };
+        let now_ns = clock::monotonic_nanos();
+        match between.shared.ask_former(asker, transfer, residence, reference, now_ns, &mut between.led) {
+            Ok(()) => self.pass_on(now),
+            Err(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
         }
     }
 

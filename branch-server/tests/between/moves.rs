@@ -121,6 +121,48 @@ fn a_moved_account_pays_and_is_paid_at_its_new_branch_and_old_ids_stay_used() {
 }
 
 #[test]
+fn what_ended_a_hold_before_the_move_has_one_answer_at_both_branches() {
+    let named = |id: u128, kind: TransferKind, amount: u64| message::Transfer {
+        debit_account_id: customer(HERE).get().into(),
+        ..ending(id, kind, 2, amount)
+    };
+    let (here, there) = (u32::from(HERE.get()), u32::from(THERE.get()));
+    for (kind, amount, posted, refusal) in [
+        (TransferKind::Settle, 12, 12, Refusal::HoldAlreadySettled),
+        (TransferKind::Void, 0, 0, Refusal::HoldAlreadyVoided),
+    ] {
+        let mut bank = Bank::new();
+        let payee = AccountId::of_branch(HERE, 8);
+        bank.open(0, payee);
+        let local = message::Transfer { credit_account_id: payee.get().into(), ..hold(2, 30, 0) };
+        assert_eq!(bank.pay(local), (None, 30, false));
+        let done = bank.pay(named(3, kind, amount));
+        assert_eq!((done.0, done.2), (None, false));
+        bank.settle_down();
+        bank.move_over(900, 0);
+        for is_restarted in [false, true] {
+            if is_restarted {
+                (0..2).for_each(|at| bank.restart(at));
+            }
+            // The new branch knows neither the hold nor its end, and asks.
+            let wire = named(3, kind, amount);
+            assert_eq!(bank.transfer_at(1, wire), (Some(Refusal::IdUsedElsewhere), 0, false, here));
+            assert_eq!(bank.transfer_at(0, wire), (None, done.1, true, 0));
+            // So for another end, which is the old branch's to refuse.
+            let late = named(4, kind, amount);
+            assert_eq!(bank.transfer_at(1, late), (Some(Refusal::IdUsedElsewhere), 0, false, here));
+            assert_eq!(bank.transfer_at(0, late), (Some(refusal), 0, is_restarted, 0));
+            // What nobody knows is refused where the account is.
+            let lost = message::Transfer { reference: 77.into(), ..named(5, kind, amount) };
+            assert_eq!(bank.transfer_at(0, lost), (Some(Refusal::AccountMoved), 0, false, there));
+            assert_eq!(bank.transfer_at(1, lost), (Some(Refusal::ReferenceNotFound), 0, is_restarted, 0));
+        }
+        assert_eq!(bank.found(), [(1, 100 - posted)]);
+        bank.mirrors();
+    }
+}
+
+#[test]
 fn a_move_ends_whole_or_not_at_all_whatever_is_lost() {
     // Whether it comes to a commit with the same leader, and with another one. To ask is to vote.
     let losses: [(fn(&Said) -> bool, [bool; 2]); 4] = [

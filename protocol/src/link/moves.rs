@@ -92,20 +92,22 @@ wire! {
 }
 
 wire! {
-    /// Whether a transfer id was used at a branch where an account was before.
-    IdItem 32 {
+    /// Whether a transfer id was used at a branch where an account was before; or what it refers to.
+    IdItem 48 {
         /// The transfer's.
         0 id: U128,
+        /// What the transfer would end or undo, where the asker does not know it; else 0.
+        16 reference: U128,
         /// The sender's stamp.
-        16 stamp: U64,
+        32 stamp: U64,
         /// Who wants to know; not 0.
-        24 asker: U16,
+        40 asker: U16,
         /// Who is asked; not 0, not the asker.
-        26 asked: U16,
-        /// In a question 0; in an answer 1 never used, 2 used, 3 the branch could not be asked.
-        28 answer: u8,
+        42 asked: U16,
+        /// In a question 0; in an answer 1 neither was ever used, 2 one was, 3 the branch could not be asked.
+        44 answer: u8,
         /// 0.
-        29 reserved: [u8; 3],
+        45 reserved: [u8; 3],
     }
 }
 
@@ -162,6 +164,7 @@ impl LinkItem for IdItem {
     fn invalid_field(&self) -> Option<&'static str> {
         match self {
             _ if !is_transfer_id(self.id.get()) => Some("id"),
+            _ if self.reference.get() == u128::MAX => Some("reference"),
             _ if self.asker.get() == 0 => Some("asker"),
             _ if self.asked.get() == 0 || self.asked == self.asker => Some("asked"),
             _ if self.answer > id_answer::UNREACHABLE => Some("answer"),
@@ -188,12 +191,19 @@ impl IdItem {
     pub const fn question(id: u128, stamp: u64, asker: BranchId, asked: BranchId) -> Self {
         Self {
             id: U128::new(id),
+            reference: U128::ZERO,
             stamp: U64::new(stamp),
             asker: U16::new(asker.get()),
             asked: U16::new(asked.get()),
             answer: id_answer::NONE,
             reserved: [0; 3],
         }
+    }
+
+    /// The same, also about what the transfer refers to.
+    #[must_use]
+    pub const fn about(self, reference: u128) -> Self {
+        Self { reference: U128::new(reference), ..self }
     }
 
     /// The same with an answer, one of [`id_answer`].

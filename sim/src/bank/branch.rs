@@ -27,7 +27,7 @@ use tally_journal::{Disk, JournalStats, ReadError, Reader};
 use tally_ledger::journal::cursor::Geometry;
 use tally_ledger::journal::record::{AccountChange, Record, RecordBody};
 use tally_ledger::two_phase::{AbortReason, Decision};
-use tally_ledger::{Account, Hold, HoldEnd, HoldStage, Leg};
+use tally_ledger::{Account, Hold, HoldEnd, HoldStage, Leg, Residence};
 use tally_protocol::message;
 use tally_protocol::{AccountStatus, BranchId, Lsn, Refusal, Timestamp, TransferId};
 
@@ -358,19 +358,32 @@ impl Life {
                 }
                 self.pay_between(asker, wire, peer, looked, now)
             }
-            Moved::Here(residence) if self.bug == Some(BankBug::FormerBranchesNotAsked) => {
+            Moved::Here(residence) | Moved::HereAlone(residence)
+                if self.bug == Some(BankBug::FormerBranchesNotAsked) =>
+            {
                 let asker = Asker { cleared_moves: residence.moves, ..*asker };
                 self.take(&asker, wire, looked, now)
             }
-            Moved::Here(residence) => {
-                let now_ns = now.as_nanos();
-                match self.shared.ask_former(*asker, *wire, residence, now_ns, &mut self.led) {
-                    Ok(()) => self.pass_on(now),
-                    Err(refusal) => {
-                        self.refuse(asker, refusal, 0);
-                        Ok(())
-                    }
-                }
+            Moved::Here(residence) => self.ask_former(asker, wire, residence, TransferId::NONE, now),
+            Moved::HereAlone(residence) => {
+                self.ask_former(asker, wire, residence, TransferId::new(wire.reference.get()), now)
+            }
+        }
+    }
+
+    fn ask_former(
+        &mut self,
+        asker: &Asker,
+        wire: &message::Transfer,
+        residence: Residence,
+        reference: TransferId,
+        now: Timestamp,
+    ) -> Result<(), Violation> {
+        match self.shared.ask_former(*asker, *wire, residence, reference, now.as_nanos(), &mut self.led) {
+            Ok(()) => self.pass_on(now),
+            Err(refusal) => {
+                self.refuse(asker, refusal, 0);
+                Ok(())
             }
         }
     }

@@ -169,7 +169,12 @@ impl Workload {
         let settles = random.one_in(2);
         let held = self.payments[at].wire.amount.get();
         let amount = if settles && random.one_in(2) { random.between(1, held + held / 8 + 1) } else { 0 };
-        Some(self.ending(at, if settles { TransferKind::Settle } else { TransferKind::Void }, amount))
+        let mut ending = self.ending(at, if settles { TransferKind::Settle } else { TransferKind::Void }, amount);
+        if random.one_in(2) {
+            // Named, it follows the payer's account wherever that goes.
+            ending.wire.debit_account_id = self.payments[at].wire.debit_account_id;
+        }
+        Some(ending)
     }
 
     fn ending(&self, at: usize, kind: TransferKind, amount: u64) -> Payment {

@@ -14,6 +14,7 @@ use tally_registry::client;
 use tally_registry::link::Tls;
 
 use super::net::{Net, Site};
+use super::operator::Operator;
 use super::process::Process;
 
 /// Nodes of the registry.
@@ -54,6 +55,7 @@ pub(crate) struct World {
     pub(crate) processes: Vec<Process>,
     /// For all load.
     pub(crate) bank: Bank,
+    pub(crate) operator: Operator,
 }
 
 impl World {
@@ -62,7 +64,8 @@ impl World {
         let sites: Vec<Site> = (1..=NODES).map(Site::Node).chain((1..=BRANCHES).map(Site::Branch)).collect();
         let net = Net::new(&sites)?;
         let authority = Authority::open(&dir.join("authority"))?;
-        let operator = authority.issue(&dir.join("operator"), Service::Operator)?;
+        let operator_dir = dir.join("operator");
+        let operator = authority.issue(&operator_dir, Service::Operator)?;
         let password = format!("{:032x}", rand::random::<u128>());
         let mut users = Users::default();
         users.add(USER, &password, RoleName::Teller, 0)?;
@@ -88,7 +91,7 @@ impl World {
         let info = ConnectInfo::new(endpoints[0].clone(), SERVER_NAME, &operator.ca_file, credentials)?;
         let options = ClientOptions { connections: 2, deadline: CALL_DEADLINE, retry: RetryPolicy::NEVER };
         let bank = Bank::with_endpoints(info, endpoints, options)?;
-        let mut world = Self { net, processes, bank };
+        let mut world = Self { net, processes, bank, operator: Operator::new(&operator_dir) };
         world.begin(&Tls::load(&operator.cert_file, &operator.key_file, &operator.ca_file)?).await?;
         Ok(world)
     }

@@ -1,12 +1,12 @@
-//! What the bank's clients know: what they have sent, what was answered, and what every account must hold for it.
+//! What the bank's clients know: what they have sent, what was answered, and what every account must have and hold for it.
 //!
 //! **Invariant:** an id has one answer for ever, and an account's balance is what follows from the answers "done" and from
 //! nothing else. So anything that the bank loses, changes or does twice is a difference between the two.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{bail, ensure};
-use tally_protocol::message::{FeedEntry, FeedKind, Transfer};
+use tally_protocol::message::{Transfer, TransferKind};
 use tally_protocol::{AccountId, BranchId, RefusalGroup, TransferId};
 
 /// Old transfers that are kept, to be sent again.
@@ -27,17 +27,30 @@ pub(crate) enum Known {
     Never,
 }
 
+/// What an account has: its balance, and what is held of it as the payer and for it as the payee.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) balance: i128,
+    pub(crate) held_as_payer: i128,
+    pub(crate) held_as_payee: i128,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     /// Since the last check.
-    sent: HashMap<TransferId, (Transfer, Known)>,
+    pub(super) sent: HashMap<TransferId, (Transfer, Known)>,
     /// From before it, with their answers.
     kept: Vec<(Transfer, Known)>,
-    balances: BTreeMap<AccountId, i128>,
-    /// Answers so far, and those of them that were about payments between branches and done.
+    /// Holds that stand.
+    holds: BTreeMap<TransferId, Transfer>,
+    accounts: BTreeMap<AccountId, Due>,
+    /// Where accounts may have been since the last check, but for those that were all the time where their id says.
+    places: BTreeMap<AccountId, BTreeSet<BranchId>>,
+    /// Answers so far; those of them that were about payments between branches and done; and holds that were ended.
     pub(crate) answers: u64,
     pub(crate) done_across: u64,
+    pub(crate) holds_ended: u64,
 }
 
 impl Book {
@@ -65,22 +78,85 @@ impl Book {
         *before = known;
         self.answers += 1;
         if let Known::Done(_) = known {
-            let (debit, credit) = accounts_of(transfer);
-            self.done_across += u64::from(debit.branch() != credit.branch());
-            self.give(debit, -i128::from(transfer.amount.get()));
-            self.give(credit, i128::from(transfer.amount.get()));
+            self.carry_out(transfer)?;
         }
         Ok(())
     }
 
-    /// An account has so much more.
-    pub(crate) fn give(&mut self, account: AccountId, amount: i128) {
-        *self.balances.entry(account).or_default() += amount;
+    /// What was done has this effect.
+    fn carry_out(&mut self, transfer: &Transfer) -> anyhow::Result<()> {
+        let (debit, credit) = accounts_of(transfer);
+        let amount = i128::from(transfer.amount.get());
+        match TransferKind::from_wire(transfer.kind) {
+            Some(TransferKind::Transfer) => {
+                self.done_across += u64::from(debit.branch() != credit.branch());
+                self.pay(transfer, amount);
+            }
+            Some(TransferKind::Hold) => {
+                self.done_across += u64::from(debit.branch() != credit.branch());
+                self.reserve(transfer, amount);
+                self.holds.insert(id_of(transfer), *transfer);
+            }
+            Some(TransferKind::Settle | TransferKind::Void) => {
+                let id = TransferId::new(transfer.reference.get());
+                let Some(hold) = self.holds.remove(&id) else {
+                    bail!("DOUBLED: {} is the second end of {id}", id_of(transfer));
+                };
+                self.holds_ended += 1;
+                self.reserve(&hold, -i128::from(hold.amount.get()));
+                // A void has no amount.
+                self.pay(&hold, amount);
+            }
+            _ => bail!("UNEXPECTED: {} is of a kind that nobody sends", id_of(transfer)),
+        }
+        Ok(())
     }
 
-    /// What every account must hold.
-    pub(crate) fn balances(&self) -> impl Iterator<Item = (AccountId, i128)> {
-        self.balances.iter().map(|(&account, &balance)| (account, balance))
+    fn pay(&mut self, between: &Transfer, amount: i128) {
+        let (debit, credit) = accounts_of(between);
+        self.give(debit, -amount);
+        self.give(credit, amount);
+    }
+
+    fn reserve(&mut self, hold: &Transfer, amount: i128) {
+        let (debit, credit) = accounts_of(hold);
+        self.accounts.entry(debit).or_default().held_as_payer += amount;
+        self.accounts.entry(credit).or_default().held_as_payee += amount;
+    }
+
+    /// An account has so much more.
+    pub(crate) fn give(&mut self, account: AccountId, amount: i128) {
+        self.accounts.entry(account).or_default().balance += amount;
+    }
+
+    /// What every account must have.
+    pub(crate) fn accounts(&self) -> impl Iterator<Item = (AccountId, Due)> {
+        self.accounts.iter().map(|(&account, &due)| (account, due))
+    }
+
+    /// Somebody begins to move `account` to `branch`: from here on it may be there.
+    pub(crate) fn may_move(&mut self, account: AccountId, branch: BranchId) {
+        self.places.entry(account).or_insert_with(|| BTreeSet::from([account.branch()])).insert(branch);
+    }
+
+    /// Where `account` has been since the last check, as far as is known.
+    pub(crate) fn places(&self, account: AccountId) -> BTreeSet<BranchId> {
+        self.places.get(&account).cloned().unwrap_or_else(|| BTreeSet::from([account.branch()]))
+    }
+
+    /// `account` is at `branch`, and nobody moves it.
+    pub(crate) fn is_at(&mut self, account: AccountId, branch: BranchId) {
+        self.places.insert(account, BTreeSet::from([branch]));
+    }
+
+    /// A hold that stands; `index` is any number.
+    pub(crate) fn hold(&self, index: usize) -> Option<Transfer> {
+        self.holds.values().nth(index % self.holds.len().max(1)).copied()
+    }
+
+    /// How many holds stand.
+    pub(crate) fn holds_len(&self) -> usize {
+        self.holds.len()
     }
 
     /// Transfers without an answer.
@@ -93,44 +169,8 @@ impl Book {
         self.kept.get(index % self.kept.len().max(1)).copied()
     }
 
-    /// Compares what `feeds` say, one for each branch, with what was answered; and begins anew. All answers must be
-    /// known.
-    ///
-    /// # Errors
-    /// Names the first transfer that is lost, doubled, changed or that nobody sent.
-    pub(crate) fn compare(&mut self, feeds: &BTreeMap<BranchId, Vec<FeedEntry>>) -> anyhow::Result<()> {
-        for (&branch, entries) in feeds {
-            let mut shown = HashMap::new();
-            for entry in entries.iter().filter(|entry| is_end(entry)) {
-                let id = TransferId::new(entry.transfer.id.get());
-                ensure!(shown.insert(id, entry).is_none(), "DOUBLED: {id} ends twice at branch {branch}");
-                let Some((transfer, known)) = self.sent.get(&id) else {
-                    bail!("UNEXPECTED: {id} is in the feed of branch {branch}, and nobody sent it");
-                };
-                ensure!(*transfer == entry.transfer, "CHANGED: {id} has other content at branch {branch}");
-                let code = entry.reply.refusal.get();
-                let agrees = match known {
-                    Known::Done(_) => code == 0,
-                    Known::Refused(_) | Known::Never => code != 0,
-                    Known::Unknown | Known::Free => false,
-                };
-                ensure!(agrees, "CHANGED: {id} was answered {known:?}, and branch {branch} has recorded {code}");
-                // The payer's branch answers; the payee's may know another reason.
-                let is_source = accounts_of(transfer).0.branch() == branch;
-                if let (true, Known::Refused(answered)) = (is_source, known) {
-                    ensure!(*answered == code, "CHANGED: {id} was refused with {answered}, and recorded with {code}");
-                }
-            }
-            for (id, (transfer, known)) in &self.sent {
-                let (debit, credit) = accounts_of(transfer);
-                let must = match known {
-                    Known::Done(_) => debit.branch() == branch || credit.branch() == branch,
-                    Known::Refused(code) => debit.branch() == branch && is_recorded(*code),
-                    Known::Unknown | Known::Free | Known::Never => false,
-                };
-                ensure!(!must || shown.contains_key(id), "LOST: {id} was {known:?}, and is not at branch {branch}");
-            }
-        }
+    /// All answers are known, and were checked: begins anew.
+    pub(super) fn begin_anew(&mut self) {
         for (_, (transfer, known)) in self.sent.drain() {
             if let Known::Done(_) | Known::Refused(_) = known {
                 self.kept.push((transfer, known));
@@ -138,18 +178,12 @@ impl Book {
         }
         let surplus = self.kept.len().saturating_sub(KEPT_MAX);
         self.kept.drain(..surplus);
-        Ok(())
     }
 }
 
 /// Whether a refusal uses up its id.
 pub(crate) fn is_recorded(code: u16) -> bool {
     RefusalGroup::of_code(code) == Some(RefusalGroup::State)
-}
-
-/// Whether an entry says how a transfer ended.
-fn is_end(entry: &FeedEntry) -> bool {
-    matches!(FeedKind::from_wire(entry.kind), Some(FeedKind::Transfer | FeedKind::Decided))
 }
 
 /// The id of a transfer.
@@ -164,7 +198,6 @@ pub(crate) fn accounts_of(transfer: &Transfer) -> (AccountId, AccountId) {
 
 #[cfg(test)]
 mod tests {
-    use tally_protocol::Refusal;
     use zerocopy::FromZeros;
 
     use super::*;
@@ -172,74 +205,53 @@ mod tests {
     const SOURCE: BranchId = BranchId::new(1);
     const DESTINATION: BranchId = BranchId::new(2);
 
-    fn transfer(id: u128) -> Transfer {
+    fn transfer(id: u128, kind: TransferKind) -> Transfer {
         let mut transfer = Transfer::new_zeroed();
         transfer.id.set(id);
+        transfer.kind = kind as u8;
         transfer.amount.set(5);
         transfer.debit_account_id.set(AccountId::of_branch(SOURCE, 7).get());
         transfer.credit_account_id.set(AccountId::of_branch(DESTINATION, 8).get());
         transfer
     }
 
-    fn entry(id: u128, kind: FeedKind, code: u16) -> FeedEntry {
-        let mut entry = FeedEntry::new_zeroed();
-        entry.kind = kind as u8;
-        entry.transfer = transfer(id);
-        entry.reply.refusal.set(code);
-        entry
-    }
-
-    /// What `compare` says of one transfer that is `known`, with these feeds of source and destination.
-    fn check(known: Known, source: &[FeedEntry], destination: &[FeedEntry]) -> String {
-        let mut book = Book::default();
-        book.send(&transfer(1));
-        book.learn(&transfer(1), known).expect("the first answer");
-        let feeds = BTreeMap::from([(SOURCE, source.to_vec()), (DESTINATION, destination.to_vec())]);
-        book.compare(&feeds).map_or_else(|error| error.to_string(), |()| "well".to_owned())
-    }
-
-    #[test]
-    fn what_is_lost_doubled_changed_or_invented_is_named() {
-        let aborted = Refusal::TransferAborted.code();
-        let (held, done) = (entry(1, FeedKind::Prepared, 0), entry(1, FeedKind::Decided, 0));
-        let back = entry(1, FeedKind::Decided, aborted);
-        let mut other = done;
-        other.transfer.amount.set(6);
-        for (known, source, destination, expected) in [
-            (Known::Done(9), &[held, done][..], &[held, done][..], "well"),
-            (Known::Done(9), &[held, done], &[held], "LOST"),
-            (Known::Done(9), &[held], &[held, done], "LOST"),
-            (Known::Done(9), &[held, done, done], &[held, done], "DOUBLED"),
-            (Known::Done(9), &[held, done], &[held, back], "CHANGED"),
-            (Known::Done(9), &[held, other], &[held, done], "CHANGED"),
-            (Known::Refused(aborted), &[held, back], &[], "well"),
-            (Known::Refused(aborted), &[held, back], &[held, back], "well"),
-            (Known::Refused(aborted), &[held, back], &[held, done], "CHANGED"),
-            (Known::Refused(aborted), &[], &[], "LOST"),
-            (Known::Refused(229), &[back], &[], "CHANGED"),
-            (Known::Free, &[], &[], "well"),
-            (Known::Free, &[done], &[], "CHANGED"),
-            (Known::Never, &[], &[], "well"),
-            (Known::Never, &[done], &[], "CHANGED"),
-            (Known::Done(9), &[done, entry(2, FeedKind::Transfer, 0)], &[done], "UNEXPECTED"),
-        ] {
-            let said = check(known, source, destination);
-            assert!(said.starts_with(expected), "{known:?}: {said}, not {expected}");
-        }
+    fn dues(book: &Book) -> Vec<[i128; 3]> {
+        book.accounts().map(|(_, due)| [due.balance, due.held_as_payer, due.held_as_payee]).collect()
     }
 
     #[test]
     fn an_answer_stands_and_moves_money_once() {
         let mut book = Book::default();
-        let payment = transfer(1);
+        let payment = transfer(1, TransferKind::Transfer);
         book.send(&payment);
         book.learn(&payment, Known::Free).expect("not taken");
         book.learn(&payment, Known::Done(3)).expect("taken later");
         book.learn(&payment, Known::Done(3)).expect("a repeat");
         book.learn(&payment, Known::Unknown).expect("says nothing");
         book.learn(&payment, Known::Free).expect("says nothing");
-        assert_eq!(book.balances().map(|(_, balance)| balance).collect::<Vec<_>>(), [-5, 5]);
+        assert_eq!(dues(&book), [[-5, 0, 0], [5, 0, 0]]);
         assert!(book.learn(&payment, Known::Done(4)).is_err() && book.learn(&payment, Known::Never).is_err());
-        assert!(book.learn(&transfer(2), Known::Never).is_err());
+        assert!(book.learn(&transfer(2, TransferKind::Transfer), Known::Never).is_err());
+    }
+
+    #[test]
+    fn a_hold_ends_once_with_what_was_settled() {
+        let mut book = Book::default();
+        let hold = transfer(1, TransferKind::Hold);
+        let end = |id: u128, kind: TransferKind, amount: u64| Transfer {
+            reference: 1.into(),
+            amount: amount.into(),
+            ..transfer(id, kind)
+        };
+        let (settle, void) = (end(2, TransferKind::Settle, 3), end(3, TransferKind::Void, 0));
+        for sent in [&hold, &settle, &void] {
+            book.send(sent);
+        }
+        book.learn(&hold, Known::Done(1)).expect("it stands");
+        assert_eq!((dues(&book), book.holds_len()), (vec![[0, 5, 0], [0, 0, 5]], 1));
+        book.learn(&settle, Known::Done(2)).expect("it ends");
+        assert_eq!((dues(&book), book.holds_len()), (vec![[-3, 0, 0], [3, 0, 0]], 0));
+        let twice = book.learn(&void, Known::Done(3)).expect_err("it has ended");
+        assert!(twice.to_string().starts_with("DOUBLED"), "{twice}");
     }
 }

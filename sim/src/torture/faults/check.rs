@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use tally_client::{Client, RequestError};
-use tally_protocol::message::FeedEntry;
+use tally_protocol::message::{FeedEntry, Sums};
 use tally_protocol::{AccountId, AccountKind, BranchId, Lsn, Refusal};
 
 use super::bank::{BRANCHES, World, branch_id};
+use super::book::Due;
 use super::load::{CURRENCY, SharedBook};
 
 /// How long anything may be in doubt when everything serves again: the registry gathers votes for five seconds, and a
@@ -36,14 +37,15 @@ impl Checker {
     pub(crate) async fn check(&mut self, world: &World, book: &SharedBook) -> anyhow::Result<()> {
         let feeds = self.read_feeds(world).await?;
         book.borrow_mut().compare(&feeds)?;
-        let expected: Vec<(AccountId, i128)> = book.borrow().balances().collect();
+        world.operator.audit_healed().await?;
+        let expected: Vec<(AccountId, Due)> = book.borrow().accounts().collect();
         let mut of_branch: BTreeMap<BranchId, Four> = BTreeMap::new();
-        for (account, expected) in expected {
-            let sums = sums(&world.bank.home_of(account).await?, account).await?;
-            let balance = sums[3] - sums[1];
-            ensure!(balance == expected, "BALANCE: account {account} has {balance}, and must have {expected}");
-            ensure!(sums[0] == 0 && sums[2] == 0, "HELD: something is still held on account {account}");
-            add(of_branch.entry(account.branch()).or_default(), sums);
+        for (account, due) in expected {
+            let (branch, sums) = at_home(world, account).await?;
+            let found = Due { balance: sums[3] - sums[1], held_as_payer: sums[0], held_as_payee: sums[2] };
+            ensure!(found == due, "BALANCE: account {account} has {found:?}, and must have {due:?}");
+            add(of_branch.entry(branch).or_default(), sums);
+            book.borrow_mut().is_at(account, branch);
         }
         for here in (1..=BRANCHES).map(branch_id) {
             let client = world.bank.branch(here).await?;
@@ -54,7 +56,7 @@ impl Checker {
                 let other = world.bank.branch(there).await?;
                 let mirror = sums(&other, AccountId::of_settlement(there, here, CURRENCY)).await?;
                 ensure!(
-                    due[1] == mirror[3] && due[3] == mirror[1] && due[0] + due[2] + mirror[0] + mirror[2] == 0,
+                    due == [mirror[2], mirror[3], mirror[0], mirror[1]],
                     "MIRROR: branch {here} and branch {there} disagree on what is due: {due:?} and {mirror:?}"
                 );
                 add(all, due);
@@ -90,15 +92,18 @@ impl Checker {
 pub(crate) async fn drain(world: &mut World) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     loop {
-        let in_doubt: Option<f64> = world.branches().map(|branch| branch.metric("tally_two_phase_in_doubt")).sum();
+        let of_branches = |name: &str| world.branches().map(|branch| branch.metric(name)).sum::<Option<f64>>();
+        let in_doubt = of_branches("tally_two_phase_in_doubt");
+        let untold = of_branches("tally_two_phase_ends_untold");
         let open = world.leader().and_then(|leader| leader.metric("tally_registry_decisions{state=\"open\"}"));
-        if in_doubt == Some(0.0) && open == Some(0.0) {
+        if [in_doubt, untold, open].iter().all(|&count| count == Some(0.0)) {
             break;
         }
         let elapsed = begun.elapsed();
         ensure!(
             elapsed < DRAIN_PATIENCE,
-            "IN DOUBT: {elapsed:.1?} after everything served: {in_doubt:?} parts in doubt, {open:?} decisions open"
+            "IN DOUBT: {elapsed:.1?} after everything served: {in_doubt:?} parts in doubt, {untold:?} ends of holds not told, \
+             {open:?} decisions open"
         );
         for process in &mut world.processes {
             process.check()?;
@@ -114,17 +119,35 @@ pub(crate) async fn drain(world: &mut World) -> anyhow::Result<Duration> {
     Ok(begun.elapsed())
 }
 
+/// Where an account is, and its sums. It must be at one branch.
+async fn at_home(world: &World, account: AccountId) -> anyhow::Result<(BranchId, Four)> {
+    let mut found = Vec::new();
+    for branch in (1..=BRANCHES).map(branch_id) {
+        match world.bank.branch(branch).await?.balance(account).await {
+            Ok(balance) => found.push((branch, four(&balance.sums))),
+            Err(error) if is_elsewhere(&error) => {}
+            Err(error) => return Err(error).context(format!("where account {account} is")),
+        }
+    }
+    ensure!(found.len() == 1, "PLACES: account {account} is at {} branches", found.len());
+    Ok(found[0])
+}
+
+fn is_elsewhere(error: &RequestError) -> bool {
+    [Refusal::AccountMoved, Refusal::WrongBranch, Refusal::AccountNotFound].map(Some).contains(&error.refusal())
+}
+
 /// Of an account that is not opened yet: zeros.
 async fn sums(client: &Client, account: AccountId) -> Result<Four, RequestError> {
     match client.balance(account).await {
-        Ok(balance) => {
-            let sums = balance.sums;
-            Ok([sums.debits_held, sums.debits_posted, sums.credits_held, sums.credits_posted]
-                .map(|sum| sum.get().into()))
-        }
+        Ok(balance) => Ok(four(&balance.sums)),
         Err(error) if error.refusal() == Some(Refusal::AccountNotFound) => Ok([0; 4]),
         Err(error) => Err(error),
     }
+}
+
+fn four(sums: &Sums) -> Four {
+    [sums.debits_held, sums.debits_posted, sums.credits_held, sums.credits_posted].map(|sum| sum.get().into())
 }
 
 fn add(all: &mut Four, sums: Four) {

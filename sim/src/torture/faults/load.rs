@@ -1,4 +1,5 @@
-//! Clients that pay at random, among the accounts of all branches: within one and across, with ids that are sent again.
+//! Clients that pay and hold at random, among the accounts of all branches: within one and across, with ids that are sent
+//! again; and settle and void what they hold.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,6 +16,7 @@ use zerocopy::FromZeros;
 
 use super::bank::{BRANCHES, branch_id};
 use super::book::{Book, Known, accounts_of, id_of, is_recorded};
+use super::operator::{Done, Operator};
 
 /// Payments under way at a time, of each branch: those of one that is cut off must not hold up the others'.
 const STREAMS: u64 = 16;
@@ -23,6 +25,13 @@ const ACCOUNTS: u128 = 16;
 /// What each is given. Small, so that some payments are refused for want of funds.
 const FUNDS: u64 = 20_000;
 const AMOUNT_MAX: u64 = 500;
+/// One payment in so many is a hold; and, while holds stand, the end of one.
+const HOLD_ONE_IN: u32 = 8;
+const END_ONE_IN: u32 = 8;
+/// More holds than this do not stand at a time.
+const HOLDS_MAX: usize = 200;
+/// One end of a hold in so many is a void.
+const VOID_ONE_IN: u32 = 3;
 /// One payment in so many is an old one, sent again.
 const OLD_ONE_IN: u32 = 50;
 /// One payment in so many is sent twice at the same time.
@@ -38,6 +47,8 @@ pub(crate) const CURRENCY: Currency = Currency::EUR;
 
 /// What all streams share; never borrowed over an `await`.
 pub(crate) type SharedBook = Rc<RefCell<Book>>;
+/// Whether to stop.
+pub(crate) type Stop = Rc<RefCell<bool>>;
 
 /// An account of branch `number`.
 fn account(number: u8, index: u128) -> AccountId {
@@ -64,14 +75,14 @@ pub(crate) async fn prepare(bank: &Bank, book: &SharedBook) -> anyhow::Result<()
 
 /// Load that runs until it is stopped.
 pub(crate) struct Load {
-    tasks: JoinSet<anyhow::Result<()>>,
+    tasks: JoinSet<anyhow::Result<Done>>,
     local: LocalSet,
-    stop: Rc<RefCell<bool>>,
+    stop: Stop,
 }
 
 impl Load {
     /// Makes it; it runs while [`Self::beside`] or [`Self::stop`] is awaited.
-    pub(crate) fn new(bank: &Bank, book: &SharedBook, seed: u64) -> Self {
+    pub(crate) fn new(bank: &Bank, operator: &Operator, book: &SharedBook, seed: u64) -> Self {
         let (mut tasks, local) = (JoinSet::new(), LocalSet::new());
         let stop = Rc::new(RefCell::new(false));
         for (home, stream) in (1..=BRANCHES).flat_map(|home| (0..STREAMS).map(move |stream| (home, stream))) {
@@ -80,6 +91,7 @@ impl Load {
             let stream = Stream { home, bank: bank.clone(), book: book.clone(), stop: stop.clone(), random };
             tasks.spawn_local_on(stream.run(), &local);
         }
+        tasks.spawn_local_on(operator.clone().run(book.clone(), stop.clone(), !seed), &local);
         Self { tasks, local, stop }
     }
 
@@ -88,19 +100,22 @@ impl Load {
         self.local.run_until(work).await
     }
 
-    /// Waits for the last answers; nothing new is sent.
+    /// Waits for the last answers; nothing new is sent. Returns what the operator did.
     ///
     /// # Errors
-    /// When an answer contradicted an earlier one.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+    /// When an answer contradicted an earlier one, or an audit found a difference.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<Done> {
         *self.stop.borrow_mut() = true;
         let tasks = &mut self.tasks;
         self.local
             .run_until(async {
+                let mut all = Done::default();
                 while let Some(ended) = tasks.join_next().await {
-                    ended??;
+                    let done = ended??;
+                    all.moves += done.moves;
+                    all.audits += done.audits;
                 }
-                Ok(())
+                Ok(all)
             })
             .await
     }
@@ -111,12 +126,12 @@ struct Stream {
     home: u8,
     bank: Bank,
     book: SharedBook,
-    stop: Rc<RefCell<bool>>,
+    stop: Stop,
     random: ChaCha8Rng,
 }
 
 impl Stream {
-    async fn run(mut self) -> anyhow::Result<()> {
+    async fn run(mut self) -> anyhow::Result<Done> {
         while !*self.stop.borrow() {
             let old = self.one_in(OLD_ONE_IN).then(|| self.random.random_range(0..usize::MAX));
             let old = old.and_then(|index| self.book.borrow().old(index));
@@ -126,7 +141,7 @@ impl Stream {
             };
             tokio::time::sleep(if is_taken { PAUSE } else { PAUSE_REFUSED }).await;
         }
-        Ok(())
+        Ok(Done::default())
     }
 
     fn one_in(&mut self, count: u32) -> bool {
@@ -134,6 +149,14 @@ impl Stream {
     }
 
     fn draw(&mut self) -> Transfer {
+        let standing = self.book.borrow().holds_len();
+        if standing > 0 && self.one_in(END_ONE_IN) {
+            let index = self.random.random_range(0..standing);
+            let hold = self.book.borrow().hold(index);
+            return self.end(&hold.expect("some stand"));
+        }
+        let kind =
+            if standing < HOLDS_MAX && self.one_in(HOLD_ONE_IN) { TransferKind::Hold } else { TransferKind::Transfer };
         let random = &mut self.random;
         let debit = account(self.home, random.random_range(0..ACCOUNTS));
         let mut draw = || account(random.random_range(1..=BRANCHES), random.random_range(0..ACCOUNTS));
@@ -141,15 +164,24 @@ impl Stream {
         while credit == debit {
             credit = draw();
         }
-        let mut transfer = Transfer::new_zeroed();
-        transfer.id.set(next_transfer_id().get());
-        transfer.debit_account_id.set(debit.get());
+        let mut transfer = blank(kind, debit);
         transfer.credit_account_id.set(credit.get());
         transfer.amount.set(random.random_range(1..=AMOUNT_MAX));
         transfer.currency.set(CURRENCY.get());
         transfer.code.set(1);
-        transfer.kind = TransferKind::Transfer as u8;
         transfer
+    }
+
+    /// Settles a hold, as a rule in part, or voids it. Two may do so at the same time: one of them is refused.
+    fn end(&mut self, hold: &Transfer) -> Transfer {
+        let is_void = self.one_in(VOID_ONE_IN);
+        let kind = if is_void { TransferKind::Void } else { TransferKind::Settle };
+        let mut end = blank(kind, accounts_of(hold).0);
+        end.reference = hold.id;
+        if !is_void {
+            end.amount.set(self.random.random_range(1..=hold.amount.get()));
+        }
+        end
     }
 
     /// Pays once; whether it was taken.
@@ -157,7 +189,7 @@ impl Stream {
         let transfer = self.draw();
         self.book.borrow_mut().send(&transfer);
         let mut known = if self.one_in(TWINS_ONE_IN) {
-            let (first, second) = tokio::join!(self.submit(&transfer), self.submit(&transfer));
+            let (first, second) = tokio::join!(submit(&self.bank, &transfer), submit(&self.bank, &transfer));
             match (first?, second?) {
                 (Known::Free, second) => second,
                 // The other one may have been taken.
@@ -168,11 +200,11 @@ impl Stream {
                 }
             }
         } else {
-            self.submit(&transfer).await?
+            submit(&self.bank, &transfer).await?
         };
         self.book.borrow_mut().learn(&transfer, known)?;
         if known == Known::Unknown && self.one_in(AGAIN_ONE_IN) {
-            known = self.submit(&transfer).await?;
+            known = submit(&self.bank, &transfer).await?;
             // What is not taken now may have been taken then.
             if known != Known::Free {
                 self.book.borrow_mut().learn(&transfer, known)?;
@@ -183,53 +215,72 @@ impl Stream {
 
     /// Sends an old one: the answer must be that of then.
     async fn repeat(&mut self, transfer: &Transfer, then: Known) -> anyhow::Result<bool> {
-        let now = self.submit(transfer).await?;
+        let now = submit(&self.bank, transfer).await?;
         let says_nothing = matches!(now, Known::Unknown | Known::Free);
         ensure!(says_nothing || now == then, "CHANGED: {} was {then:?}, and now {now:?}", id_of(transfer));
         Ok(now != Known::Free)
     }
+}
 
-    async fn submit(&self, transfer: &Transfer) -> anyhow::Result<Known> {
-        Ok(match self.bank.submit(transfer).await {
-            Outcome::Done(receipt) => {
-                ensure!(
-                    receipt.amount.get() == transfer.amount.get(),
-                    "CHANGED: {} moved {:?}",
-                    receipt.id,
-                    receipt.amount
-                );
-                Known::Done(receipt.timestamp.as_nanos())
-            }
-            Outcome::Refused(refused) if is_recorded(refused.code) => Known::Refused(refused.code),
-            Outcome::Refused(refused) if refused.is_of_session() => Known::Free,
-            Outcome::Refused(refused) => anyhow::bail!("UNEXPECTED: {} was refused: {refused}", id_of(transfer)),
-            Outcome::Unknown { .. } => Known::Unknown,
-            Outcome::NotSent { .. } => Known::Free,
-        })
-    }
+fn blank(kind: TransferKind, debit: AccountId) -> Transfer {
+    let mut transfer = Transfer::new_zeroed();
+    transfer.id.set(next_transfer_id().get());
+    transfer.kind = kind as u8;
+    transfer.debit_account_id.set(debit.get());
+    transfer
+}
+
+async fn submit(bank: &Bank, transfer: &Transfer) -> anyhow::Result<Known> {
+    Ok(match bank.submit(transfer).await {
+        Outcome::Done(receipt) => {
+            let is_void = transfer.kind == TransferKind::Void as u8;
+            ensure!(
+                is_void || receipt.amount.get() == transfer.amount.get(),
+                "CHANGED: {} moved {:?}",
+                receipt.id,
+                receipt.amount
+            );
+            Known::Done(receipt.timestamp.as_nanos())
+        }
+        Outcome::Refused(refused) if is_recorded(refused.code) => Known::Refused(refused.code),
+        Outcome::Refused(refused) if refused.is_of_session() => Known::Free,
+        Outcome::Refused(refused) => anyhow::bail!("UNEXPECTED: {} was refused: {refused}", id_of(transfer)),
+        Outcome::Unknown { .. } => Known::Unknown,
+        Outcome::NotSent { .. } => Known::Free,
+    })
 }
 
 /// Makes every unknown outcome final. Returns how many there were.
 pub(crate) async fn make_final(bank: &Bank, book: &SharedBook) -> anyhow::Result<usize> {
     let unknown = book.borrow().unknown();
     for transfer in &unknown {
-        let id = id_of(transfer);
-        let (debit, _) = accounts_of(transfer);
         let mut tries = 0;
         let known = loop {
-            let asked = async { bank.home_of(debit).await?.make_final(id).await };
-            match asked.await {
-                Ok(Final::Done(found)) => break Known::Done(found.reply.timestamp.get()),
-                Ok(Final::Refused(found)) => break Known::Refused(found.reply.refusal.get()),
-                Ok(Final::Never) => break Known::Never,
-                Err(error) => {
-                    tries += 1;
-                    ensure!(tries < TRIES_MAX, "the outcome of {id} cannot be found out: {error}");
-                    tokio::time::sleep(PAUSE_REFUSED).await;
-                }
+            match find_out(bank, book, transfer).await? {
+                Known::Unknown | Known::Free => {}
+                known => break known,
             }
+            tries += 1;
+            ensure!(tries < TRIES_MAX, "the outcome of {} cannot be found out", id_of(transfer));
+            tokio::time::sleep(PAUSE_REFUSED).await;
         };
         book.borrow_mut().learn(transfer, known).context("an unknown outcome was made final")?;
     }
     Ok(unknown.len())
+}
+
+/// Asks, and burns the id of what was not done. That speaks for one branch: where the payer's account may have been at
+/// several, the transfer is sent again.
+async fn find_out(bank: &Bank, book: &SharedBook, transfer: &Transfer) -> anyhow::Result<Known> {
+    let (id, (debit, _)) = (id_of(transfer), accounts_of(transfer));
+    if book.borrow().places(debit).len() > 1 {
+        return submit(bank, transfer).await;
+    }
+    let asked = async { bank.home_of(debit).await?.make_final(id).await };
+    Ok(match asked.await {
+        Ok(Final::Done(found)) => Known::Done(found.reply.timestamp.get()),
+        Ok(Final::Refused(found)) => Known::Refused(found.reply.refusal.get()),
+        Ok(Final::Never) => Known::Never,
+        Err(_) => Known::Unknown,
+    })
 }

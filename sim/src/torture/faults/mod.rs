@@ -14,8 +14,10 @@
 mod bank;
 mod book;
 mod check;
+mod feeds;
 mod load;
 mod net;
+mod operator;
 mod process;
 mod schedule;
 
@@ -57,6 +59,8 @@ struct Totals {
     rounds: u64,
     faults: u64,
     unknown: usize,
+    moves: u64,
+    audits: u64,
     serving_max: Duration,
     drained_max: Duration,
 }
@@ -86,12 +90,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Ok(totals) => {
             let book = book.borrow();
             println!(
-                "bank: {} rounds, {} faults, {} answers ({} payments between branches), 0 lost, 0 doubled, books exact; \
-                 {} unknown outcomes made final; at most {:.1} s until all served again, {:.1} s until nothing was in doubt",
+                "bank: {} rounds, {} faults, {} answers ({} payments between branches, {} holds ended), {} accounts moved; \
+                 0 lost, 0 doubled, books exact in {} audits; {} unknown outcomes made final; at most {:.1} s until all served again, {:.1} s until nothing was in doubt",
                 totals.rounds,
                 totals.faults,
                 book.answers,
                 book.done_across,
+                book.holds_ended,
+                totals.moves,
+                totals.audits,
                 totals.unknown,
                 totals.serving_max.as_secs_f64(),
                 totals.drained_max.as_secs_f64()
@@ -135,27 +142,35 @@ async fn round_of(
 ) -> anyhow::Result<()> {
     let (answers, across) = (book.borrow().answers, book.borrow().done_across);
     let time = Duration::from_secs(random.random_range(ROUND_S));
-    let load = Load::new(&world.bank, book, random.random());
+    let ended = book.borrow().holds_ended;
+    let load = Load::new(&world.bank, &world.operator, book, random.random());
     let faults = load.beside(schedule::run(world, random, time)).await?;
     world.heal()?;
     // Connections that were cut may be silent for long: a client that opens new ones is served at once.
     world.bank.close();
     let serving = load.beside(world.wait_until_serving()).await?;
-    load.stop().await?;
+    let done = load.stop().await?;
     let drained = check::drain(world).await?;
     let unknown = load::make_final(&world.bank, book).await?;
     checker.check(world, book).await?;
     totals.faults += faults;
     totals.unknown += unknown;
+    totals.moves += done.moves;
+    // And the one when all had healed.
+    totals.audits += done.audits + 1;
     totals.serving_max = totals.serving_max.max(serving);
     totals.drained_max = totals.drained_max.max(drained);
     println!(
-        "round {}: {faults} faults in {} s, {} answers ({} payments between branches), all served again after {:.1} s, \
-         nothing in doubt {:.1} s later; {unknown} unknown made final; feeds and balances agree",
+        "round {}: {faults} faults in {} s, {} answers ({} payments between branches, {} holds ended), {} accounts moved, {} \
+         audits exact; all served again after {:.1} s, nothing in doubt {:.1} s later; {unknown} unknown made final; feeds and \
+         balances agree",
         totals.rounds,
         time.as_secs(),
         book.borrow().answers - answers,
         book.borrow().done_across - across,
+        book.borrow().holds_ended - ended,
+        done.moves,
+        done.audits,
         serving.as_secs_f64(),
         drained.as_secs_f64()
     );
