@@ -199,6 +199,7 @@ mod tests {
             timestamp: Timestamp::from_nanos(1),
             closes: tally_ledger::Closes::NONE,
             stage: HoldStage::Open,
+            attempt: tally_ledger::two_phase::Attempt::ONLY,
         }
     }
 

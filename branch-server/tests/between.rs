@@ -17,7 +17,9 @@ use tally_branch_server::replies::{Reply, ReplyBody, ReplyReceiver};
 use tally_branch_server::session::Backend;
 use tally_branch_server::two_phase::{Peer, Routes, Said};
 use tally_ledger::Actor;
-use tally_ledger::two_phase::{Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote};
+use tally_ledger::two_phase::{
+    Attempt, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
+};
 use tally_protocol::link::{BranchStatus, CrossTransfer, MoveItem, MovedItem};
 use tally_protocol::message::{self, AccountOpen, Role, Sums, TransferKind, TransferState, transfer_flags};
 use tally_protocol::{AccountId, BranchId, Currency, CustomerId, Refusal, Timestamp, TransferId};
@@ -107,6 +109,11 @@ impl Side {
         lane.two_phase.push(instruction).expect("there is room");
         lane.bell.ring();
     }
+}
+
+fn begin(source: BranchId, attempt: Attempt, is_promised: bool) -> CoordinatorEvent {
+    let participants = Participants::of(BRANCHES).expect("two");
+    CoordinatorEvent::Begin { source, participants, deadline: LATER, attempt, is_promised }
 }
 
 fn numbers(sums: &Sums) -> [u64; 4] {
@@ -248,7 +255,11 @@ impl Bank {
             side.poll();
             let mut said = Vec::new();
             let durable = side.branch.durable();
-            side.link.says.poll_ready(durable, |item| said.push(item));
+            // As the link does: a begin goes in front of the vote on it.
+            let mut gated = Vec::new();
+            side.link.says.poll_ready(durable, |item| gated.push(item));
+            side.link.begins.poll_ready(durable, |item| said.push(item));
+            said.append(&mut gated);
             for item in said {
                 if (self.deaf)(&item) {
                     continue;
@@ -259,15 +270,16 @@ impl Bank {
                     Said::Begin(cross) => {
                         let id = cross.transfer.id.get();
                         self.begun.insert(id, cross);
-                        let participants = Participants::of(BRANCHES).expect("two");
-                        (id, CoordinatorEvent::Begin { source: branch, participants, deadline: LATER })
+                        (id, begin(branch, Attempt::of_cross(&cross), false))
                     }
                     Said::Vote(vote) => {
-                        let refusal = Refusal::from_code(vote.refusal.get());
-                        (vote.id.get(), CoordinatorEvent::Voted(branch, refusal.map_or(Vote::Yes, Vote::No)))
+                        let id = vote.id.get();
+                        (id, CoordinatorEvent::Voted(branch, Vote::of_item(&vote).expect("it is known")))
                     }
                     Said::Acknowledge(mark) => (mark.id.get(), CoordinatorEvent::Acknowledged(branch)),
-                    Said::Ask(mark) => (mark.id.get(), CoordinatorEvent::Asked(branch)),
+                    Said::Ask(mark) => {
+                        (mark.id.get(), CoordinatorEvent::Asked(branch, Attempt::new(mark.attempt.get())))
+                    }
                     // Passed on as they are.
                     Said::End(item) => {
                         let to = self.side(BranchId::new(item.destination.get()));
@@ -282,8 +294,7 @@ impl Bank {
                     Said::BeginMove(item) => {
                         let id = item.id.get();
                         self.begun_moves.insert(id, item);
-                        let participants = Participants::of(BRANCHES).expect("two");
-                        (id, CoordinatorEvent::Begin { source: branch, participants, deadline: LATER })
+                        (id, begin(branch, Attempt::ONLY, true))
                     }
                     Said::RefuseMove(vote) => {
                         let refusal = Refusal::from_code(vote.refusal.get()).expect("it is known");

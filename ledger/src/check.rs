@@ -211,6 +211,7 @@ mod tests {
             timestamp: Timestamp::default(),
             closes: Closes::NONE,
             stage: crate::HoldStage::Open,
+            attempt: crate::two_phase::Attempt::ONLY,
         }
     }
 

@@ -104,6 +104,7 @@ impl Ending {
             timestamp: self.timestamp,
             closes: Closes::NONE,
             stage: HoldStage::Ended(self.end),
+            attempt: crate::two_phase::Attempt::ONLY,
         }
     }
 

@@ -4,6 +4,7 @@ use tally_protocol::{AccountId, Amount, Currency, Lsn, Timestamp, TransferId};
 
 use crate::closing::Closes;
 use crate::leg::Leg;
+use crate::two_phase::Attempt;
 
 /// What has to happen for a hold to end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +79,8 @@ pub struct Hold {
     pub closes: Closes,
     /// What has to happen for it to end.
     pub stage: HoldStage,
+    /// Of a part of a transfer between branches: what was prepared.
+    pub attempt: Attempt,
 }
 
 impl Hold {

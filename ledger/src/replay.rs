@@ -13,6 +13,7 @@ use crate::closing::Closes;
 use crate::hold::{Hold, HoldEnd, HoldStage};
 use crate::journal::record::{Record, RecordBody, TransferRecord};
 use crate::leg::Leg;
+use crate::two_phase::Attempt;
 
 /// What a record does beside changing two accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,7 @@ pub(crate) fn opened_hold(record: &TransferRecord, lsn: Lsn, timestamp: Timestam
             (true, TransferKind::Hold) => HoldStage::AwaitsKeeping,
             (true, _) => HoldStage::AwaitsPosting,
         },
+        attempt: Attempt::of_record(record),
     }
 }
 

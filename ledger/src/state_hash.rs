@@ -72,6 +72,7 @@ impl StateHash {
             hold.expires_at.as_nanos(),
             hold.lsn.get(),
             hold.timestamp.as_nanos(),
+            hold.attempt.get(),
             (hold.stage.raw(hold.leg) as u64) << 48
                 | (hold.closes.credit as u64) << 41
                 | (hold.closes.debit as u64) << 40
@@ -151,6 +152,7 @@ mod tests {
             timestamp: Timestamp::from_nanos(9),
             closes: crate::Closes::NONE,
             stage: crate::HoldStage::Open,
+            attempt: crate::two_phase::Attempt::ONLY,
         }
     }
 
@@ -210,6 +212,7 @@ mod tests {
             |h| h.timestamp = Timestamp::from_nanos(10),
             |h| h.closes.debit = true,
             |h| h.closes.credit = true,
+            |h| h.attempt = crate::two_phase::Attempt::new(1),
         ];
         for (index, change) in changes.iter().enumerate() {
             let mut after = hold(1);

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use parking_lot::Mutex;
+use tally_ledger::two_phase::Attempt;
 use tally_protocol::link::{
     BranchStatus, CrossTransfer, LinkFrame, LinkHeartbeat, LinkHello, MarkItem, VoteItem, append_items,
 };
@@ -67,7 +68,7 @@ impl Branch {
                     while let Some(frame) = next_frame {
                         match frame.decode()? {
                             LinkFrame::Prepare(items) => {
-                                let votes = items.iter().map(|item| VoteItem::new(item.transfer.id.get(), item.stamp.get(), 0));
+                                let votes = items.iter().map(|item| VoteItem::yes(item.transfer.id.get(), item.stamp.get(), Attempt::of_cross(item).get()));
                                 append_items(&mut out, LinkType::LinkVote, votes);
                             }
                             LinkFrame::Decision(items) => {
@@ -101,7 +102,9 @@ impl Branch {
                     .collect();
                 in_flight = self.window;
                 append_items(&mut out, LinkType::LinkBegin, items.iter().copied());
-                let votes = items.iter().map(|item| VoteItem::new(item.transfer.id.get(), item.stamp.get(), 0));
+                let votes = items
+                    .iter()
+                    .map(|item| VoteItem::yes(item.transfer.id.get(), item.stamp.get(), Attempt::of_cross(item).get()));
                 append_items(&mut out, LinkType::LinkVote, votes);
             }
             writer.write_all(&out).await?;

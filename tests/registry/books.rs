@@ -8,7 +8,7 @@ use tally_ledger::two_phase::Decision;
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     /// Prepared, and not decided as far as the branch knows.
-    pub(crate) held: BTreeSet<u128>,
+    pub(crate) held: BTreeMap<u128, u64>,
     /// How transfers ended.
     pub(crate) decided: BTreeMap<u128, Decision>,
     /// Ids whose begin found no room.

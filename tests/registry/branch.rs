@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tally_ledger::two_phase::Decision;
+use tally_ledger::two_phase::{Attempt, Decision};
 use tally_protocol::link::{
     BranchStatus, CrossTransfer, LinkFrame, LinkHeartbeat, LinkHello, MarkItem, VoteItem, append_items,
 };
@@ -80,14 +80,24 @@ impl TestBranch {
                 CrossTransfer::new(transfer, now, now + DEADLINE_NANOS, 0, self.id, to)
             })
             .collect();
-        self.books().held.extend(items.iter().map(|item| item.transfer.id.get()));
+        self.books().held.extend(items.iter().map(held_of));
         self.begin.try_send(items).expect("the task runs, and few wait");
     }
 
     /// Takes part in something of which the registry knows nothing.
     pub(crate) fn hold(&self, id: u128) {
-        self.books().held.insert(id);
+        self.books().held.insert(id, 0);
     }
+}
+
+/// A promise of `item`.
+fn vote(item: &CrossTransfer) -> VoteItem {
+    VoteItem::yes(item.transfer.id.get(), wall().as_nanos(), Attempt::of_cross(item).get())
+}
+
+/// What is held of `item`, by its id.
+fn held_of(item: &CrossTransfer) -> (u128, u64) {
+    (item.transfer.id.get(), Attempt::of_cross(item).get())
 }
 
 type Reader = FrameReader<ReadHalf<TlsStream<TcpStream>>>;
@@ -174,7 +184,7 @@ impl Dialler {
                 },
                 Some(items) = to_begin.recv() => {
                     append_items(&mut out, LinkType::LinkBegin, items.iter().copied());
-                    let votes = items.iter().map(|item| VoteItem::new(item.transfer.id.get(), item.stamp.get(), 0));
+                    let votes = items.iter().map(vote);
                     append_items(&mut out, LinkType::LinkVote, votes);
                 }
                 _ = beat.tick() => {
@@ -195,7 +205,7 @@ impl Dialler {
                     let books = self.books();
                     // What waits to be begun is not asked about: it would be presumed aborted before it came.
                     if to_begin.is_empty() {
-                        let marks = books.held.iter().map(|&id| MarkItem::new(id, wall().as_nanos()));
+                        let marks = books.held.iter().map(|(&id, &held)| MarkItem::question(id, wall().as_nanos(), held));
                         append_items(&mut out, LinkType::LinkAsk, marks);
                     }
                 }
@@ -210,16 +220,12 @@ impl Dialler {
         let mut books = self.books();
         match frame.decode().expect("the registry keeps the rules") {
             LinkFrame::Prepare(items) => {
-                let ids: Vec<u128> = items.iter().map(|item| item.transfer.id.get()).collect();
-                let (done, held): (Vec<u128>, Vec<u128>) =
-                    ids.into_iter().partition(|id| books.decided.contains_key(id));
-                books.held.extend(&held);
-                append_items(
-                    out,
-                    LinkType::LinkVote,
-                    held.into_iter().map(|id| VoteItem::new(id, wall().as_nanos(), 0)),
-                );
-                append_items(out, LinkType::LinkAcknowledge, done.into_iter().map(|id| MarkItem::new(id, 1)));
+                let (done, held): (Vec<&CrossTransfer>, Vec<&CrossTransfer>) =
+                    items.iter().partition(|item| books.decided.contains_key(&item.transfer.id.get()));
+                books.held.extend(held.iter().map(|item| held_of(item)));
+                append_items(out, LinkType::LinkVote, held.into_iter().map(vote));
+                let done = done.into_iter().map(|item| MarkItem::new(item.transfer.id.get(), 1));
+                append_items(out, LinkType::LinkAcknowledge, done);
             }
             LinkFrame::Decision(items) => {
                 for item in items {

@@ -92,8 +92,10 @@ pub struct Branch {
 pub struct LinkParts {
     /// What is in doubt, routes, clock.
     pub shared: Arc<TwoPhase>,
-    /// What the registry is told.
+    /// What the registry is told behind its records.
     pub says: GatedReceiver<Said>,
+    /// What it is told at once.
+    pub begins: GatedReceiver<Said>,
     /// Rung when there may be something to say.
     pub bell: LinkBell,
     /// Where instructions go.
@@ -180,11 +182,14 @@ impl Branch {
                 .iter()
                 .filter(|hold| hold.is_in_doubt())
                 .for_each(|hold| shared.doubts.insert_recovered(&hold));
-            let (senders, mut says) = replies::channels::<Said>(options.workers, std::slice::from_ref(&link_bell.bell));
-            between.extend(senders.into_iter().map(|says| Between::new(shared.clone(), says)));
+            let channel = || replies::channels::<Said>(options.workers, std::slice::from_ref(&link_bell.bell));
+            let ((say, mut says), (begin, mut begins)) = (channel(), channel());
+            let senders = say.into_iter().zip(begin);
+            between.extend(senders.map(|(say, begin)| Between::new(shared.clone(), say, begin)));
             LinkParts {
                 shared: shared.clone(),
                 says: says.remove(0),
+                begins: begins.remove(0),
                 bell: link_bell,
                 lanes: lanes.iter().map(|(lane, _)| lane.clone()).collect(),
                 auditor: auditor.clone(),

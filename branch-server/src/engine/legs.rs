@@ -21,7 +21,7 @@ pub enum LegStep {
     Prepared(Done),
     /// Refused and recorded.
     Refused(Done),
-    /// It was held before.
+    /// It was held before, or something else under the same id: [`Hold::attempt`] says which.
     Held(Hold),
     /// Refused without a trace.
     NotRecorded(Refusal),
@@ -91,8 +91,11 @@ impl Engine {
             Err(refusal) => return LegStep::NotRecorded(refusal),
         };
         if let Some(hold) = self.holds.get(transfer.id) {
-            let is_same = hold.leg == transfer.leg && hold.far_account_id == transfer.debit_account_id;
-            return if is_same { LegStep::Held(hold) } else { LegStep::NotRecorded(Refusal::IdAlreadyUsed) };
+            return if hold.leg == transfer.leg {
+                LegStep::Held(hold)
+            } else {
+                LegStep::NotRecorded(Refusal::IdAlreadyUsed)
+            };
         }
         match self.leg(writer, transfer, &Asker::bank(), looked, now) {
             // The source's id is used up whatever it hears, so it must hear something that stays.

@@ -102,11 +102,11 @@ impl Link {
                 .enable_all()
                 .build()
                 .expect("a thread that is being started can make its runtime");
-            let LinkParts { shared, says, bell, lanes, auditor } = parts;
+            let LinkParts { shared, says, begins, bell, lanes, auditor } = parts;
             let answers = Answers::new(auditor, bell.bell.clone());
             let mut keeper = Keeper {
                 incoming: Incoming::new(shared.clone(), lanes, answers.clone()),
-                outgoing: Outgoing::new(shared.clone(), journal, says, bell, answers),
+                outgoing: Outgoing::new(shared.clone(), journal, (says, begins), bell, answers),
                 options,
                 identity,
                 shared,

@@ -20,6 +20,7 @@ pub(super) struct Outgoing {
     shared: Arc<TwoPhase>,
     journal: Arc<Journal>,
     says: GatedReceiver<Said>,
+    begins: GatedReceiver<Said>,
     bell: LinkBell,
     gathered: Gathered,
     answers: Answers,
@@ -74,11 +75,11 @@ impl Outgoing {
     pub(super) fn new(
         shared: Arc<TwoPhase>,
         journal: Arc<Journal>,
-        says: GatedReceiver<Said>,
+        (says, begins): (GatedReceiver<Said>, GatedReceiver<Said>),
         bell: LinkBell,
         answers: Answers,
     ) -> Self {
-        Self { shared, journal, says, bell, gathered: Gathered::default(), answers, bytes: Vec::new() }
+        Self { shared, journal, says, begins, bell, gathered: Gathered::default(), answers, bytes: Vec::new() }
     }
 
     /// Writes until the link ends. What was gathered and not written is lost with it: it is told or asked again.
@@ -121,7 +122,9 @@ impl Outgoing {
     fn gather(&mut self) {
         let durable = self.journal.durable();
         let gathered = &mut self.gathered;
+        // The begins last, for a vote that was seen here was handed over behind its begin.
         self.says.poll_ready(durable, |said| gathered.take(said));
+        self.begins.poll_ready(durable, |said| gathered.take(said));
         self.gathered.append_to(&mut self.bytes);
         self.answers.append_to(&mut self.bytes);
     }

@@ -23,9 +23,14 @@ pub(super) fn repeated(
         && first.leg == Leg::Destination
         && first.far_account_id().is_some_and(|payer| payer.get() == wire.debit_account_id.get())
     {
-        // The payer's account has moved here since: its answer is where the payment began.
-        let branch = u32::from(first.peer().get());
-        return Some(ReplyBody::Refused { refusal: Refusal::IdUsedElsewhere, retry_after_ms: branch, text: None });
+        // The payer's account has moved here since: its answer is where the payment began. That branch may have forgotten in
+        // a crash what it began, but then it was aborted, and of that this branch knows as much.
+        let (refusal, retry_after_ms) = match (first.refusal, &known.ended) {
+            (None, Some((Ended::Decided(Some(refusal)), _))) => (*refusal, 0),
+            (Some(_), _) => (Refusal::IdAlreadyUsed, 0),
+            _ => (Refusal::IdUsedElsewhere, u32::from(first.peer().get())),
+        };
+        return Some(ReplyBody::Refused { refusal, retry_after_ms, text: None });
     }
     let (reply, first) = match repeated_parts(engine, wire, known) {
         Again::Answer(reply, first) => (reply, first),

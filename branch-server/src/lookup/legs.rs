@@ -1,10 +1,12 @@
 //! What the past says about a leg of a transfer between branches, in answer to the registry.
 
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
-use tally_ledger::two_phase::{Contradiction, Decision, Participant, ParticipantEffect, ParticipantEvent, Vote};
-use tally_ledger::{Ended, Guests, HoldEnd, Leg, Transfer, same_content};
+use tally_ledger::two_phase::{
+    Attempt, Contradiction, Decision, Participant, ParticipantEffect, ParticipantEvent, Vote,
+};
+use tally_ledger::{Ended, HoldEnd, Leg};
 use tally_protocol::link::{CrossTransfer, EndItem, IdItem, MoveItem, id_answer};
-use tally_protocol::{AccountId, BranchId, Refusal, Timestamp, TransferId};
+use tally_protocol::{AccountId, Refusal, Timestamp, TransferId};
 
 use super::resolve::{Known, RecordReader, ResolveError, Resolver};
 use super::{Looked, Returned, questions};
@@ -24,16 +26,11 @@ pub(super) fn prepare<R: RecordReader>(engine: &Engine, resolver: &Resolver<'_, 
     // Another transfer of this branch has the id, or another content.
     let no = Returned::Leg(id, ParticipantEffect::Vote(Vote::No(Refusal::IdAlreadyUsed)));
     let Some(record) = leg_of(&known, Leg::Destination) else { return no };
-    // The account may have moved away since.
-    let guests = Guests { debit: false, credit: true };
-    let source = BranchId::new(cross.source.get());
-    let is_same = Transfer::from_source(&cross.transfer, engine.branch, source, guests)
-        .is_ok_and(|transfer| same_content(&transfer, record).is_ok());
-    if !is_same {
+    let attempt = Attempt::of_cross(&cross);
+    if record.refusal.is_some() && Attempt::of_record(record) != attempt {
         return no;
     }
-    let event = ParticipantEvent::Prepare { ruling: Err(Refusal::IdAlreadyUsed), now: Timestamp::default() };
-    say(engine, id, state_of(&known), event)
+    say(engine, id, state_of(&known), prepare_again(attempt))
 }
 
 /// An account is to be taken in, under an id that was used here: by the very move, or by something else.
@@ -49,8 +46,12 @@ pub(super) fn take_in<R: RecordReader>(engine: &Engine, resolver: &Resolver<'_, 
     if leg_of(&known, Leg::Destination).filter(is_same).is_none() {
         return Returned::Leg(id, ParticipantEffect::Vote(Vote::No(Refusal::IdAlreadyUsed)));
     }
-    let event = ParticipantEvent::Prepare { ruling: Err(Refusal::IdAlreadyUsed), now: Timestamp::default() };
-    say(engine, id, state_of(&known), event)
+    say(engine, id, state_of(&known), prepare_again(Attempt::ONLY))
+}
+
+/// The registry wants something prepared that is known.
+const fn prepare_again(attempt: Attempt) -> ParticipantEvent {
+    ParticipantEvent::Prepare { ruling: Err(Refusal::IdAlreadyUsed), now: Timestamp::from_nanos(0), attempt }
 }
 
 /// A leg that is not open was decided.
@@ -116,19 +117,22 @@ fn contradicted(id: TransferId, contradiction: Contradiction) -> Returned {
 }
 
 /// Another branch wants to know whether an id was ever used here: an account has moved there, and this branch has sealed it
-/// before that, durably, so whatever was recorded on it is known by now.
+/// before that, durably, so whatever was recorded on it is known by now. What was paid to this branch is none of that: the
+/// payer's branch knows of it, or has forgotten in a crash that it began it, and then it is not done.
 pub(super) fn id_used<R: RecordReader>(resolver: &Resolver<'_, R>, item: IdItem) -> Returned {
-    let is_known = |id: u128| resolver.known(TransferId::new(id)).map(|known| known.record.is_some());
+    let known = |id: u128| resolver.known(TransferId::new(id));
+    let is_used =
+        known(item.id.get()).map(|known| known.record.is_some() && leg_of(&known, Leg::Destination).is_none());
     let reference = item.reference.get();
-    let answer =
-        match is_known(item.id.get()).and_then(|is_used| Ok(is_used || (reference != 0 && is_known(reference)?))) {
-            Ok(false) => id_answer::UNKNOWN,
-            Ok(true) => id_answer::KNOWN,
-            Err(error) => {
-                questions::log(&error);
-                id_answer::UNREACHABLE
-            }
-        };
+    let answer = match is_used.and_then(|is_used| Ok(is_used || (reference != 0 && known(reference)?.record.is_some())))
+    {
+        Ok(false) => id_answer::UNKNOWN,
+        Ok(true) => id_answer::KNOWN,
+        Err(error) => {
+            questions::log(&error);
+            id_answer::UNREACHABLE
+        }
+    };
     Returned::IdTold(item.answered(answer))
 }
 
@@ -164,6 +168,9 @@ fn state_of(known: &Known) -> Participant {
         (None, Some(Ended::Decided(Some(_)))) => Participant::Voided,
         (None, Some(Ended::Hold(end))) => Participant::Ended(*end),
         (None, None) if known.is_kept => Participant::Held,
-        (None, _) => Participant::Prepared { ask_at: Timestamp::default(), pause_s: 1 },
+        (None, _) => {
+            let attempt = Attempt::of_record(record);
+            Participant::Prepared { ask_at: Timestamp::default(), pause_s: 1, attempt }
+        }
     }
 }

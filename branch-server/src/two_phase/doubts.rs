@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tally_ledger::Hold;
-use tally_ledger::two_phase::{Participant, ParticipantEffect, ParticipantEvent};
+use tally_ledger::two_phase::{Attempt, Participant, ParticipantEffect, ParticipantEvent};
 use tally_protocol::{AccountId, BranchId, Lsn, Timestamp, TransferId};
 
 use crate::lookup::Asker;
@@ -65,7 +65,7 @@ impl Doubts {
 
     /// Adds a leg that a restart found prepared: the registry is asked at once.
     pub fn insert_recovered(&self, hold: &Hold) {
-        let state = Participant::Prepared { ask_at: Timestamp::default(), pause_s: 1 };
+        let state = Participant::Prepared { ask_at: Timestamp::default(), pause_s: 1, attempt: hold.attempt };
         let accounts = [hold.debit_account_id, hold.credit_account_id];
         self.insert(hold.id, Doubt { state, accounts, lsn: hold.lsn, since: hold.timestamp, waiting: Vec::new() });
     }
@@ -89,21 +89,24 @@ impl Doubts {
         Ok(fits)
     }
 
-    /// Tells every leg that time has passed; `ask` hears, in order of id, of those about which the registry is to be asked.
-    pub fn tick(&self, branch: BranchId, now: Timestamp, mut ask: impl FnMut(TransferId, Lsn)) {
+    /// Tells every leg that time has passed; `ask` hears, in order of id, of those about which the registry is to be
+    /// asked, and what is held of each.
+    pub fn tick(&self, branch: BranchId, now: Timestamp, mut ask: impl FnMut(TransferId, Lsn, Attempt)) {
         let (mut effects, mut due) = (Vec::new(), Vec::new());
         for shard in &self.shards {
             for (&id, doubt) in shard.lock().iter_mut() {
                 // A tick contradicts nothing.
                 let Ok(next) = doubt.state.handle(branch, ParticipantEvent::Tick(now), &mut effects) else { continue };
                 doubt.state = next;
-                if effects.drain(..).any(|effect| effect == ParticipantEffect::Ask) {
-                    due.push((id, doubt.lsn));
+                for effect in effects.drain(..) {
+                    if let ParticipantEffect::Ask(attempt) = effect {
+                        due.push((id, doubt.lsn, attempt));
+                    }
                 }
             }
         }
         due.sort_unstable();
-        due.into_iter().for_each(|(id, lsn)| ask(id, lsn));
+        due.into_iter().for_each(|(id, lsn, attempt)| ask(id, lsn, attempt));
     }
 
     /// The registry is reached again: whatever had been asked about in vain is asked about at the next tick. The pauses
@@ -112,7 +115,7 @@ impl Doubts {
     pub fn hurry(&self, now: Timestamp) {
         for shard in &self.shards {
             for doubt in shard.lock().values_mut() {
-                if let Participant::Prepared { ask_at, pause_s } = &mut doubt.state
+                if let Participant::Prepared { ask_at, pause_s, .. } = &mut doubt.state
                     && doubt.since.as_nanos().saturating_add(ASKED_AFTER_NS) <= now.as_nanos()
                 {
                     (*ask_at, *pause_s) = ((*ask_at).min(now), 1);
@@ -161,14 +164,17 @@ mod tests {
         for (id, since) in [(1, at(10)), (2, at(99))] {
             // The second one was prepared half a second before the link came.
             let since = if id == 2 { Timestamp::from_nanos(since.as_nanos() + 500_000_000) } else { since };
-            let state = Participant::Prepared { ask_at: at(120), pause_s: 32 };
+            let state = Participant::Prepared { ask_at: at(120), pause_s: 32, attempt: Attempt::new(id as u64) };
             let accounts = [AccountId::NONE; 2];
             doubts
                 .insert(TransferId::new(id), Doubt { state, accounts, lsn: Lsn::new(64), since, waiting: Vec::new() });
         }
         let asked = |now| {
             let mut asked = Vec::new();
-            doubts.tick(BranchId::new(1), now, |id, _| asked.push(id.get()));
+            doubts.tick(BranchId::new(1), now, |id, _, attempt| {
+                assert_eq!(u128::from(attempt.get()), id.get());
+                asked.push(id.get());
+            });
             asked
         };
         assert_eq!(asked(at(100)), [0u128; 0]);
@@ -183,7 +189,8 @@ mod tests {
     fn a_leg_is_asked_about_until_it_is_decided() {
         let doubts = Doubts::default();
         let id = TransferId::new(9);
-        let state = Participant::Prepared { ask_at: Timestamp::from_nanos(1_000_000_000), pause_s: 2 };
+        let ask_at = Timestamp::from_nanos(1_000_000_000);
+        let state = Participant::Prepared { ask_at, pause_s: 2, attempt: Attempt::ONLY };
         let accounts = [AccountId::new(7), AccountId::new(8)];
         let since = Timestamp::from_nanos(5);
         doubts.insert(id, Doubt { state, accounts, lsn: Lsn::new(64), since, waiting: Vec::new() });
@@ -195,7 +202,7 @@ mod tests {
         let asked = |at_s: u64| {
             let mut asked = Vec::new();
             let now = Timestamp::from_nanos(at_s * 1_000_000_000);
-            doubts.tick(BranchId::new(1), now, |id, lsn| asked.push((id, lsn)));
+            doubts.tick(BranchId::new(1), now, |id, lsn, _| asked.push((id, lsn)));
             asked.len()
         };
         assert_eq!([0, 1, 1, 2, 3, 6, 7].map(asked), [0, 1, 0, 0, 1, 0, 1]);

@@ -5,9 +5,11 @@
 
 use std::sync::atomic::Ordering;
 
-use tally_ledger::two_phase::{Contradiction, Decision, Participant, ParticipantEffect, ParticipantEvent, Vote};
+use tally_ledger::two_phase::{
+    Attempt, Contradiction, Decision, Participant, ParticipantEffect, ParticipantEvent, Vote,
+};
 use tally_ledger::{Hold, HoldEnd, HoldStage, Leg};
-use tally_protocol::link::{CrossTransfer, EndItem, MarkItem, VoteItem};
+use tally_protocol::link::{CrossTransfer, EndItem, MarkItem};
 use tally_protocol::message::{self, transfer_flags};
 use tally_protocol::{Amount, BranchId, Lsn, Refusal, Timestamp, TransferId};
 
@@ -19,7 +21,7 @@ use crate::lookup::{Asker, Looked, Question};
 /// What it led to, in the order in which it has to happen.
 #[derive(Debug, Default)]
 pub struct Led {
-    /// To be told to the registry, each once everything up to its position is durable.
+    /// To be told to the registry, each once everything up to its position is durable; what waits for nothing, at once.
     pub says: Vec<(Lsn, Said)>,
     /// Clients that can be told how their transfer was decided, each behind the record at its position.
     pub answers: Vec<(Lsn, Waiting, Done)>,
@@ -50,12 +52,11 @@ pub enum Begun {
 
 impl Led {
     pub(super) fn say(&mut self, id: TransferId, gate: Lsn, effect: ParticipantEffect, now: Timestamp) {
-        let (id, stamp) = (id.get(), now.as_nanos());
+        let stamp = now.as_nanos();
         let said = match effect {
-            ParticipantEffect::Vote(Vote::Yes) => Said::Vote(VoteItem::new(id, stamp, 0)),
-            ParticipantEffect::Vote(Vote::No(refusal)) => Said::Vote(VoteItem::new(id, stamp, refusal.code())),
-            ParticipantEffect::Acknowledge => Said::Acknowledge(MarkItem::new(id, stamp)),
-            ParticipantEffect::Ask => Said::Ask(MarkItem::new(id, stamp)),
+            ParticipantEffect::Vote(vote) => Said::Vote(vote.to_item(id, now)),
+            ParticipantEffect::Acknowledge => Said::Acknowledge(MarkItem::new(id.get(), stamp)),
+            ParticipantEffect::Ask(attempt) => Said::Ask(MarkItem::question(id.get(), stamp, attempt.get())),
             // Records: made by the engine before anything is said. What is heard is told with the end that came.
             ParticipantEffect::Hold
             | ParticipantEffect::Refuse(_)
@@ -97,9 +98,11 @@ impl TwoPhase {
         let stamp = done.timestamp.as_nanos();
         let deadline = stamp.saturating_add(VOTES_TIMEOUT_NS);
         let cross = CrossTransfer::new(wire, stamp, deadline, asker.trace_id, self.branch, peer);
-        // The begin is the source's vote: it leaves once the record is durable.
-        led.says.push((done.lsn, Said::Begin(cross)));
-        self.note_prepared(id, &done, vec![Waiting { asker: *asker, wants_balances, is_repeat: false }]);
+        // Both parts are flushed at the same time: the begin waits for nothing, and the vote for this record.
+        let attempt = Attempt::of_cross(&cross);
+        led.says.push((Lsn::ZERO, Said::Begin(cross)));
+        led.say(id, done.lsn, ParticipantEffect::Vote(Vote::Yes(attempt)), done.timestamp);
+        self.note_prepared(id, attempt, &done, vec![Waiting { asker: *asker, wants_balances, is_repeat: false }]);
         self.stats.begun.fetch_add(1, Ordering::Relaxed);
         Begun::InDoubt
     }
@@ -117,21 +120,22 @@ impl TwoPhase {
         let id = TransferId::new(cross.transfer.id.get());
         // Causes come before effects: this part is stamped behind the source's.
         let now = now.max(Timestamp::from_nanos(cross.stamp.get().saturating_add(1)));
-        let source = BranchId::new(cross.source.get());
+        let (source, attempt) = (BranchId::new(cross.source.get()), Attempt::of_cross(cross));
         match engine.prepare_destination(writer, (&cross.transfer, source), looked, now) {
             LegStep::Prepared(done) => {
-                self.note_prepared(id, &done, Vec::new());
-                led.say(id, done.lsn, ParticipantEffect::Vote(Vote::Yes), done.timestamp);
+                self.note_prepared(id, attempt, &done, Vec::new());
+                led.say(id, done.lsn, ParticipantEffect::Vote(Vote::Yes(attempt)), done.timestamp);
                 self.stats.prepared.fetch_add(1, Ordering::Relaxed);
             }
             LegStep::Refused(done) => {
                 let ruling = Err(done.refusal.expect("it was refused"));
-                let event = ParticipantEvent::Prepare { ruling, now: done.timestamp };
+                let event = ParticipantEvent::Prepare { ruling, now: done.timestamp, attempt };
                 self.handle(id, done.lsn, Participant::Absent, event, (done.timestamp, led));
                 self.stats.refused.fetch_add(1, Ordering::Relaxed);
             }
             LegStep::Held(hold) if hold.is_in_doubt() => {
-                led.say(id, hold.lsn, ParticipantEffect::Vote(Vote::Yes), now);
+                let held = Participant::Prepared { ask_at: hold.timestamp, pause_s: 1, attempt: hold.attempt };
+                self.handle(id, hold.lsn, held, ParticipantEvent::Prepare { ruling: Ok(()), now, attempt }, (now, led));
             }
             // A late copy: the registry has decided, and perhaps missed the acknowledgement.
             LegStep::Held(hold) => led.say(id, hold.lsn, ParticipantEffect::Acknowledge, now),
@@ -163,7 +167,7 @@ impl TwoPhase {
         match engine.decide(writer, id, (decision, decided_at), now) {
             Decided::Now(done, hold) => {
                 let doubt = self.doubts.remove(id);
-                let prepared = Participant::Prepared { ask_at: hold.timestamp, pause_s: 1 };
+                let prepared = Participant::Prepared { ask_at: hold.timestamp, pause_s: 1, attempt: hold.attempt };
                 let state = doubt.as_ref().map_or(prepared, |doubt| doubt.state);
                 let is_kept = hold.stage == HoldStage::AwaitsKeeping && decision == Decision::Commit;
                 let event = if is_kept { ParticipantEvent::Kept } else { ParticipantEvent::Told(decision) };
@@ -243,15 +247,15 @@ impl TwoPhase {
 
     /// Asks about legs that nobody decides.
     pub fn ask(&self, now: Timestamp, led: &mut Led) {
-        self.doubts.tick(self.branch, now, |id, lsn| {
-            led.say(id, lsn, ParticipantEffect::Ask, now);
+        self.doubts.tick(self.branch, now, |id, lsn, attempt| {
+            led.say(id, lsn, ParticipantEffect::Ask(attempt), now);
             self.stats.asked.fetch_add(1, Ordering::Relaxed);
         });
     }
 
     /// A leg was prepared: it is in doubt from here on.
-    pub(super) fn note_prepared(&self, id: TransferId, done: &Done, waiting: Vec<Waiting>) {
-        let event = ParticipantEvent::Prepare { ruling: Ok(()), now: done.timestamp };
+    pub(super) fn note_prepared(&self, id: TransferId, attempt: Attempt, done: &Done, waiting: Vec<Waiting>) {
+        let event = ParticipantEvent::Prepare { ruling: Ok(()), now: done.timestamp, attempt };
         let state = Participant::Absent.handle(self.branch, event, &mut Vec::with_capacity(2));
         let state = state.expect("a new leg contradicts nothing");
         let accounts = [done.debit_account_id, done.credit_account_id];

@@ -1,14 +1,15 @@
 //! Two-phase commit, the branch's side: what is prepared and not decided, and what goes to the registry and comes back.
 //!
 //! ```text
-//!   worker --begin, vote, acknowledge, ask, each behind its gate--> link --TLS--> registry
+//!   worker --begin; behind its gate each vote, acknowledge, ask--> link --TLS--> registry
 //!   worker <==================== prepare, decision =============== link <--TLS-- registry
 //! ```
 //!
 //! The states are `tally_ledger::two_phase::Participant`'s; the records are made by `engine/legs.rs`.
 //!
-//! **Invariant:** nothing is said to the registry before the record that allows it is durable: the gates are those of the
-//! replies. Everything may be said twice, and anything may be lost: the registry tells again, and a branch asks.
+//! **Invariant:** nothing is promised to the registry before the record that allows it is durable: the gates are those of the
+//! replies. A begin promises nothing. Everything may be said twice, and anything may be lost: the registry tells again, and
+//! a branch asks.
 
 mod doubts;
 mod former;
@@ -40,7 +41,7 @@ pub const CLOCK_AHEAD_NS_MAX: u64 = 500_000_000;
 /// What the branch tells the registry.
 #[derive(Clone, Copy, Debug)]
 pub enum Said {
-    /// A transfer begins: this branch is its source and has promised its part.
+    /// A transfer begins: this branch is its source, and votes once its part is durable.
     Begin(CrossTransfer),
     /// What this branch says of its part.
     Vote(VoteItem),

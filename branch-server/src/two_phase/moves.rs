@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
-use tally_ledger::two_phase::{ParticipantEffect, Vote};
+use tally_ledger::two_phase::{Attempt, ParticipantEffect, Vote};
 use tally_protocol::link::{MoveItem, MoveOrder, MovedItem, VoteItem};
 use tally_protocol::{AccountId, BranchId, Lsn, Refusal, Timestamp, TransferId};
 
@@ -53,12 +53,12 @@ impl TwoPhase {
             Ok((done, item)) => {
                 // The begin is the source's vote: it leaves once the seal is durable.
                 led.says.push((done.lsn, Said::BeginMove(item)));
-                self.note_prepared(id, &done, Vec::new());
+                self.note_prepared(id, Attempt::ONLY, &done, Vec::new());
             }
             // The order came again.
             Err(Refusal::IdAlreadyUsed) => {}
             Err(refusal) => {
-                let refused = VoteItem::new(id.get(), now.as_nanos(), refusal.code());
+                let refused = VoteItem::no(id.get(), now.as_nanos(), refusal.code());
                 led.says.push((Lsn::ZERO, Said::RefuseMove(refused)));
             }
         }
@@ -71,10 +71,10 @@ impl TwoPhase {
         let now = now.max(Timestamp::from_nanos(item.stamp.get().saturating_add(1)));
         match engine.take_account_in(writer, item, now) {
             Ok(TakenIn::Now(done)) => {
-                self.note_prepared(id, &done, Vec::new());
-                led.say(id, done.lsn, ParticipantEffect::Vote(Vote::Yes), done.timestamp);
+                self.note_prepared(id, Attempt::ONLY, &done, Vec::new());
+                led.say(id, done.lsn, ParticipantEffect::Vote(Vote::Yes(Attempt::ONLY)), done.timestamp);
             }
-            Ok(TakenIn::Before(hold)) => led.say(id, hold.lsn, ParticipantEffect::Vote(Vote::Yes), now),
+            Ok(TakenIn::Before(hold)) => led.say(id, hold.lsn, ParticipantEffect::Vote(Vote::Yes(Attempt::ONLY)), now),
             // It may be this very move, decided meanwhile: then nobody is told "no".
             Err(Refusal::IdAlreadyUsed) => led.question = Some(Question::TakeIn(*item)),
             Err(refusal) => self.vote_no(id, refusal, now, led),

@@ -34,6 +34,8 @@ pub struct Between {
     pub shared: Arc<TwoPhase>,
     /// What the registry is told, behind its records.
     pub says: GatedSender<Said>,
+    /// What the registry is told at once.
+    pub begins: GatedSender<Said>,
     /// Instructions that could not be carried out yet: the log was full, or another worker had the id in hand.
     pub(super) waiting: VecDeque<Instruction>,
     led: Led,
@@ -42,8 +44,8 @@ pub struct Between {
 
 impl Between {
     /// The worker's ends of the queues to the link.
-    pub fn new(shared: Arc<TwoPhase>, says: GatedSender<Said>) -> Self {
-        Self { shared, says, waiting: VecDeque::new(), led: Led::default(), tick_next_ns: 0 }
+    pub fn new(shared: Arc<TwoPhase>, says: GatedSender<Said>, begins: GatedSender<Said>) -> Self {
+        Self { shared, says, begins, waiting: VecDeque::new(), led: Led::default(), tick_next_ns: 0 }
     }
 }
 
@@ -278,7 +280,9 @@ impl Running {
             }
         }
         for (gate, said) in between.led.says.drain(..) {
-            between.says.push_to(0, gate, said);
+            // A queue keeps its order: behind the gates of others a begin would wait for their flush.
+            let queue = if matches!(said, Said::Begin(_)) { &mut between.begins } else { &mut between.says };
+            queue.push_to(0, gate, said);
         }
         between.waiting.extend(between.led.again.take());
         let decided = between.led.decided.take();

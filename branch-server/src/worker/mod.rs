@@ -173,6 +173,8 @@ impl Running {
         let journal = &self.worker.journal;
         self.worker.replies.hand_over(|| journal.durable());
         if let Some(between) = &mut self.worker.between {
+            // In this order: the link takes a begin no later than the vote on it.
+            between.begins.hand_over(|| journal.durable());
             between.says.hand_over(|| journal.durable());
         }
         // What a single request wrote is flushed without waking anybody: nothing else is to be done meanwhile. It was handed

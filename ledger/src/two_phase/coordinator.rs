@@ -13,12 +13,13 @@
 //!
 //! Only what the log says survives the leader: `Collecting` and `Deciding` are lost with it, `Decided` is read back.
 //!
-//! **Invariant:** commit is proposed only when every participant has promised its part. A branch that asks has, for
-//! only one that is prepared does.
+//! **Invariant:** commit is proposed only when every participant has promised its part of what was begun. A branch that asks
+//! has, for only one that is prepared does. One that has promised something else under this id will never promise this:
+//! then it is aborted.
 
 use tally_protocol::{BranchId, Timestamp};
 
-use super::{AbortReason, Contradiction, Decision, Participants, Vote};
+use super::{AbortReason, Attempt, Contradiction, Decision, Participants, Vote};
 
 /// See the top of the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,12 +29,16 @@ pub enum Coordinator {
     Unknown,
     /// Waiting for the votes.
     Collecting {
-        /// Who takes part.
+        /// Who began it, and prepares by itself.
+        source: BranchId,
+        /// Who takes part, the source included.
         participants: Participants,
         /// Of them, those that have not promised their part.
         missing: Participants,
         /// When to give up.
         deadline: Timestamp,
+        /// What was begun.
+        attempt: Attempt,
     },
     /// A decision is on its way into the log. Another may come first, and then stands.
     Deciding {
@@ -56,7 +61,7 @@ pub enum Coordinator {
 /// What happens to a coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CoordinatorEvent {
-    /// A source branch wants a transfer. It has prepared its own part, durably: this is its promise.
+    /// A source branch wants a transfer. It has prepared its own part.
     Begin {
         /// The source.
         source: BranchId,
@@ -64,11 +69,15 @@ pub enum CoordinatorEvent {
         participants: Participants,
         /// When to give up.
         deadline: Timestamp,
+        /// What it begins.
+        attempt: Attempt,
+        /// Whether the source's part is durable: then this is its vote, too.
+        is_promised: bool,
     },
     /// A branch has voted.
     Voted(BranchId, Vote),
-    /// A prepared branch asks what became of it.
-    Asked(BranchId),
+    /// A prepared branch asks what became of what it holds.
+    Asked(BranchId, Attempt),
     /// A branch has carried out the decision, durably.
     Acknowledged(BranchId),
     /// Time has passed: look whether it is too late, and say again what may have been lost.
@@ -103,8 +112,8 @@ impl Coordinator {
     pub fn handle(self, event: CoordinatorEvent, effects: &mut Vec<CoordinatorEffect>) -> Result<Self, Contradiction> {
         match self {
             Self::Unknown => Ok(from_unknown(event, effects)),
-            Self::Collecting { participants, missing, deadline } => {
-                collecting(participants, missing, deadline, event, effects)
+            Self::Collecting { source, participants, missing, deadline, attempt } => {
+                Collecting { source, participants, missing, deadline, attempt }.handle(event, effects)
             }
             Self::Deciding { proposed, participants } => deciding(proposed, participants, event, effects),
             Self::Decided { decision, unacknowledged } => decided(decision, unacknowledged, event, effects),
@@ -115,13 +124,14 @@ impl Coordinator {
 
 fn from_unknown(event: CoordinatorEvent, effects: &mut Vec<CoordinatorEffect>) -> Coordinator {
     match event {
-        CoordinatorEvent::Begin { source, participants, deadline } => {
+        CoordinatorEvent::Begin { source, participants, deadline, attempt, is_promised } => {
             let others = participants.without(source);
             effects.extend(others.iter().map(CoordinatorEffect::Prepare));
-            Coordinator::Collecting { participants, missing: others, deadline }
+            let missing = if is_promised { others } else { participants };
+            Coordinator::Collecting { source, participants, missing, deadline, attempt }
         }
         // It holds something of which nobody knows any more: "unknown" is not answered from memory, the log decides.
-        CoordinatorEvent::Asked(branch) | CoordinatorEvent::Voted(branch, Vote::Yes) => {
+        CoordinatorEvent::Asked(branch, _) | CoordinatorEvent::Voted(branch, Vote::Yes(_)) => {
             propose(Decision::Abort(AbortReason::Presumed), Participants::one(branch), effects)
         }
         CoordinatorEvent::Resolve => propose(Decision::Abort(AbortReason::Resolved), Participants::default(), effects),
@@ -133,44 +143,84 @@ fn from_unknown(event: CoordinatorEvent, effects: &mut Vec<CoordinatorEffect>) -
     }
 }
 
-fn collecting(
+/// The fields of [`Coordinator::Collecting`].
+struct Collecting {
+    source: BranchId,
     participants: Participants,
     missing: Participants,
     deadline: Timestamp,
-    event: CoordinatorEvent,
-    effects: &mut Vec<CoordinatorEffect>,
-) -> Result<Coordinator, Contradiction> {
-    let stay = |missing| Coordinator::Collecting { participants, missing, deadline };
-    Ok(match event {
-        CoordinatorEvent::Voted(branch, _)
-        | CoordinatorEvent::Asked(branch)
-        | CoordinatorEvent::Acknowledged(branch)
-            if !participants.contains(branch) =>
-        {
-            return Err(Contradiction::Stranger(branch));
-        }
-        CoordinatorEvent::Voted(branch, Vote::Yes) | CoordinatorEvent::Asked(branch) => {
-            let missing = missing.without(branch);
-            if missing.is_empty() { propose(Decision::Commit, participants, effects) } else { stay(missing) }
-        }
-        CoordinatorEvent::Voted(branch, Vote::No(refusal)) => {
-            // It holds nothing and knows why: it need not be told.
-            propose(Decision::Abort(AbortReason::Refused(branch, refusal)), participants.without(branch), effects)
-        }
-        CoordinatorEvent::Tick(now) if now >= deadline => {
-            let late = missing.iter().next().expect("with no vote missing it would be decided");
-            propose(Decision::Abort(AbortReason::TimedOut(late)), participants, effects)
-        }
-        CoordinatorEvent::Tick(_) => {
-            effects.extend(missing.iter().map(CoordinatorEffect::Prepare));
-            stay(missing)
-        }
-        CoordinatorEvent::Resolve => propose(Decision::Abort(AbortReason::Resolved), participants, effects),
-        // The log may know fewer of them: whoever asked. All of ours hear it.
-        CoordinatorEvent::Replicated { decision, participants: _ } => tell_all(decision, participants, effects),
-        // The source has said so before; and what is not decided cannot be acknowledged.
-        CoordinatorEvent::Begin { .. } | CoordinatorEvent::Acknowledged(_) => stay(missing),
-    })
+    attempt: Attempt,
+}
+
+impl Collecting {
+    fn handle(
+        self,
+        event: CoordinatorEvent,
+        effects: &mut Vec<CoordinatorEffect>,
+    ) -> Result<Coordinator, Contradiction> {
+        let Self { source, participants, missing, deadline, attempt } = self;
+        Ok(match event {
+            CoordinatorEvent::Voted(branch, _)
+            | CoordinatorEvent::Asked(branch, _)
+            | CoordinatorEvent::Acknowledged(branch)
+                if !participants.contains(branch) =>
+            {
+                return Err(Contradiction::Stranger(branch));
+            }
+            CoordinatorEvent::Voted(branch, Vote::Yes(held)) | CoordinatorEvent::Asked(branch, held)
+                if held == attempt =>
+            {
+                self.promised(branch, effects)
+            }
+            // It holds something else, durably.
+            CoordinatorEvent::Voted(_, Vote::Yes(_)) | CoordinatorEvent::Asked(..) => {
+                propose(Decision::Abort(AbortReason::Presumed), participants, effects)
+            }
+            // The source has said so before, or has forgotten it in a crash and was asked for the same once more.
+            CoordinatorEvent::Begin { source: again, attempt: begun, is_promised, .. }
+                if (again, begun) == (source, attempt) =>
+            {
+                if is_promised {
+                    self.promised(source, effects)
+                } else {
+                    self.stay(missing)
+                }
+            }
+            // It has forgotten in a crash what it began first. Who held that gives it back, and the id is used up.
+            CoordinatorEvent::Begin { source: again, .. } => {
+                let participants = participants.with(again).unwrap_or(participants);
+                propose(Decision::Abort(AbortReason::Presumed), participants, effects)
+            }
+            CoordinatorEvent::Voted(branch, Vote::No(refusal)) => {
+                // It holds nothing and knows why: it need not be told.
+                propose(Decision::Abort(AbortReason::Refused(branch, refusal)), participants.without(branch), effects)
+            }
+            CoordinatorEvent::Tick(now) if now >= deadline => {
+                let late = missing.iter().next().expect("with no vote missing it would be decided");
+                propose(Decision::Abort(AbortReason::TimedOut(late)), participants, effects)
+            }
+            CoordinatorEvent::Tick(_) => {
+                // The source is not told what it has asked for; it asks about it in time.
+                effects.extend(missing.without(source).iter().map(CoordinatorEffect::Prepare));
+                self.stay(missing)
+            }
+            CoordinatorEvent::Resolve => propose(Decision::Abort(AbortReason::Resolved), participants, effects),
+            // The log may know fewer of them: whoever asked. All of ours hear it.
+            CoordinatorEvent::Replicated { decision, participants: _ } => tell_all(decision, participants, effects),
+            // What is not decided cannot be acknowledged.
+            CoordinatorEvent::Acknowledged(_) => self.stay(missing),
+        })
+    }
+
+    fn promised(self, branch: BranchId, effects: &mut Vec<CoordinatorEffect>) -> Coordinator {
+        let missing = self.missing.without(branch);
+        if missing.is_empty() { propose(Decision::Commit, self.participants, effects) } else { self.stay(missing) }
+    }
+
+    const fn stay(self, missing: Participants) -> Coordinator {
+        let Self { source, participants, deadline, attempt, .. } = self;
+        Coordinator::Collecting { source, participants, missing, deadline, attempt }
+    }
 }
 
 fn deciding(
@@ -182,7 +232,7 @@ fn deciding(
     Ok(match event {
         CoordinatorEvent::Replicated { decision, participants: _ } => tell_all(decision, participants, effects),
         // Whatever it is, the answer is on its way into the log. Who asks is told with the others.
-        CoordinatorEvent::Asked(branch) | CoordinatorEvent::Voted(branch, Vote::Yes) => {
+        CoordinatorEvent::Asked(branch, _) | CoordinatorEvent::Voted(branch, Vote::Yes(_)) => {
             Coordinator::Deciding { proposed, participants: participants.with(branch).unwrap_or(participants) }
         }
         // A proposal may be lost; twice in the log is as good as once.
@@ -203,8 +253,8 @@ fn decided(
     let with = |unacknowledged| until_acknowledged(decision, unacknowledged);
     Ok(match event {
         // It did not hear, or it has forgotten in a crash that it heard.
-        CoordinatorEvent::Asked(branch)
-        | CoordinatorEvent::Voted(branch, Vote::Yes)
+        CoordinatorEvent::Asked(branch, _)
+        | CoordinatorEvent::Voted(branch, Vote::Yes(_))
         | CoordinatorEvent::Begin { source: branch, .. } => {
             effects.push(CoordinatorEffect::Tell(branch, decision));
             with(unacknowledged)

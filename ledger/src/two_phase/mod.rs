@@ -6,18 +6,19 @@
 //!
 //! ```text
 //!   source branch            coordinator (registry)           destination branch
-//!       | hold, durable            |                                 |
+//!       | hold                     |                                 |
 //!       |------ begin ------------>|------- prepare ---------------->|
-//!       |                          |                                 | hold, durable
-//!       |                          |<------ vote yes ----------------|
+//!       | durable                  |                                 | hold, durable
+//!       |------ vote yes --------->|<------ vote yes ----------------|
 //!       |                   decision, replicated                     |
 //!       |<----- decision ----------|------- decision --------------->|
 //!       | settle, durable          |                                 | settle, durable
 //!       |------ acknowledged ----->|<------ acknowledged ------------|
 //! ```
 //!
-//! The source begins only once its own part is durable: its begin is its vote. Were it to begin earlier, a crash could take
-//! its part, and the same id could come back with another content while the destination holds the first one.
+//! Both parts are flushed at the same time: the source begins before its own is durable. A crash may take that part, and the
+//! same id may come back with another content while the destination holds the first one. So every vote and question says
+//! what is held, by its [`Attempt`], and what differs is aborted.
 //!
 //! Of a hold the decision is only that it stands, at both branches. What ends it is decided by the payer's branch alone, and
 //! told to the other one (`crate::ending`): both hold the money, so there is nothing left to vote about.
@@ -25,15 +26,18 @@
 //! Two machines, [`Coordinator`] and [`Participant`], each with one function from state and event to the next state and
 //! what has to be done. The same functions run live, in replay, in the simulator and in the model checker.
 //!
-//! **Invariants:** a begin or a yes vote leaves only once the prepare is durable; a decision only once the registry's log has it,
+//! **Invariants:** a yes vote leaves only once the prepare is durable, and a commit needs one of each branch for the very
+//! attempt that was begun; a decision leaves only once the registry's log has it,
 //! and the first decision in that log stands for ever; an acknowledgement leaves only once the settle or void is
 //! durable. What would break one of them is a [`Contradiction`], and changes nothing.
 
+mod attempt;
 mod coordinator;
 mod participant;
 mod participants;
 mod wire;
 
+pub use attempt::Attempt;
 pub use coordinator::{Coordinator, CoordinatorEffect, CoordinatorEvent};
 pub use participant::{Participant, ParticipantEffect, ParticipantEvent};
 pub use participants::{PARTICIPANTS_MAX, Participants, TooManyParticipants};
@@ -59,8 +63,8 @@ pub enum AbortReason {
     Refused(BranchId, Refusal),
     /// This branch's vote did not come in time; the first of them, if several.
     TimedOut(BranchId),
-    /// Somebody asked about a transfer of which the registry's log knows nothing: its coordinator was lost before it
-    /// had decided.
+    /// Somebody holds a part of a transfer of which the registry's log knows nothing, and its leader nothing or something
+    /// else: its coordinator was lost before it had decided, or its source has forgotten in a crash what it began.
     Presumed,
     /// An operator ended it.
     Resolved,
@@ -69,8 +73,8 @@ pub enum AbortReason {
 /// What a branch says of its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Vote {
-    /// It is held, durably, and can be settled whatever happens.
-    Yes,
+    /// This is held, durably, and can be settled whatever happens.
+    Yes(Attempt),
     /// The branch's rules refuse it. Nothing is held.
     No(Refusal),
 }

@@ -21,7 +21,7 @@ use tally_protocol::{BranchId, Refusal, Timestamp};
 
 use crate::hold::HoldEnd;
 
-use super::{Contradiction, Decision, Vote};
+use super::{Attempt, Contradiction, Decision, Vote};
 
 /// Seconds that a prepared branch waits before it asks for the first time: longer than a decision takes, shorter than
 /// a person waits.
@@ -41,6 +41,8 @@ pub enum Participant {
         ask_at: Timestamp,
         /// How long to wait after that question, in seconds; doubles each time.
         pause_s: u32,
+        /// What is held.
+        attempt: Attempt,
     },
     /// Committed here.
     Settled,
@@ -63,6 +65,8 @@ pub enum ParticipantEvent {
         ruling: Result<(), Refusal>,
         /// The time of the record.
         now: Timestamp,
+        /// What is to be held.
+        attempt: Attempt,
     },
     /// The registry says how it ends.
     Told(Decision),
@@ -95,8 +99,9 @@ pub enum ParticipantEffect {
     Acknowledge,
     /// Tell the payer's branch that the hold's end is known here, once everything recorded so far for this hold is durable.
     Heard,
-    /// Ask the registry. That too is said once the prepare is durable: whoever asks is taken to have promised.
-    Ask,
+    /// Ask the registry about what is held. That too is said once the prepare is durable: whoever asks is taken to have
+    /// promised.
+    Ask(Attempt),
 }
 
 impl Participant {
@@ -111,7 +116,7 @@ impl Participant {
         effects: &mut Vec<ParticipantEffect>,
     ) -> Result<Self, Contradiction> {
         match event {
-            ParticipantEvent::Prepare { ruling, now } => Ok(self.prepare(ruling, now, effects)),
+            ParticipantEvent::Prepare { ruling, now, attempt } => Ok(self.prepare(ruling, (now, attempt), effects)),
             ParticipantEvent::Told(decision) => self.told(branch, decision, effects),
             ParticipantEvent::Kept => self.kept(branch, effects),
             ParticipantEvent::End(end) => self.end(branch, end, effects),
@@ -119,19 +124,30 @@ impl Participant {
         }
     }
 
-    fn prepare(self, ruling: Result<(), Refusal>, now: Timestamp, effects: &mut Vec<ParticipantEffect>) -> Self {
+    fn prepare(
+        self,
+        ruling: Result<(), Refusal>,
+        (now, attempt): (Timestamp, Attempt),
+        effects: &mut Vec<ParticipantEffect>,
+    ) -> Self {
         match (self, ruling) {
             (Self::Absent, Ok(())) => {
-                effects.extend([ParticipantEffect::Hold, ParticipantEffect::Vote(Vote::Yes)]);
-                Self::Prepared { ask_at: after(now, ASK_AFTER_S), pause_s: 2 * ASK_AFTER_S }
+                effects.extend([ParticipantEffect::Hold, ParticipantEffect::Vote(Vote::Yes(attempt))]);
+                Self::Prepared { ask_at: after(now, ASK_AFTER_S), pause_s: 2 * ASK_AFTER_S, attempt }
             }
             (Self::Absent, Err(refusal)) => {
                 effects.extend([ParticipantEffect::Refuse(refusal), ParticipantEffect::Vote(Vote::No(refusal))]);
                 Self::Refused(refusal)
             }
             // It was asked before, and the vote may have been lost: a vote does not change.
-            (Self::Prepared { .. }, _) => {
-                effects.push(ParticipantEffect::Vote(Vote::Yes));
+            (Self::Prepared { attempt: held, .. }, _) if held == attempt => {
+                effects.push(ParticipantEffect::Vote(Vote::Yes(held)));
+                self
+            }
+            // Its source has forgotten what it began first, or this is a late copy of what it has forgotten: only one of them
+            // can be committed, and whoever knows which is asked.
+            (Self::Prepared { attempt: held, .. }, _) => {
+                effects.push(ParticipantEffect::Ask(held));
                 self
             }
             (Self::Refused(refusal), _) => {
@@ -206,9 +222,9 @@ impl Participant {
 
     fn tick(self, now: Timestamp, effects: &mut Vec<ParticipantEffect>) -> Self {
         match self {
-            Self::Prepared { ask_at, pause_s } if now >= ask_at => {
-                effects.push(ParticipantEffect::Ask);
-                Self::Prepared { ask_at: after(now, pause_s), pause_s: (2 * pause_s).min(ASK_PAUSE_S_MAX) }
+            Self::Prepared { ask_at, pause_s, attempt } if now >= ask_at => {
+                effects.push(ParticipantEffect::Ask(attempt));
+                Self::Prepared { ask_at: after(now, pause_s), pause_s: (2 * pause_s).min(ASK_PAUSE_S_MAX), attempt }
             }
             Self::Prepared { .. }
             | Self::Absent

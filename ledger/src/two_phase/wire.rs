@@ -4,7 +4,7 @@ use tally_protocol::link::{DecisionItem, EndItem, VoteItem, end, outcome, reason
 use tally_protocol::{BranchId, Refusal, Timestamp, TransferId};
 use zerocopy::byteorder::little_endian::{U16, U64, U128};
 
-use super::{AbortReason, Decision, Vote};
+use super::{AbortReason, Attempt, Decision, Vote};
 use crate::ending::Ending;
 use crate::hold::HoldEnd;
 
@@ -25,11 +25,10 @@ pub enum ItemUnknown {
 impl Vote {
     /// The vote on `id`, behind the record of `stamp`.
     pub const fn to_item(self, id: TransferId, stamp: Timestamp) -> VoteItem {
-        let refusal = match self {
-            Self::Yes => 0,
-            Self::No(refusal) => refusal.code(),
-        };
-        VoteItem::new(id.get(), stamp.as_nanos(), refusal)
+        match self {
+            Self::Yes(attempt) => VoteItem::yes(id.get(), stamp.as_nanos(), attempt.get()),
+            Self::No(refusal) => VoteItem::no(id.get(), stamp.as_nanos(), refusal.code()),
+        }
     }
 
     /// What `item` votes.
@@ -38,7 +37,7 @@ impl Vote {
     /// When the refusal is not known.
     pub fn of_item(item: &VoteItem) -> Result<Self, ItemUnknown> {
         match item.refusal.get() {
-            0 => Ok(Self::Yes),
+            0 => Ok(Self::Yes(Attempt::new(item.attempt.get()))),
             code => Ok(Self::No(known(code)?)),
         }
     }
@@ -138,7 +137,7 @@ mod tests {
     fn every_vote_and_decision_comes_back_as_it_was_and_is_valid_on_the_link() {
         let (id, stamp, branch) = (TransferId::new(77), Timestamp::from_nanos(5), BranchId::new(3));
         let refusals = Refusal::ALL.iter().copied();
-        for vote in refusals.clone().map(Vote::No).chain([Vote::Yes]) {
+        for vote in refusals.clone().map(Vote::No).chain([Vote::Yes(Attempt::new(u64::MAX))]) {
             let item = vote.to_item(id, stamp);
             assert_eq!((Vote::of_item(&item), item.invalid_field()), (Ok(vote), None));
             assert_eq!((item.id.get(), item.stamp.get()), (77, 5));
@@ -174,7 +173,7 @@ mod tests {
 
     #[test]
     fn codes_of_a_newer_peer_are_not_guessed() {
-        let vote = VoteItem::new(1, 1, 299);
+        let vote = VoteItem::no(1, 1, 299);
         assert_eq!(Vote::of_item(&vote), Err(ItemUnknown::Refusal(299)));
         let refused = Decision::Abort(AbortReason::Refused(BranchId::new(1), Refusal::Busy));
         let item = refused.to_item(TransferId::new(1), Timestamp::from_nanos(1));

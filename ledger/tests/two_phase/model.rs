@@ -2,15 +2,16 @@
 //! flushes that are late, branches and registry leaders that crash at any moment.
 //!
 //! The bank here has the real machines in it and nothing else: a branch is its durable state, its state in memory and
-//! what waits for a flush; the registry is a log whose first entry stands, and a leader that forgets everything else.
+//! what waits for a flush; the registry is a log whose first entry stands, and a leader that forgets everything else. A source
+//! that has lost its part in a crash, and had begun it, may be asked for the same again, or for something else.
 
 use std::collections::BTreeSet;
 
-use stateright::{Checker, Model, Property};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 use tally_ledger::HoldEnd;
 use tally_ledger::two_phase::{
-    Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participant, ParticipantEffect, ParticipantEvent,
-    Participants, Vote,
+    Attempt, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participant, ParticipantEffect,
+    ParticipantEvent, Participants, Vote,
 };
 use tally_protocol::{BranchId, Refusal, Timestamp};
 
@@ -22,15 +23,18 @@ const EARLY: Timestamp = Timestamp::from_nanos(0);
 
 /// The source of the transfer.
 pub(super) const SOURCE: BranchId = BranchId::new(1);
+/// What a client asks for first, and what it asks for under the same id when its branch has forgotten that.
+const FIRST: Attempt = Attempt::new(1);
+const OTHER: Attempt = Attempt::new(2);
 
 /// What travels. A message that was sent may arrive any number of times, in any order, or never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Message {
-    Begin,
-    Prepare(BranchId),
+    Begin(Attempt),
+    Prepare(BranchId, Attempt),
     Voted(BranchId, Vote),
     Tell(BranchId, Decision),
-    Asked(BranchId),
+    Asked(BranchId, Attempt),
     Acknowledged(BranchId),
     /// From the payer's branch, which has ended a hold that stood.
     End(BranchId, HoldEnd),
@@ -44,6 +48,8 @@ pub(super) enum Message {
 pub(super) struct Branch {
     pub(super) durable: Participant,
     pub(super) memory: Participant,
+    /// What it has held, if anything: durably, and in memory.
+    held: [Option<Attempt>; 2],
     /// Said once the journal is flushed.
     pub(super) gated: Vec<Message>,
 }
@@ -58,6 +64,8 @@ pub(super) struct Bank {
     pub(super) network: BTreeSet<Message>,
     /// Whether it is a hold that is asked for.
     pub(super) is_hold: bool,
+    /// The planted bug: the registry takes every begin, vote and question for one of what was begun first.
+    is_blind: bool,
     crashes_left: u8,
     /// Somebody refused an event as impossible.
     pub(super) contradicted: bool,
@@ -68,6 +76,7 @@ pub(super) enum Step {
     /// The client's request reaches the source, whose rules allow it or not.
     Request {
         allowed: bool,
+        attempt: Attempt,
     },
     /// A message arrives. Where it is a prepare, the branch's rules allow it or not.
     Deliver(Message, bool),
@@ -90,13 +99,15 @@ pub(super) fn number(branch: BranchId) -> usize {
 }
 
 impl Bank {
-    pub(super) fn new(branch_count: usize, crashes: u8, is_hold: bool) -> Self {
+    fn new(transfers: &Transfers) -> Self {
+        let &Transfers { branch_count, crashes, is_hold, is_blind } = transfers;
         Self {
             branches: vec![Branch::default(); branch_count],
             leader: Coordinator::Unknown,
             log: None,
             network: BTreeSet::new(),
             is_hold,
+            is_blind,
             crashes_left: crashes,
             contradicted: false,
         }
@@ -114,11 +125,28 @@ impl Bank {
             // An operator who comes too late is refused; that is no contradiction between the parts.
             Err(_) => self.contradicted |= event != CoordinatorEvent::Resolve,
         }
+        let begun = self.begun();
         self.network.extend(effects.into_iter().map(|effect| match effect {
-            CoordinatorEffect::Prepare(branch) => Message::Prepare(branch),
+            CoordinatorEffect::Prepare(branch) => Message::Prepare(branch, begun.expect("it is being collected")),
             CoordinatorEffect::Propose(decision, participants) => Message::Proposed(decision, participants),
             CoordinatorEffect::Tell(branch, decision) => Message::Tell(branch, decision),
         }));
+    }
+
+    /// What the leader gathers votes for.
+    fn begun(&self) -> Option<Attempt> {
+        match self.leader {
+            Coordinator::Collecting { attempt, .. } => Some(attempt),
+            Coordinator::Unknown
+            | Coordinator::Deciding { .. }
+            | Coordinator::Decided { .. }
+            | Coordinator::Done(_) => None,
+        }
+    }
+
+    /// What the registry makes of `attempt`.
+    fn seen(&self, attempt: Attempt) -> Attempt {
+        self.begun().filter(|_| self.is_blind).unwrap_or(attempt)
     }
 
     pub(super) fn participant(&mut self, branch: BranchId, event: ParticipantEvent) {
@@ -131,8 +159,13 @@ impl Bank {
         for effect in effects {
             match effect {
                 // Recording is a change of `memory` that is not `durable` yet.
-                ParticipantEffect::Hold
-                | ParticipantEffect::Refuse(_)
+                ParticipantEffect::Hold => {
+                    it.held[1] = match it.memory {
+                        Participant::Prepared { attempt, .. } => Some(attempt),
+                        _ => unreachable!("what was held just now is prepared"),
+                    };
+                }
+                ParticipantEffect::Refuse(_)
                 | ParticipantEffect::Settle
                 | ParticipantEffect::Void
                 | ParticipantEffect::Keep
@@ -140,7 +173,7 @@ impl Bank {
                 ParticipantEffect::Vote(vote) => it.gated.push(Message::Voted(branch, vote)),
                 ParticipantEffect::Acknowledge => it.gated.push(Message::Acknowledged(branch)),
                 ParticipantEffect::Heard => it.gated.push(Message::Heard(branch)),
-                ParticipantEffect::Ask => it.gated.push(Message::Asked(branch)),
+                ParticipantEffect::Ask(attempt) => it.gated.push(Message::Asked(branch, attempt)),
             }
         }
         let it = &mut self.branches[number(branch)];
@@ -150,24 +183,33 @@ impl Bank {
 
     pub(super) fn flush(&mut self, branch: BranchId) {
         let it = &mut self.branches[number(branch)];
-        it.durable = it.memory;
+        (it.durable, it.held[0]) = (it.memory, it.held[1]);
         self.network.extend(it.gated.drain(..));
     }
 
     pub(super) fn deliver(&mut self, message: Message, ruling: Result<(), Refusal>) {
         let participants = self.participants();
         match message {
-            Message::Begin => {
-                self.coordinator(CoordinatorEvent::Begin { source: SOURCE, participants, deadline: DEADLINE });
+            Message::Begin(attempt) => {
+                let (attempt, deadline, is_promised) = (self.seen(attempt), DEADLINE, false);
+                let source = SOURCE;
+                self.coordinator(CoordinatorEvent::Begin { source, participants, deadline, attempt, is_promised });
             }
-            Message::Prepare(branch) => self.participant(branch, ParticipantEvent::Prepare { ruling, now: EARLY }),
-            Message::Voted(branch, vote) => self.coordinator(CoordinatorEvent::Voted(branch, vote)),
+            Message::Prepare(branch, attempt) => {
+                self.participant(branch, ParticipantEvent::Prepare { ruling, now: EARLY, attempt });
+            }
+            Message::Voted(branch, vote) => {
+                let vote = if let Vote::Yes(attempt) = vote { Vote::Yes(self.seen(attempt)) } else { vote };
+                self.coordinator(CoordinatorEvent::Voted(branch, vote));
+            }
             Message::Tell(branch, Decision::Commit) if self.is_hold => self.participant(branch, ParticipantEvent::Kept),
             Message::End(branch, end) => self.participant(branch, ParticipantEvent::End(end)),
             // The payer's branch says it no more; here it is said any number of times.
             Message::Heard(_) => {}
             Message::Tell(branch, decision) => self.participant(branch, ParticipantEvent::Told(decision)),
-            Message::Asked(branch) => self.coordinator(CoordinatorEvent::Asked(branch)),
+            Message::Asked(branch, attempt) => {
+                self.coordinator(CoordinatorEvent::Asked(branch, self.seen(attempt)));
+            }
             Message::Acknowledged(branch) => self.coordinator(CoordinatorEvent::Acknowledged(branch)),
             Message::Proposed(decision, participants) => {
                 let (decision, participants) = *self.log.get_or_insert((decision, participants));
@@ -203,17 +245,14 @@ impl Bank {
         source.gated.dedup();
     }
 
-    fn request(&mut self, allowed: bool) {
+    fn request(&mut self, allowed: bool, attempt: Attempt) {
         let ruling = if allowed { Ok(()) } else { Err(Refusal::InsufficientFunds) };
-        self.participant(SOURCE, ParticipantEvent::Prepare { ruling, now: EARLY });
-        // Its vote is the begin, behind the flush; what it refuses does not leave it.
-        for said in &mut self.branches[0].gated {
-            if *said == Message::Voted(SOURCE, Vote::Yes) {
-                *said = Message::Begin;
-            }
+        self.participant(SOURCE, ParticipantEvent::Prepare { ruling, now: EARLY, attempt });
+        // The begin waits for no flush; what the source refuses does not leave it.
+        if allowed {
+            self.network.insert(Message::Begin(attempt));
         }
-        self.branches[0].gated.retain(|said| !matches!(said, Message::Voted(..)));
-        self.branches[0].gated.sort_unstable();
+        self.branches[0].gated.retain(|said| !matches!(said, Message::Voted(_, Vote::No(_))));
     }
 }
 
@@ -221,14 +260,11 @@ pub(super) struct Transfers {
     pub(super) branch_count: usize,
     pub(super) crashes: u8,
     pub(super) is_hold: bool,
+    pub(super) is_blind: bool,
 }
 
 fn is_prepared(state: Participant) -> bool {
     matches!(state, Participant::Prepared { .. })
-}
-
-fn has_ended(state: Participant) -> bool {
-    matches!(state, Participant::Voided) || is_committed(state)
 }
 
 pub(super) fn is_committed(state: Participant) -> bool {
@@ -240,14 +276,19 @@ impl Model for Transfers {
     type Action = Step;
 
     fn init_states(&self) -> Vec<Bank> {
-        vec![Bank::new(self.branch_count, self.crashes, self.is_hold)]
+        vec![Bank::new(self)]
     }
 
     fn actions(&self, bank: &Bank, steps: &mut Vec<Step>) {
-        steps.extend([Step::Request { allowed: true }, Step::Request { allowed: false }]);
+        if bank.branches[0].memory == Participant::Absent {
+            let has_forgotten = bank.network.contains(&Message::Begin(FIRST));
+            for attempt in [FIRST, OTHER].into_iter().take(1 + usize::from(has_forgotten)) {
+                steps.extend([true, false].map(|allowed| Step::Request { allowed, attempt }));
+            }
+        }
         for &message in &bank.network {
             steps.push(Step::Deliver(message, true));
-            if matches!(message, Message::Prepare(_)) {
+            if matches!(message, Message::Prepare(..)) {
                 steps.push(Step::Deliver(message, false));
             }
         }
@@ -275,14 +316,14 @@ impl Model for Transfers {
     fn next_state(&self, bank: &Bank, step: Step) -> Option<Bank> {
         let mut next = bank.clone();
         match step {
-            Step::Request { allowed } => next.request(allowed),
+            Step::Request { allowed, attempt } => next.request(allowed, attempt),
             Step::Deliver(message, allowed) => {
                 next.deliver(message, if allowed { Ok(()) } else { Err(Refusal::CreditAccountFrozen) });
             }
             Step::Flush(branch) => next.flush(branch),
             Step::Crash(branch) => {
                 let it = &mut next.branches[number(branch)];
-                (it.memory, it.gated) = (it.durable, Vec::new());
+                (it.memory, it.held[1], it.gated) = (it.durable, it.held[0], Vec::new());
                 next.crashes_left -= 1;
             }
             Step::ChangeLeader => {
@@ -318,6 +359,10 @@ impl Model for Transfers {
                 let is_commit = matches!(bank.log, Some((Decision::Commit, _)));
                 !is_commit || bank.branches.iter().all(|it| is_prepared(it.durable) || is_committed(it.durable))
             }),
+            Property::always("commit needs the same everywhere", |_, bank: &Bank| {
+                let is_commit = matches!(bank.log, Some((Decision::Commit, _)));
+                !is_commit || bank.branches.iter().all(|it| it.held[0] == bank.branches[0].held[0])
+            }),
             Property::always("a hold has one end, which the payer's branch has first", |_, bank: &Bank| {
                 bank.branches[1..].iter().all(|it| match it.memory {
                     Participant::Ended(_) => it.memory == bank.branches[0].durable,
@@ -326,16 +371,19 @@ impl Model for Transfers {
             }),
             Property::always("a vote is durable before it is said", |_, bank: &Bank| {
                 bank.network.iter().all(|&message| match message {
-                    Message::Voted(branch, Vote::Yes) | Message::Asked(branch) => {
-                        !matches!(bank.branches[number(branch)].durable, Participant::Absent | Participant::Refused(_))
+                    Message::Voted(branch, Vote::Yes(held)) | Message::Asked(branch, held) => {
+                        bank.branches[number(branch)].held[0] == Some(held)
                     }
                     Message::Voted(branch, Vote::No(_)) => {
                         matches!(bank.branches[number(branch)].durable, Participant::Refused(_))
                     }
-                    Message::Begin => is_prepared(bank.branches[0].durable) || has_ended(bank.branches[0].durable),
                     Message::End(_, end) => bank.branches[0].durable == Participant::Ended(end),
                     Message::Heard(branch) => matches!(bank.branches[number(branch)].durable, Participant::Ended(_)),
-                    Message::Prepare(_) | Message::Tell(..) | Message::Acknowledged(_) | Message::Proposed(..) => true,
+                    Message::Begin(_)
+                    | Message::Prepare(..)
+                    | Message::Tell(..)
+                    | Message::Acknowledged(_)
+                    | Message::Proposed(..) => true,
                 })
             }),
             // Of an abort, a branch that holds nothing says so at once; a prepare that comes late is asked about.
@@ -370,7 +418,7 @@ impl Bank {
     fn forget_pauses(&mut self) {
         for it in &mut self.branches {
             for state in [&mut it.memory, &mut it.durable] {
-                if let Participant::Prepared { ask_at, pause_s } = state {
+                if let Participant::Prepared { ask_at, pause_s, .. } = state {
                     (*ask_at, *pause_s) = (Timestamp::from_nanos(1), 1);
                 }
             }
@@ -379,11 +427,14 @@ impl Bank {
 }
 
 fn explore(branch_count: usize, crashes: u8, is_hold: bool) {
-    let checker = Transfers { branch_count, crashes, is_hold }.checker().threads(2).spawn_bfs().join();
+    let model = || Transfers { branch_count, crashes, is_hold, is_blind: false };
+    let checker = model().checker().threads(2).spawn_bfs().join();
     println!("{branch_count} branches, {crashes} crashes, a hold {is_hold}: {} states", checker.unique_state_count());
     for (name, path) in checker.discoveries() {
-        let model = Transfers { branch_count, crashes, is_hold };
-        if !model.properties().iter().any(|it| it.name == name && it.expectation == stateright::Expectation::Sometimes)
+        if !model()
+            .properties()
+            .iter()
+            .any(|it| it.name == name && it.expectation == stateright::Expectation::Sometimes)
         {
             println!("{name}: {path}");
         }
@@ -394,6 +445,15 @@ fn explore(branch_count: usize, crashes: u8, is_hold: bool) {
 #[test]
 fn two_branches_agree_whatever_is_lost() {
     explore(2, 1, false);
+}
+
+#[test]
+fn a_registry_that_does_not_compare_what_is_held_commits_two_transfers() {
+    let model = Transfers { branch_count: 2, crashes: 1, is_hold: false, is_blind: true };
+    let properties = HasDiscoveries::AnyOf(BTreeSet::from(["commit needs the same everywhere"]));
+    let checker = model.checker().threads(2).finish_when(properties).spawn_bfs().join();
+    let path = checker.assert_any_discovery("commit needs the same everywhere");
+    assert!(path.into_actions().contains(&Step::Crash(SOURCE)));
 }
 
 #[test]

@@ -7,14 +7,17 @@ use std::path::Path;
 
 use tally_ledger::HoldEnd;
 use tally_ledger::two_phase::{
-    AbortReason, Contradiction, Coordinator, CoordinatorEvent, Decision, Participant, ParticipantEvent, Participants,
-    Vote,
+    AbortReason, Attempt, Contradiction, Coordinator, CoordinatorEvent, Decision, Participant, ParticipantEvent,
+    Participants, Vote,
 };
 use tally_protocol::{BranchId, Refusal, Timestamp};
 
 const A: BranchId = BranchId::new(1);
 const B: BranchId = BranchId::new(2);
 const STRANGER: BranchId = BranchId::new(9);
+/// What is begun, and what is not.
+const FIRST: Attempt = Attempt::new(1);
+const OTHER: Attempt = Attempt::new(2);
 const REFUSAL: Refusal = Refusal::InsufficientFunds;
 
 fn at(seconds: u64) -> Timestamp {
@@ -45,7 +48,11 @@ fn table<S: Copy + Debug, E: Copy + Debug, F: Debug>(
         }
     }
     // Names read better than what `Debug` makes of the small types.
-    text.replace("BranchId(1)", "A").replace("BranchId(2)", "B").replace("BranchId(9)", "STRANGER")
+    text.replace("BranchId(1)", "A")
+        .replace("BranchId(2)", "B")
+        .replace("BranchId(9)", "STRANGER")
+        .replace("Attempt(1)", "FIRST")
+        .replace("Attempt(2)", "OTHER")
 }
 
 fn check(name: &str, text: &str) {
@@ -63,10 +70,19 @@ fn every_event_of_a_coordinator() {
     let both = Participants::of([A, B]).expect("two");
     let one = Participants::one(B);
     let abort = Decision::Abort(AbortReason::TimedOut(B));
+    let begin = |source, participants, attempt, is_promised| {
+        let deadline = at(9);
+        CoordinatorEvent::Begin { source, participants, deadline, attempt, is_promised }
+    };
+    let collecting = |missing| {
+        let (participants, deadline, attempt) = (both, at(5), FIRST);
+        Coordinator::Collecting { source: A, participants, missing, deadline, attempt }
+    };
     let states = [
         Coordinator::Unknown,
-        Coordinator::Collecting { participants: both, missing: both, deadline: at(5) },
-        Coordinator::Collecting { participants: both, missing: one, deadline: at(5) },
+        collecting(both),
+        collecting(one),
+        collecting(Participants::one(A)),
         Coordinator::Deciding { proposed: Decision::Commit, participants: both },
         Coordinator::Decided { decision: Decision::Commit, unacknowledged: one },
         Coordinator::Decided { decision: abort, unacknowledged: one },
@@ -74,12 +90,19 @@ fn every_event_of_a_coordinator() {
         Coordinator::Done(abort),
     ];
     let events = [
-        CoordinatorEvent::Begin { source: A, participants: both, deadline: at(9) },
-        CoordinatorEvent::Voted(A, Vote::Yes),
-        CoordinatorEvent::Voted(B, Vote::Yes),
+        begin(A, both, FIRST, false),
+        begin(A, both, FIRST, true),
+        begin(A, both, OTHER, false),
+        begin(STRANGER, both, FIRST, false),
+        CoordinatorEvent::Voted(A, Vote::Yes(FIRST)),
+        CoordinatorEvent::Voted(A, Vote::Yes(OTHER)),
+        CoordinatorEvent::Voted(B, Vote::Yes(FIRST)),
+        CoordinatorEvent::Voted(B, Vote::Yes(OTHER)),
         CoordinatorEvent::Voted(B, Vote::No(REFUSAL)),
-        CoordinatorEvent::Voted(STRANGER, Vote::Yes),
-        CoordinatorEvent::Asked(B),
+        CoordinatorEvent::Voted(STRANGER, Vote::Yes(FIRST)),
+        CoordinatorEvent::Asked(A, FIRST),
+        CoordinatorEvent::Asked(A, OTHER),
+        CoordinatorEvent::Asked(B, FIRST),
         CoordinatorEvent::Acknowledged(A),
         CoordinatorEvent::Acknowledged(B),
         CoordinatorEvent::Tick(at(4)),
@@ -96,8 +119,8 @@ fn every_event_of_a_coordinator() {
 fn every_event_of_a_participant() {
     let states = [
         Participant::Absent,
-        Participant::Prepared { ask_at: at(5), pause_s: 2 },
-        Participant::Prepared { ask_at: at(5), pause_s: 32 },
+        Participant::Prepared { ask_at: at(5), pause_s: 2, attempt: FIRST },
+        Participant::Prepared { ask_at: at(5), pause_s: 32, attempt: FIRST },
         Participant::Settled,
         Participant::Voided,
         Participant::Held,
@@ -105,8 +128,9 @@ fn every_event_of_a_participant() {
         Participant::Refused(REFUSAL),
     ];
     let events = [
-        ParticipantEvent::Prepare { ruling: Ok(()), now: at(1) },
-        ParticipantEvent::Prepare { ruling: Err(REFUSAL), now: at(1) },
+        ParticipantEvent::Prepare { ruling: Ok(()), now: at(1), attempt: FIRST },
+        ParticipantEvent::Prepare { ruling: Err(REFUSAL), now: at(1), attempt: FIRST },
+        ParticipantEvent::Prepare { ruling: Ok(()), now: at(1), attempt: OTHER },
         ParticipantEvent::Told(Decision::Commit),
         ParticipantEvent::Told(Decision::Abort(AbortReason::Presumed)),
         ParticipantEvent::Kept,

@@ -57,15 +57,17 @@ wire! {
 
 wire! {
     /// A branch's vote.
-    VoteItem 32 {
+    VoteItem 40 {
         /// The transfer's.
         0 id: U128,
         /// The stamp of the record behind it.
         16 stamp: U64,
+        /// Of a yes: what is held, as a digest; of a no 0.
+        24 attempt: U64,
         /// 0 for yes, else the [`crate::Refusal`] that is a no.
-        24 refusal: U16,
+        32 refusal: U16,
         /// 0.
-        26 reserved: [u8; 6],
+        34 reserved: [u8; 6],
     }
 }
 
@@ -76,8 +78,8 @@ wire! {
         0 id: U128,
         /// The sender's stamp.
         16 stamp: U64,
-        /// 0.
-        24 reserved: [u8; 8],
+        /// Of a question: what is held, as in [`VoteItem`]; else 0.
+        24 attempt: U64,
     }
 }
 
@@ -163,6 +165,7 @@ impl LinkItem for VoteItem {
     fn invalid_field(&self) -> Option<&'static str> {
         match self {
             _ if !is_transfer_id(self.id.get()) => Some("id"),
+            _ if self.refusal.get() != 0 && self.attempt.get() != 0 => Some("attempt"),
             _ if self.reserved != [0; 6] => Some("reserved"),
             _ => None,
         }
@@ -172,11 +175,7 @@ impl LinkItem for VoteItem {
 impl sealed::Sealed for MarkItem {}
 impl LinkItem for MarkItem {
     fn invalid_field(&self) -> Option<&'static str> {
-        match self {
-            _ if !is_transfer_id(self.id.get()) => Some("id"),
-            _ if self.reserved != [0; 8] => Some("reserved"),
-            _ => None,
-        }
+        (!is_transfer_id(self.id.get())).then_some("id")
     }
 }
 
@@ -229,14 +228,26 @@ impl DecisionItem {
 impl MarkItem {
     /// The mark of transfer `id` at `stamp`.
     pub const fn new(id: u128, stamp: u64) -> Self {
-        Self { id: U128::new(id), stamp: U64::new(stamp), reserved: [0; 8] }
+        Self::question(id, stamp, 0)
+    }
+
+    /// The question about transfer `id` at `stamp`, of which `attempt` is held.
+    pub const fn question(id: u128, stamp: u64, attempt: u64) -> Self {
+        Self { id: U128::new(id), stamp: U64::new(stamp), attempt: U64::new(attempt) }
     }
 }
 
 impl VoteItem {
-    /// The vote on transfer `id`: `refusal` 0 is yes.
-    pub const fn new(id: u128, stamp: u64, refusal: u16) -> Self {
-        Self { id: U128::new(id), stamp: U64::new(stamp), refusal: U16::new(refusal), reserved: [0; 6] }
+    /// The vote for transfer `id`, of which `attempt` is held by the record of `stamp`.
+    pub const fn yes(id: u128, stamp: u64, attempt: u64) -> Self {
+        let (id, stamp, attempt) = (U128::new(id), U64::new(stamp), U64::new(attempt));
+        Self { id, stamp, attempt, refusal: U16::new(0), reserved: [0; 6] }
+    }
+
+    /// The vote against transfer `id`: `refusal` is not 0.
+    pub const fn no(id: u128, stamp: u64, refusal: u16) -> Self {
+        let (id, stamp, refusal) = (U128::new(id), U64::new(stamp), U16::new(refusal));
+        Self { id, stamp, attempt: U64::new(0), refusal, reserved: [0; 6] }
     }
 }
 

@@ -5,7 +5,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 /// [`LinkHelloPrefix::magic`] and [`LinkPeerHello::magic`].
 pub const LINK_MAGIC: [u8; 8] = *b"TALLYLNK";
 /// The only version of the links that this build speaks.
-pub const LINK_VERSION: u8 = 1;
+pub const LINK_VERSION: u8 = 2;
 /// The longest endpoint, as text `host:port`: a host name has at most 253 bytes.
 pub const LINK_ENDPOINT_LEN_BYTES_MAX: usize = 256;
 /// The most branches in one [`super::LinkType::LinkRoutes`].

@@ -117,7 +117,7 @@ fn a_hello_that_breaks_a_rule_is_refused_by_name() {
     };
     let field = |field| Some(LinkError::Field { link_type: LinkType::LinkHello, field });
     assert_eq!(with(&|hello| hello.magic[0] = 0), field("magic"));
-    assert_eq!(with(&|hello| hello.version = 2), Some(LinkError::Version { version: 2 }));
+    assert_eq!(with(&|hello| hello.version = 1), Some(LinkError::Version { version: 1 }));
     assert_eq!(with(&|hello| hello.branch_id.set(0)), field("branch_id"));
     assert_eq!(with(&|hello| hello.incarnation.set(0)), field("incarnation"));
     assert_eq!(with(&|hello| hello.reserved = 1), field("reserved"));
@@ -211,11 +211,15 @@ fn the_end_of_a_hold_says_how_much_was_posted_and_between_whom() {
 fn a_frame_of_items_counts_as_a_whole_or_not_at_all() {
     let mut items = [MarkItem::new(1, 2); 3];
     assert_eq!(error_of(LinkType::LinkAsk, items.as_bytes()), None);
-    items[2].reserved[7] = 1;
-    let field = LinkError::Field { link_type: LinkType::LinkAsk, field: "reserved" };
+    items[2].id.set(0);
+    let field = LinkError::Field { link_type: LinkType::LinkAsk, field: "id" };
     assert_eq!(error_of(LinkType::LinkAsk, items.as_bytes()), Some(field));
+    let (yes, no) = (VoteItem::yes(1, 2, 3), VoteItem::no(1, 2, 3));
+    assert_eq!((yes.invalid_field(), no.invalid_field()), (None, None));
+    assert_eq!(VoteItem { attempt: 1.into(), ..no }.invalid_field(), Some("attempt"));
+    assert_eq!(VoteItem { reserved: [1; 6], ..yes }.invalid_field(), Some("reserved"));
     assert_eq!(error_of(LinkType::LinkAsk, &[]), Some(LinkError::Count { link_type: LinkType::LinkAsk, count: 0 }));
-    let many = vec![MarkItem::new(1, 2); LINK_ITEMS_MAX + 1];
+    let many = vec![VoteItem::no(1, 2, 3); LINK_ITEMS_MAX + 1];
     let count = LinkError::Count { link_type: LinkType::LinkVote, count: LINK_ITEMS_MAX + 1 };
     assert_eq!(error_of(LinkType::LinkVote, many.as_bytes()), Some(count));
     let long = LinkError::BodyLen { link_type: LinkType::LinkAsk, len_bytes: 33 };

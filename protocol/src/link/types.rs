@@ -33,7 +33,8 @@ link_types! {
     /// Registry to branch. Body: [`LinkRoutesPrefix`], then for each branch a [`LinkRoutePrefix`] and its endpoint.
     LinkRoutes = 0x0104;
 
-    /// Branch to registry. Body: 1 to 4,096 [`CrossTransfer`] that the branch is the source of.
+    /// Branch to registry. Body: 1 to 4,096 [`CrossTransfer`] that the branch is the source of. It votes on them once they are
+    /// durable.
     LinkBegin = 0x0110;
     /// Registry to branch. Body: 1 to 4,096 [`CrossTransfer`] to prepare.
     LinkPrepare = 0x0111;

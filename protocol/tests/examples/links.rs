@@ -38,12 +38,17 @@ static CROSS: LazyLock<[CrossTransfer; 2]> = LazyLock::new(|| {
     [cross(first, STAMP), cross(second, STAMP + 1)]
 });
 
+/// What a digest looks like.
+const ATTEMPT: u64 = 0x5ca1_ab1e_0ddb_a115;
+
 static VOTES: LazyLock<[VoteItem; 2]> = LazyLock::new(|| {
-    [VoteItem::new(PAYMENT, STAMP, 0), VoteItem::new(HOLD, STAMP + 1, Refusal::CreditAccountNotFound.code())]
+    [VoteItem::yes(PAYMENT, STAMP, ATTEMPT), VoteItem::no(HOLD, STAMP + 1, Refusal::CreditAccountNotFound.code())]
 });
 
 static MARKS: LazyLock<[MarkItem; 2]> =
     LazyLock::new(|| [MarkItem::new(PAYMENT, STAMP), MarkItem::new(HOLD, STAMP + 1)]);
+
+static QUESTIONS: LazyLock<[MarkItem; 1]> = LazyLock::new(|| [MarkItem::question(HOLD, STAMP + 1, ATTEMPT)]);
 
 static DECISIONS: LazyLock<[DecisionItem; 2]> = LazyLock::new(|| {
     let commit = DecisionItem {
@@ -213,7 +218,7 @@ pub(super) fn all() -> Vec<Example> {
             two("DecisionItem"),
         ),
         link("link/acknowledge", "LinkAcknowledge", LinkFrame::Acknowledge(&*MARKS), two("MarkItem")),
-        link("link/ask", "LinkAsk", LinkFrame::Ask(&MARKS[1..]), vec![layout("MarkItem")]),
+        link("link/ask", "LinkAsk", LinkFrame::Ask(&*QUESTIONS), vec![layout("MarkItem")]),
         link("link/busy", "LinkBusy", LinkFrame::Busy(&MARKS[..1]), vec![layout("MarkItem")]),
         link("link/end", "LinkEnd: a hold settled, another expired", LinkFrame::End(&*ENDS), two("EndItem")),
         link("link/heard", "LinkHeard", LinkFrame::Heard(&ENDS[..1]), vec![layout("EndItem")]),

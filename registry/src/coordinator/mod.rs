@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 use tally_ledger::two_phase::{
-    Contradiction, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
+    Attempt, Contradiction, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
 };
 use tally_protocol::link::{BranchStatus, CrossTransfer, EndItem, MarkItem, MoveItem, VoteItem};
 use tally_protocol::{AccountId, BranchId, Timestamp, TransferId};
@@ -193,7 +193,9 @@ impl Coordinators {
         *outbox = Outbox::default();
         for (&id, slot) in &self.table {
             match (slot.machine, &slot.transfer) {
-                (Coordinator::Collecting { missing, .. }, Some(transfer)) if missing.contains(branch) => {
+                (Coordinator::Collecting { source, missing, .. }, Some(transfer))
+                    if missing.contains(branch) && branch != source =>
+                {
                     match self.moves.get(&id) {
                         Some(item) => outbox.prepare_move(item),
                         None => outbox.prepare(transfer),
@@ -217,7 +219,7 @@ impl Coordinators {
         self.is_closed = is_closed;
     }
 
-    /// `from` begins transfers.
+    /// `from` begins transfers. Its own parts are not durable yet: it votes on them.
     pub fn begin(&mut self, from: BranchId, items: &[CrossTransfer], state: &State, now: Timestamp) {
         for item in items {
             let id = TransferId::new(item.transfer.id.get());
@@ -238,7 +240,9 @@ impl Coordinators {
             let participants = Participants::one(source).with(destination).expect("two are few");
             let deadline = Timestamp::from_nanos(deadline);
             self.counters.begun += u64::from(!is_known);
-            self.step(id, CoordinatorEvent::Begin { source, participants, deadline }, Some(item), state, now);
+            let attempt = Attempt::of_cross(item);
+            let event = CoordinatorEvent::Begin { source, participants, deadline, attempt, is_promised: false };
+            self.step(id, event, Some(item), state, now);
         }
     }
 
@@ -259,7 +263,8 @@ impl Coordinators {
     /// `from` asks what became of what it has prepared.
     pub fn ask(&mut self, from: BranchId, items: &[MarkItem], state: &State, now: Timestamp) {
         for item in items {
-            self.step(TransferId::new(item.id.get()), CoordinatorEvent::Asked(from), None, state, now);
+            let event = CoordinatorEvent::Asked(from, Attempt::new(item.attempt.get()));
+            self.step(TransferId::new(item.id.get()), event, None, state, now);
         }
     }
 

@@ -4,7 +4,7 @@
 //! its commit changes in the same command where the account is. An order is kept in memory only; the operator who wants the
 //! move asks for it until the directory says that it is done.
 
-use tally_ledger::two_phase::{Contradiction, CoordinatorEvent, Participants};
+use tally_ledger::two_phase::{Attempt, Contradiction, CoordinatorEvent, Participants};
 use tally_protocol::link::{CrossTransfer, IdItem, MarkItem, MoveItem, MoveOrder, VoteItem, id_answer};
 use tally_protocol::message::{Transfer, TransferKind};
 use tally_protocol::{AccountId, BranchId, Refusal, Timestamp, TransferId};
@@ -81,7 +81,8 @@ impl Coordinators {
             let deadline = item.deadline.get().min(now.as_nanos().saturating_add(DEADLINE_NANOS_MAX));
             let participants = Participants::one(source).with(destination).expect("two are few");
             let deadline = Timestamp::from_nanos(deadline);
-            let event = CoordinatorEvent::Begin { source, participants, deadline };
+            let attempt = Attempt::ONLY;
+            let event = CoordinatorEvent::Begin { source, participants, deadline, attempt, is_promised: true };
             self.step(id, event, Some(&shown(item)), state, now);
         }
     }

@@ -27,6 +27,18 @@ fn cross(id: u128, source: BranchId, destination: BranchId, now: u64) -> CrossTr
     CrossTransfer::new(transfer, now, now + 5_000 * MS, 0, source, destination)
 }
 
+/// The same with another amount.
+fn cross_of(amount: u64, id: u128, source: BranchId, destination: BranchId, now: u64) -> CrossTransfer {
+    let mut cross = cross(id, source, destination, now);
+    cross.transfer.amount.set(amount);
+    cross
+}
+
+/// A yes to what [`cross`] begins between `A` and `B`.
+fn yes(id: u128, stamp: u64) -> VoteItem {
+    VoteItem::yes(id, stamp, Attempt::of_cross(&cross(id, A, B, 0)).get())
+}
+
 fn bank() -> State {
     let mut state = State::default();
     state.apply(&Command::Found { cluster_id: 1, remembered_max: 100_000, stamp: at(1) });
@@ -39,7 +51,7 @@ fn bank() -> State {
 /// What a branch would hear.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Heard {
-    Prepare(u128),
+    Prepare(u128, Attempt),
     Decision(u128, Decision),
     Busy(u128),
     End(u128),
@@ -57,7 +69,7 @@ fn heard(coordinators: &mut Coordinators, branch: BranchId) -> Vec<Heard> {
         let other = |id| Heard::Other(frame.link_type(), id);
         match frame {
             LinkFrame::Prepare(items) => {
-                all.extend(items.iter().map(|item| Heard::Prepare(item.transfer.id.get())));
+                all.extend(items.iter().map(|item| Heard::Prepare(item.transfer.id.get(), Attempt::of_cross(item))));
             }
             LinkFrame::Decision(items) => all.extend(
                 items.iter().map(|item| Heard::Decision(item.id.get(), Decision::of_item(item).expect("our own"))),
@@ -144,11 +156,11 @@ fn a_transfer_from_begin_to_forgotten() {
     all.connect(A);
     all.connect(B);
     all.begin(A, &[cross(7, A, B, now)], &state, at(now));
-    assert_eq!(heard(&mut all, B), [Heard::Prepare(7)]);
+    assert_eq!(heard(&mut all, B), [Heard::Prepare(7, Attempt::of_cross(&cross(7, A, B, now)))]);
     assert_eq!(heard(&mut all, A), [], "the source prepares by itself");
-    all.vote(A, &[VoteItem::new(7, now + 1, 0)], &state, at(now));
+    all.vote(A, &[yes(7, now + 1)], &state, at(now));
     assert!(!all.has_proposals(at(now)));
-    all.vote(B, &[VoteItem::new(7, now + 2, 0)], &state, at(now));
+    all.vote(B, &[yes(7, now + 2)], &state, at(now));
     assert!(all.has_proposals(at(now)));
     assert_eq!(heard(&mut all, A), [], "nobody hears before the log has it");
     assert_eq!(replicate(&mut all, &mut state, at(now)), 1);
@@ -167,7 +179,7 @@ fn a_transfer_from_begin_to_forgotten() {
     assert_eq!(replicate(&mut all, &mut state, later), 1);
     assert_eq!((state.decisions.open_count(), state.decisions.done_count()), (0, 1));
     // Late copies are answered from the state, and leave nothing behind.
-    all.vote(B, &[VoteItem::new(7, now, 0)], &state, later);
+    all.vote(B, &[yes(7, now)], &state, later);
     all.ask(A, &[MarkItem::new(7, now)], &state, later);
     all.begin(A, &[cross(7, A, B, now)], &state, later);
     assert_eq!(heard(&mut all, B), [Heard::Decision(7, Decision::Commit)]);
@@ -209,7 +221,7 @@ fn a_move_changes_the_place_with_its_commit_and_only_then() {
     assert!(all.order_move(A, order(7)));
     assert_eq!(heard(&mut all, A), [Heard::Other(LinkType::LinkMoveOrder, 7)]);
     assert_eq!(all.ordered(TransferId::new(7)), Some(Ordered::Waiting));
-    all.refuse_moves(&[VoteItem::new(7, now, Refusal::AccountHasHolds.code())]);
+    all.refuse_moves(&[VoteItem::no(7, now, Refusal::AccountHasHolds.code())]);
     assert_eq!(all.ordered(TransferId::new(7)), Some(Ordered::Refused(Refusal::AccountHasHolds.code())));
     all.forget_order(TransferId::new(7));
     assert_eq!(all.ordered(TransferId::new(7)), None);
@@ -221,7 +233,7 @@ fn a_move_changes_the_place_with_its_commit_and_only_then() {
     // A link that comes back is told again.
     all.connect(B);
     assert_eq!(heard(&mut all, B), [Heard::Other(LinkType::LinkMovePrepare, 8)]);
-    all.vote(B, &[VoteItem::new(8, now, 0)], &state, at(now));
+    all.vote(B, &[VoteItem::yes(8, now, 0)], &state, at(now));
     assert_eq!(state.directory.branch_of(account), A);
     assert_eq!(replicate(&mut all, &mut state, at(now)), 1);
     assert_eq!(state.directory.branch_of(account), B);
@@ -241,7 +253,7 @@ fn a_move_changes_the_place_with_its_commit_and_only_then() {
     assert_eq!(all.take_contradictions().len(), 1);
     // What is refused stays where it is.
     all.begin_moves(B, &[sealed(12, account, B, C, now)], &state, at(now));
-    all.vote(C, &[VoteItem::new(12, now, Refusal::CapacityReached.code())], &state, at(now));
+    all.vote(C, &[VoteItem::no(12, now, Refusal::CapacityReached.code())], &state, at(now));
     replicate(&mut all, &mut state, at(now));
     assert_eq!(state.directory.branch_of(account), B);
 }
@@ -263,6 +275,49 @@ fn questions_about_ids_are_passed_on_or_answered_that_nobody_is_there() {
     all.disconnect(A);
     all.ask_ids(B, &[question]);
     assert_eq!(heard(&mut all, B), [Heard::Other(LinkType::LinkIdTold, 5 << 8 | 3)]);
+}
+
+#[test]
+fn only_what_both_branches_hold_is_committed() {
+    let (mut state, now) = (bank(), 1_000 * MS);
+    let presumed = Decision::Abort(AbortReason::Presumed);
+    let vote = |of: &CrossTransfer| VoteItem::yes(of.transfer.id.get(), now, Attempt::of_cross(of).get());
+    let mut all = Coordinators::new(10, &state, at(now));
+    let mut decided = |first: CrossTransfer, say: &dyn Fn(&mut Coordinators, &State)| {
+        [A, B].into_iter().for_each(|branch| all.connect(branch));
+        all.begin(A, &[first], &state, at(now));
+        all.vote(B, &[vote(&first)], &state, at(now));
+        say(&mut all, &state);
+        replicate(&mut all, &mut state, at(now));
+        [A, B].map(|branch| {
+            heard(&mut all, branch).into_iter().find_map(|heard| match heard {
+                Heard::Decision(id, decision) if id == first.transfer.id.get() => Some(decision),
+                _ => None,
+            })
+        })
+    };
+    let of = |amount, id| cross_of(amount, id, A, B, now);
+    // The source votes for what it began.
+    let told = decided(of(5, 1), &|all, state| all.vote(A, &[vote(&of(5, 1))], state, at(now)));
+    assert_eq!(told, [Some(Decision::Commit); 2]);
+    // It has forgotten that, and was asked for the same once more.
+    let told = decided(of(5, 2), &|all, state| {
+        all.begin(A, &[cross_of(5, 2, A, B, now + 9)], state, at(now));
+        all.vote(A, &[vote(&of(5, 2))], state, at(now));
+    });
+    assert_eq!(told, [Some(Decision::Commit); 2]);
+    // For something else.
+    let told = decided(of(5, 3), &|all, state| all.begin(A, &[of(6, 3)], state, at(now)));
+    assert_eq!(told, [Some(presumed); 2]);
+    // And the second begin was lost.
+    let told = decided(of(5, 4), &|all, state| all.vote(A, &[vote(&of(6, 4))], state, at(now)));
+    assert_eq!(told, [Some(presumed); 2]);
+    let question = MarkItem::question(5, now, Attempt::of_cross(&of(6, 5)).get());
+    let told = decided(of(5, 5), &|all, state| all.ask(A, &[question], state, at(now)));
+    assert_eq!(told, [Some(presumed); 2]);
+    // Its own vote is missing: it is not asked to prepare.
+    let told = decided(of(5, 6), &|all, state| all.tick(state, at(now + 3_000 * MS)));
+    assert_eq!(told, [None; 2]);
 }
 
 #[test]
@@ -321,8 +376,8 @@ fn a_rush_of_decisions_leaves_room_for_acknowledgements() {
     let begin = |all: &mut Coordinators, state: &State, ids: std::ops::Range<u128>| {
         for id in ids {
             all.begin(A, &[cross(id, A, B, 1_000 * MS)], state, now);
-            all.vote(A, &[VoteItem::new(id, 1, 0)], state, now);
-            all.vote(B, &[VoteItem::new(id, 1, 0)], state, now);
+            all.vote(A, &[yes(id, 1)], state, now);
+            all.vote(B, &[yes(id, 1)], state, now);
         }
     };
     begin(&mut all, &state, 1..20_000);
@@ -351,7 +406,7 @@ fn silence_is_broken_and_ends_at_the_deadline() {
     all.connect(A);
     all.connect(B);
     all.begin(A, &[cross(7, A, B, begun)], &state, at(begun));
-    all.vote(A, &[VoteItem::new(7, begun, 0)], &state, at(begun));
+    all.vote(A, &[yes(7, begun)], &state, at(begun));
     let mut prepares = 0;
     for now in (begun..begun + 4_900 * MS).step_by(50 * MS as usize) {
         all.tick(&state, at(now));
@@ -415,7 +470,7 @@ enum Said {
     Begin(CrossTransfer),
     Vote(u128, Vote),
     Acknowledge(u128),
-    Ask(u128),
+    Ask(u128, Attempt),
 }
 
 /// Three branches, one registry, and what is under way between them.
@@ -427,6 +482,8 @@ struct World {
     /// Proposed and not applied.
     log: Vec<Vec<u8>>,
     participants: BTreeMap<(BranchId, u128), Participant>,
+    /// What each branch has prepared under an id.
+    held: BTreeMap<(BranchId, u128), Attempt>,
     to_registry: Vec<(BranchId, Said)>,
     to_branches: Vec<(BranchId, Heard)>,
     healed: bool,
@@ -441,6 +498,7 @@ impl World {
             leader: None,
             log: Vec::new(),
             participants: BTreeMap::new(),
+            held: BTreeMap::new(),
             to_registry: Vec::new(),
             to_branches: Vec::new(),
             healed: false,
@@ -480,7 +538,7 @@ impl World {
             match effect {
                 ParticipantEffect::Vote(vote) => self.say(branch, Said::Vote(id, vote)),
                 ParticipantEffect::Acknowledge => self.say(branch, Said::Acknowledge(id)),
-                ParticipantEffect::Ask => self.say(branch, Said::Ask(id)),
+                ParticipantEffect::Ask(attempt) => self.say(branch, Said::Ask(id, attempt)),
                 ParticipantEffect::Hold
                 | ParticipantEffect::Refuse(_)
                 | ParticipantEffect::Settle
@@ -500,8 +558,11 @@ impl World {
         }
     }
 
-    fn prepare(&mut self, branch: BranchId, id: u128) {
-        let event = ParticipantEvent::Prepare { ruling: Self::ruling(branch, id), now: at(self.now) };
+    fn prepare(&mut self, branch: BranchId, id: u128, attempt: Attempt) {
+        if matches!(self.participants.get(&(branch, id)), None | Some(Participant::Absent)) {
+            self.held.insert((branch, id), attempt);
+        }
+        let event = ParticipantEvent::Prepare { ruling: Self::ruling(branch, id), now: at(self.now), attempt };
         self.participant(branch, id, event);
     }
 
@@ -509,10 +570,16 @@ impl World {
         let branches = [A, B, C];
         let source = branches[self.random.below(3) as usize];
         let destination = branches[(usize::from(source.get()) + self.random.below(2) as usize) % 3];
-        self.prepare(source, id);
-        // Its begin is its promise: what it refuses does not leave it.
+        if self.random.one_in(4) {
+            // It forgets that in a crash, and is asked again: for the same, or for something else.
+            self.say(source, Said::Begin(cross_of(1, id, source, destination, self.now)));
+            (0..self.random.below(30)).for_each(|_| self.step());
+        }
+        let begun = cross_of(1 + self.random.below(2), id, source, destination, self.now);
+        self.prepare(source, id, Attempt::of_cross(&begun));
+        // What it refuses does not leave it.
         if matches!(self.participants.get(&(source, id)), Some(Participant::Prepared { .. })) {
-            self.say(source, Said::Begin(cross(id, source, destination, self.now)));
+            self.say(source, Said::Begin(begun));
         }
     }
 
@@ -548,13 +615,13 @@ impl World {
             Said::Begin(transfer) => leader.begin(from, &[transfer], state, now),
             Said::Vote(id, vote) => leader.vote(from, &[vote.to_item(TransferId::new(id), now)], state, now),
             Said::Acknowledge(id) => leader.acknowledge(from, &[MarkItem::new(id, 1)], state, now),
-            Said::Ask(id) => leader.ask(from, &[MarkItem::new(id, 1)], state, now),
+            Said::Ask(id, attempt) => leader.ask(from, &[MarkItem::question(id, 1, attempt.get())], state, now),
         }
     }
 
     fn tell_branch(&mut self, to: BranchId, told: Heard) {
         match told {
-            Heard::Prepare(id) => self.prepare(to, id),
+            Heard::Prepare(id, attempt) => self.prepare(to, id, attempt),
             // Every other one is a hold.
             Heard::Decision(id, Decision::Commit) if id % 50 == 1 => self.participant(to, id, ParticipantEvent::Kept),
             Heard::Decision(id, decision) => self.participant(to, id, ParticipantEvent::Told(decision)),
@@ -607,6 +674,10 @@ impl World {
                 (Participant::Ended(_), _) => panic!("nobody ends it here"),
                 (Participant::Prepared { .. } | Participant::Absent, _) => {}
             }
+            let is_committed = matches!(machine, Participant::Settled | Participant::Held);
+            let held = [A, B, C].map(|branch| self.held.get(&(branch, id)));
+            let is_alike = held.iter().flatten().all(|attempt| Some(*attempt) == self.held.get(&(branch, id)));
+            assert!(is_alike || !is_committed, "{branch} has committed {id}, and both hold something else: {held:?}");
         }
     }
 

@@ -444,8 +444,11 @@ impl Life {
                 if self.bug == Some(BankBug::StampsIgnored) {
                     cross.stamp = 0.into();
                 }
+                let id = TransferId::new(cross.transfer.id.get());
+                // What was prepared before is older than what its source has forgotten and begun once more.
+                let is_new = engine.holds.get(id).is_none();
                 self.shared.prepare(engine, writer, &cross, looked, now, led);
-                let hold = engine.holds.get(TransferId::new(cross.transfer.id.get()));
+                let hold = engine.holds.get(id).filter(|_| is_new);
                 if let Some(hold) = hold.filter(|hold| hold.leg == Leg::Destination) {
                     let own = hold.timestamp.as_nanos();
                     hold!(Causality, own > stamp, "{} stamped {own} here and {stamp} at its source", hold.id);
@@ -627,14 +630,13 @@ impl Life {
         let may_leave = |gate: Lsn, said: &Said| {
             durable.covers(gate)
                 || match said {
-                    Said::Begin(_) => bug == Some(BankBug::BeginBeforeDurable),
                     Said::Vote(_) => bug == Some(BankBug::VoteBeforeDurable),
                     Said::Acknowledge(_) => bug == Some(BankBug::AcknowledgedBeforeDurable),
                     Said::Ask(_) => bug == Some(BankBug::AskBeforeDurable),
                     Said::End(_) => bug == Some(BankBug::EndBeforeDurable),
                     Said::Heard(_) => bug == Some(BankBug::HeardBeforeDurable),
                     Said::BeginMove(_) => bug == Some(BankBug::SealBeforeDurable),
-                    Said::RefuseMove(_) | Said::AskId(_) | Said::TellId(_) => false,
+                    Said::Begin(_) | Said::RefuseMove(_) | Said::AskId(_) | Said::TellId(_) => false,
                 }
         };
         let (leaves, stays) = self.said.drain(..).partition::<VecDeque<_>, _>(|(gate, said)| may_leave(*gate, said));

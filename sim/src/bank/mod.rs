@@ -31,8 +31,8 @@ pub use world::{BankOptions, run_bank_seed};
 /// What is wrong with the bank, on purpose: each must be caught, or the simulator is blind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BankBug {
-    /// A source begins before its prepare is durable.
-    BeginBeforeDurable,
+    /// The registry does not look which content a begin, a vote or a question is about.
+    AttemptsNotCompared,
     /// A vote leaves before the prepare is durable.
     VoteBeforeDurable,
     /// An acknowledgement leaves before the decision is durable at the branch.
@@ -100,7 +100,7 @@ pub enum BankBug {
 impl BankBug {
     /// All of them.
     pub const ALL: &[Self] = &[
-        Self::BeginBeforeDurable,
+        Self::AttemptsNotCompared,
         Self::VoteBeforeDurable,
         Self::AcknowledgedBeforeDurable,
         Self::AnswerBeforeDurable,

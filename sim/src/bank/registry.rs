@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tally_branch_server::intake::Instruction;
 use tally_branch_server::two_phase::{Said, decision_of};
-use tally_ledger::two_phase::{AbortReason, Decision, Participants};
+use tally_ledger::two_phase::{AbortReason, Attempt, Coordinator, Decision, Participants};
 use tally_protocol::link::{self, LinkFrame, MoveOrder, MovedItem, VoteItem};
 use tally_protocol::{AccountId, BranchId, Timestamp, TransferId, split_frame};
 use tally_registry::coordinator::Coordinators;
@@ -138,20 +138,22 @@ impl Registry {
 
     /// A branch has said something. Nobody hears it while there is no leader.
     pub(super) fn hear(&mut self, from: BranchId, said: &Said, now: Timestamp) -> Option<Instruction> {
+        let said = &self.as_seen(*said);
         let (state, bug) = (&self.state, self.bug);
         let coordinators = &mut self.leader.as_mut()?.coordinators;
         match said {
             Said::Begin(item) => {
                 coordinators.begin(from, &[*item], state, now);
                 if bug == Some(BankBug::CommitOnBegin) {
-                    let yes = VoteItem::new(item.transfer.id.get(), now.as_nanos(), 0);
+                    let yes = VoteItem::yes(item.transfer.id.get(), now.as_nanos(), Attempt::of_cross(item).get());
                     coordinators.vote(BranchId::new(item.destination.get()), &[yes], state, now);
                 }
             }
             Said::Vote(item) => {
                 let mut item = *item;
-                if bug == Some(BankBug::NoTakenForYes) {
-                    item.refusal = 0.into();
+                let begun = coordinators.show(TransferId::new(item.id.get())).and_then(|shown| shown.transfer);
+                if let (Some(BankBug::NoTakenForYes), Some(begun)) = (bug, begun) {
+                    (item.refusal, item.attempt) = (0.into(), Attempt::of_cross(&begun).get().into());
                 }
                 coordinators.vote(from, &[item], state, now);
             }
@@ -172,6 +174,31 @@ impl Registry {
             }
         }
         None
+    }
+
+    /// What the planted bug makes of something: it is about what was begun first.
+    fn as_seen(&self, mut said: Said) -> Said {
+        let show = |id| self.leader.as_ref().and_then(|leader| leader.coordinators.show(TransferId::new(id)));
+        let begun = |id| match show(id) {
+            Some(shown) if matches!(shown.machine, Coordinator::Collecting { .. }) => shown.transfer,
+            _ => None,
+        };
+        if self.bug != Some(BankBug::AttemptsNotCompared) {
+            return said;
+        }
+        match &mut said {
+            Said::Begin(item) => *item = begun(item.transfer.id.get()).unwrap_or(*item),
+            Said::Vote(item) if item.refusal.get() == 0 => {
+                let attempt = begun(item.id.get()).map(|begun| Attempt::of_cross(&begun).get());
+                item.attempt = attempt.unwrap_or(item.attempt.get()).into();
+            }
+            Said::Ask(item) => {
+                let attempt = begun(item.id.get()).map(|begun| Attempt::of_cross(&begun).get());
+                item.attempt = attempt.unwrap_or(item.attempt.get()).into();
+            }
+            _ => {}
+        }
+        said
     }
 
     /// Time passes.

@@ -433,11 +433,10 @@ impl World {
                 }
                 Said::Ask(mark) => drop(self.promised[at].insert(TransferId::new(mark.id.get()))),
                 Said::Acknowledge(mark) => drop(self.acknowledged[at].insert(TransferId::new(mark.id.get()))),
-                Said::Begin(cross) => drop(self.promised[at].insert(TransferId::new(cross.transfer.id.get()))),
                 Said::BeginMove(item) => drop(self.promised[at].insert(TransferId::new(item.id.get()))),
                 Said::End(item) => drop(self.ended[at].insert(TransferId::new(item.id.get()))),
                 Said::Heard(item) => drop(self.ended[at].insert(TransferId::new(item.id.get()))),
-                Said::Vote(_) | Said::RefuseMove(_) | Said::AskId(_) | Said::TellId(_) => {}
+                Said::Begin(_) | Said::Vote(_) | Said::RefuseMove(_) | Said::AskId(_) | Said::TellId(_) => {}
             }
             self.network.send(Item::FromBranch(at, said), &mut self.random);
         }
@@ -446,12 +445,13 @@ impl World {
             let id = TransferId::new(payment.wire.id.get());
             trace!(self.trace, "branch {at} answers {}: {id}, {:?}, {}", told.request, told.refusal, told.amount);
             let is_done = told.refusal.is_none();
-            // Once accounts have moved it may be within a branch after all.
+            // Once accounts have moved it may be within a branch after all, also when its branch began it across and has
+            // forgotten that in a crash.
             if payment.is_between && is_done {
                 let decision = self.registry.decision(id);
                 hold!(
                     Agreement,
-                    decision == Some(Decision::Commit) || (decision.is_none() && self.registry.has_moved()),
+                    decision == Some(Decision::Commit) || self.registry.has_moved(),
                     "{id} was answered done, the log says {decision:?}"
                 );
             }

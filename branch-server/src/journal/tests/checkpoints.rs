@@ -46,6 +46,7 @@ fn hold(id: u128) -> Hold {
         timestamp: Timestamp::from_nanos(1),
         closes: tally_ledger::Closes::NONE,
         stage: tally_ledger::HoldStage::Open,
+        attempt: tally_ledger::two_phase::Attempt::ONLY,
     }
 }
 

@@ -8,9 +8,10 @@ use super::CheckpointDamage;
 use crate::closing::Closes;
 use crate::hold::{Hold, HoldStage};
 use crate::leg::Leg;
+use crate::two_phase::Attempt;
 
 /// Size of each.
-pub const HOLD_LEN_BYTES: usize = 104;
+pub const HOLD_LEN_BYTES: usize = 112;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -23,6 +24,7 @@ struct RawHold {
     expires_at: U64,
     lsn: U64,
     timestamp: U64,
+    attempt: U64,
     currency: U16,
     code: U16,
     leg: u8,
@@ -45,6 +47,7 @@ pub fn put(hold: &Hold, out: &mut Vec<u8>) {
         expires_at: U64::new(hold.expires_at.as_nanos()),
         lsn: U64::new(hold.lsn.get()),
         timestamp: U64::new(hold.timestamp.as_nanos()),
+        attempt: U64::new(hold.attempt.get()),
         currency: U16::new(hold.currency.get()),
         code: U16::new(hold.code),
         leg: hold.leg as u8,
@@ -74,6 +77,7 @@ pub fn take(bytes: &mut &[u8]) -> Result<Hold, CheckpointDamage> {
         timestamp: Timestamp::from_nanos(raw.timestamp.get()),
         closes: Closes { debit: raw.closes & 1 != 0, credit: raw.closes & 2 != 0 },
         stage: HoldStage::from_raw(raw.stage, leg).ok_or(CheckpointDamage::Field("stage"))?,
+        attempt: Attempt::new(raw.attempt.get()),
     })
 }
 
@@ -98,6 +102,7 @@ mod tests {
             timestamp: Timestamp::from_nanos(7),
             closes: Closes { debit: false, credit: true },
             stage: HoldStage::AwaitsPosting,
+            attempt: Attempt::new(9),
         };
         let whole = Hold { leg: Leg::Whole, stage: HoldStage::Open, ..hold };
         let stages = [HoldStage::Open, HoldStage::AwaitsPosting, HoldStage::AwaitsKeeping];

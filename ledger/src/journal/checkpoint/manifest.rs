@@ -11,7 +11,7 @@ use crate::journal::cursor::POSITION_END;
 use crate::journal::group::{Chain, Epoch};
 
 /// The layout that this code writes.
-pub const MANIFEST_FORMAT: u32 = 1;
+pub const MANIFEST_FORMAT: u32 = 2;
 /// How many counters the shell may add.
 pub const COUNTERS_MAX: usize = 64;
 /// Size in the file.
