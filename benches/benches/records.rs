@@ -71,6 +71,7 @@ fn record(user_data_64: u64) -> Record {
         refusal: None,
         status: StatusChange::NONE,
         kind: TransferKind::Transfer,
+        chain: None,
         leg: tally_ledger::Leg::Whole,
         given: GIVEN_DEBIT | GIVEN_CREDIT,
         reference: TransferId::NONE,

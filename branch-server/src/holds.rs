@@ -25,6 +25,8 @@ pub struct Holds {
     pub endings: Endings,
     /// Holds between branches that stand.
     standing: AtomicUsize,
+    /// Members of chains between branches that are not decided, by the id that the registry decides under.
+    chains: Mutex<HashMap<TransferId, Vec<TransferId>, RandomState>>,
     /// Those that end here when their time runs out, soonest first.
     by_expiry: Mutex<BTreeSet<(Timestamp, TransferId)>>,
     /// Open ones, and room secured for ones to come. `0 <= taken <= len_max`
@@ -45,6 +47,7 @@ impl Holds {
             shards: (0..SHARD_COUNT).map(|_| Shard::default()).collect(),
             endings: Endings::default(),
             standing: AtomicUsize::new(0),
+            chains: Mutex::default(),
             by_expiry: Mutex::default(),
             taken: AtomicUsize::new(0),
             len_max,
@@ -81,6 +84,9 @@ impl Holds {
         self.note_stage(&hold);
         let before = self.shard(hold.id).lock().insert(hold.id, hold);
         assert!(before.is_none(), "hold {} was open already", hold.id);
+        if let Some(place) = hold.chain {
+            self.chains.lock().entry(place.id).or_default().push(hold.id);
+        }
     }
 
     /// Adds a hold that was open before a restart: there is room for it even if the limit was lowered since,
@@ -100,6 +106,7 @@ impl Holds {
         if is_standing(&hold) {
             self.standing.fetch_sub(1, Ordering::Relaxed);
         }
+        self.leave_chain(&hold);
         self.give_room_back();
         Some(hold)
     }
@@ -109,10 +116,31 @@ impl Holds {
     pub fn keep(&self, id: TransferId, lsn: Lsn) {
         let mut shard = self.shard(id).lock();
         let Some(hold) = shard.get_mut(&id).filter(|hold| hold.is_in_doubt()) else { return };
-        (hold.stage, hold.lsn) = (HoldStage::Open, lsn);
+        let before = *hold;
+        (hold.stage, hold.lsn, hold.chain) = (HoldStage::Open, lsn, None);
         let hold = *hold;
         drop(shard);
+        self.leave_chain(&before);
         self.note_stage(&hold);
+    }
+
+    /// The members of a chain between branches that wait here for its decision, in the chain's order.
+    pub fn chain(&self, id: TransferId) -> Vec<Hold> {
+        let members = self.chains.lock().get(&id).cloned().unwrap_or_default();
+        let mut holds: Vec<Hold> = members.into_iter().filter_map(|member| self.get(member)).collect();
+        holds.sort_unstable_by_key(|hold| hold.chain.map(|place| place.member));
+        holds
+    }
+
+    fn leave_chain(&self, hold: &Hold) {
+        let Some(place) = hold.chain else { return };
+        let mut chains = self.chains.lock();
+        if let Some(members) = chains.get_mut(&place.id) {
+            members.retain(|&member| member != hold.id);
+            if members.is_empty() {
+                chains.remove(&place.id);
+            }
+        }
     }
 
     /// A hold between branches was removed and has ended so; it keeps its room until the payee's branch knows.
@@ -193,6 +221,7 @@ mod tests {
             currency: Currency::EUR,
             code: 1,
             expires_at: Timestamp::from_nanos(expires_at),
+            chain: None,
             leg: tally_ledger::Leg::Whole,
             far_account_id: AccountId::NONE,
             lsn: Lsn::new(64),
@@ -249,6 +278,26 @@ mod tests {
         assert_eq!(kept.iter().filter_map(Ending::of_hold).collect::<Vec<_>>(), [ending]);
         (0..2).for_each(|_| holds.ending_heard(TransferId::new(1)));
         assert_eq!(holds.taken(), 1);
+    }
+
+    #[test]
+    fn the_members_of_a_chain_are_found_in_its_order_until_it_is_decided() {
+        let holds = Holds::new(10);
+        let chain = TransferId::new(1);
+        for (id, member) in [(3, 2), (1, 0), (2, 1)] {
+            assert!(holds.secure_room());
+            let place = tally_ledger::ChainPlace { id: chain, member, is_head: member == 0 };
+            holds.insert(Hold { leg: Leg::Inner, stage: HoldStage::AwaitsKeeping, chain: Some(place), ..hold(id, 30) });
+        }
+        let members = || holds.chain(chain).iter().map(|hold| hold.id.get()).collect::<Vec<_>>();
+        assert_eq!(members(), [1, 2, 3]);
+        holds.remove(TransferId::new(2));
+        holds.insert_recovered(holds.get(TransferId::new(3)).expect("it is open"));
+        assert_eq!(members(), [1, 3]);
+        holds.keep(TransferId::new(1), Lsn::new(128));
+        assert_eq!(holds.get(TransferId::new(1)).map(|hold| hold.chain), Some(None));
+        holds.remove(TransferId::new(3));
+        assert_eq!((members(), holds.chains.lock().len()), (vec![], 0));
     }
 
     #[test]

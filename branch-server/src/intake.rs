@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use tally_ledger::Actor;
 use tally_ledger::two_phase::Decision;
-use tally_protocol::link::{CrossTransfer, EndItem, IdItem, MoveItem, MoveOrder};
+use tally_protocol::link::{CrossChain, CrossTransfer, EndItem, IdItem, MoveItem, MoveOrder};
 use tally_protocol::message;
 use tally_protocol::request::Lookup;
 use tally_protocol::{AccountId, Timestamp, TransferId};
@@ -93,10 +93,12 @@ pub enum Op {
 }
 
 /// What the registry wants done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Instruction {
     /// Hold the destination's part.
     Prepare(CrossTransfer),
+    /// Hold this branch's part of a chain.
+    PrepareChain(CrossChain),
     /// End what is held, as was decided at this stamp of the registry.
     Decide(TransferId, Decision, Timestamp),
     /// End a hold as its payer's branch has.
@@ -118,6 +120,7 @@ impl Instruction {
     pub fn id(&self) -> u128 {
         match self {
             Self::Prepare(cross) => cross.transfer.id.get(),
+            Self::PrepareChain(chain) => chain.prefix.id.get(),
             Self::Decide(id, ..) | Self::Heard(id) => id.get(),
             Self::End(item) => item.id.get(),
             Self::Leave(order) => order.id.get(),

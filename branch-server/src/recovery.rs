@@ -122,6 +122,10 @@ impl RecoveryTarget for Rebuilding {
             RecordBody::Transfer(transfer) => {
                 self.redo_transfer(record, transfer)?;
                 self.ids.record(named(transfer.id)?, record.lsn);
+                // The id of a chain leads to the first member here, also where that has another id.
+                if let Some(place) = transfer.chain.filter(|place| place.is_head && place.id != transfer.id) {
+                    self.ids.record(named(place.id)?, record.lsn);
+                }
             }
             RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => self.redo_transfer(record, transfer)?,
             RecordBody::Account(_, account) => {

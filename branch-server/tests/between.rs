@@ -1,6 +1,8 @@
 //! Two branches on real disks, and between them the coordinator's own state machine: what a customer of one is answered
 //! who pays a customer of the other, and what both books say, also after restarts at the worst moments.
 
+#[path = "between/chains.rs"]
+mod chains;
 #[path = "between/moves.rs"]
 mod moves;
 mod support;
@@ -20,7 +22,7 @@ use tally_ledger::Actor;
 use tally_ledger::two_phase::{
     Attempt, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
 };
-use tally_protocol::link::{BranchStatus, CrossTransfer, MoveItem, MovedItem};
+use tally_protocol::link::{BranchStatus, CrossChain, CrossTransfer, MoveItem, MovedItem};
 use tally_protocol::message::{self, AccountOpen, Role, Sums, TransferKind, TransferState, transfer_flags};
 use tally_protocol::{AccountId, BranchId, Currency, CustomerId, Refusal, Timestamp, TransferId};
 use zerocopy::{FromZeros, IntoBytes};
@@ -126,6 +128,7 @@ struct Bank {
     sides: Vec<Side>,
     coordinators: HashMap<u128, Coordinator>,
     begun: HashMap<u128, CrossTransfer>,
+    begun_chains: HashMap<u128, CrossChain>,
     begun_moves: HashMap<u128, MoveItem>,
     /// Orders that a branch has refused.
     refused_moves: HashMap<u128, Refusal>,
@@ -149,6 +152,7 @@ impl Bank {
             sides,
             coordinators: HashMap::new(),
             begun: HashMap::new(),
+            begun_chains: HashMap::new(),
             begun_moves: HashMap::new(),
             refused_moves: HashMap::new(),
             decided: HashMap::new(),
@@ -178,6 +182,7 @@ impl Bank {
     fn change_leader(&mut self) {
         self.coordinators.clear();
         self.begun.clear();
+        self.begun_chains.clear();
         self.begun_moves.clear();
         for (&id, &(decision, participants)) in &self.decided.clone() {
             self.coordinate(id, CoordinatorEvent::Replicated { decision, participants });
@@ -193,11 +198,12 @@ impl Bank {
             let times = if self.stammers { 2 } else { 1 };
             match effect {
                 CoordinatorEffect::Prepare(branch) => {
-                    let instruction = match self.begun_moves.get(&id) {
-                        Some(item) => Instruction::TakeIn(*item),
-                        None => Instruction::Prepare(self.begun[&id]),
+                    let instruction = match (self.begun_moves.get(&id), self.begun_chains.get(&id)) {
+                        (Some(item), _) => Instruction::TakeIn(*item),
+                        (None, Some(chain)) => Instruction::PrepareChain(chain.clone()),
+                        (None, None) => Instruction::Prepare(self.begun[&id]),
                     };
-                    (0..times).for_each(|_| self.side(branch).instruct(instruction));
+                    (0..times).for_each(|_| self.side(branch).instruct(instruction.clone()));
                 }
                 CoordinatorEffect::Tell(branch, decision) => {
                     let id = TransferId::new(id);
@@ -271,6 +277,14 @@ impl Bank {
                         let id = cross.transfer.id.get();
                         self.begun.insert(id, cross);
                         (id, begin(branch, Attempt::of_cross(&cross), false))
+                    }
+                    Said::BeginChain(chain) => {
+                        let id = chain.prefix.id.get();
+                        let participants = Participants::of(chain.branches()).expect("a few");
+                        self.begun_chains.insert(id, chain);
+                        let (source, attempt, is_promised) = (branch, Attempt::ONLY, true);
+                        let deadline = LATER;
+                        (id, CoordinatorEvent::Begin { source, participants, deadline, attempt, is_promised })
                     }
                     Said::Vote(vote) => {
                         let id = vote.id.get();

@@ -16,8 +16,8 @@ use tally_protocol::{AccountId, Amount, BranchId, Refusal, Timestamp, TransferId
 
 use crate::directory::Directory;
 use crate::{
-    Between, Client, ClientOptions, ConnectError, ConnectInfo, Dialer, Money, Outcome, Refused, RequestError,
-    RetryPolicy, Routes, transfers,
+    Between, ChainOutcome, Client, ClientOptions, ConnectError, ConnectInfo, Dialer, Money, Outcome, Refused,
+    RequestError, RetryPolicy, Routes, transfers,
 };
 
 /// Branches that one request is sent on to: an account moves rarely, and not while somebody follows it.
@@ -279,6 +279,22 @@ impl Bank {
     pub async fn void(&self, id: TransferId, payer_id: AccountId, hold_id: TransferId) -> Outcome {
         let void = transfers::void(id, hold_id);
         self.submit(&Transfer { debit_account_id: payer_id.get().into(), ..void }).await
+    }
+
+    /// All of 1 to 256 transfers, or none: payments and holds out of accounts of one branch, which may go to others. Sent to the
+    /// home of the first debit account; an account that has moved takes part in no chain.
+    ///
+    /// # Panics
+    /// When there are more.
+    pub async fn chain(&self, transfers: &[Transfer]) -> ChainOutcome {
+        let Some(account_id) = transfers.first().and_then(account_of) else {
+            let why = "the chain names no account, so it is not known where it belongs";
+            return ChainOutcome::NotSent { why: ConnectError::Config(why.into()) };
+        };
+        match self.branch(account_id.branch()).await {
+            Ok(client) => client.chain(transfers).await,
+            Err(why) => ChainOutcome::NotSent { why },
+        }
     }
 
     /// An account's balance, with holds, at one instant.

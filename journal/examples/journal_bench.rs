@@ -34,6 +34,7 @@ fn record(id: u128) -> Record {
         refusal: None,
         status: StatusChange::NONE,
         kind: TransferKind::Transfer,
+        chain: None,
         leg: tally_ledger::Leg::Whole,
         given: 15,
         reference: TransferId::NONE,

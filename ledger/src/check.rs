@@ -212,6 +212,7 @@ mod tests {
             closes: Closes::NONE,
             stage: crate::HoldStage::Open,
             attempt: crate::two_phase::Attempt::ONLY,
+            chain: None,
         }
     }
 

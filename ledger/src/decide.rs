@@ -112,7 +112,7 @@ fn check_owner(transfer: &Transfer, debit: &Account, credit: &Account, actor: &A
     let payee = match transfer.leg {
         // Whom the payer named, not the settlement account that stands for them here.
         Leg::Source => transfer.credit_account_id,
-        Leg::Whole | Leg::Destination => credit.id,
+        Leg::Whole | Leg::Inner | Leg::Destination => credit.id,
     };
     let owner = match transfer.kind {
         TransferKind::Settle | TransferKind::Void => credit.owner,
@@ -182,7 +182,7 @@ fn check_not_frozen(debit: &Account, credit: &Account) -> Result<(), Refusal> {
 fn check_move(transfer: &Transfer, debit: &Account, credit: &Account, now: Timestamp) -> Result<Outcome, Refusal> {
     check_open(debit, credit)?;
     let amount = balanced(transfer, debit, credit, now);
-    let is_hold = transfer.kind == TransferKind::Hold || transfer.leg.is_part();
+    let is_hold = transfer.kind == TransferKind::Hold || transfer.leg.awaits_decision();
     check_sums(amount, is_hold, &debit.sums, &credit.sums)?;
     if is_hold && transfer.timeout_s != 0 && now.checked_add_seconds(transfer.timeout_s).is_none() {
         return Err(Refusal::OverflowsTimeout);

@@ -105,6 +105,7 @@ impl Ending {
             closes: Closes::NONE,
             stage: HoldStage::Ended(self.end),
             attempt: crate::two_phase::Attempt::ONLY,
+            chain: None,
         }
     }
 
@@ -136,7 +137,8 @@ pub fn end_leg(
         return None;
     }
     let outcome = end_hold(hold, (posted, reported), StatusChange::NONE, debit, credit);
-    let record = hold_end_record(hold, &outcome).decided(ended_at);
+    // It is this hold alone that ends, whatever chain it came with.
+    let record = TransferRecord { chain: None, ..hold_end_record(hold, &outcome).decided(ended_at) };
     let body = match end {
         HoldEnd::Settled => RecordBody::Decided(None, TransferRecord { kind: TransferKind::Settle, ..record }),
         HoldEnd::Voided => RecordBody::Decided(None, TransferRecord { kind: TransferKind::Void, ..record }),

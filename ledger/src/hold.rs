@@ -2,6 +2,7 @@
 
 use tally_protocol::{AccountId, Amount, Currency, Lsn, Timestamp, TransferId};
 
+use crate::chain_between::ChainPlace;
 use crate::closing::Closes;
 use crate::leg::Leg;
 use crate::two_phase::Attempt;
@@ -27,7 +28,7 @@ impl HoldStage {
     pub const fn raw(self, leg: Leg) -> u8 {
         match (self, leg) {
             (Self::Open, Leg::Whole) | (Self::AwaitsPosting, _) => 0,
-            (Self::Open, Leg::Source | Leg::Destination) => 1,
+            (Self::Open, Leg::Source | Leg::Destination | Leg::Inner) => 1,
             (Self::AwaitsKeeping, _) => 2,
             (Self::Ended(HoldEnd::Settled), _) => 3,
             (Self::Ended(HoldEnd::Voided), _) => 4,
@@ -38,9 +39,9 @@ impl HoldStage {
     /// Reads what [`HoldStage::raw`] wrote.
     pub const fn from_raw(raw: u8, leg: Leg) -> Option<Self> {
         Some(match (raw, leg) {
-            (0, Leg::Whole) | (1, Leg::Source | Leg::Destination) => Self::Open,
-            (0, Leg::Source | Leg::Destination) => Self::AwaitsPosting,
-            (2, Leg::Source | Leg::Destination) => Self::AwaitsKeeping,
+            (0, Leg::Whole) | (1, Leg::Source | Leg::Destination | Leg::Inner) => Self::Open,
+            (0, Leg::Source | Leg::Destination | Leg::Inner) => Self::AwaitsPosting,
+            (2, Leg::Source | Leg::Destination | Leg::Inner) => Self::AwaitsKeeping,
             (3, Leg::Source) => Self::Ended(HoldEnd::Settled),
             (4, Leg::Source) => Self::Ended(HoldEnd::Voided),
             (5, Leg::Source) => Self::Ended(HoldEnd::Expired),
@@ -81,12 +82,19 @@ pub struct Hold {
     pub stage: HoldStage,
     /// Of a part of a transfer between branches: what was prepared.
     pub attempt: Attempt,
+    /// Of a member of a chain between branches, until that is decided: which chain, and which member.
+    pub chain: Option<ChainPlace>,
 }
 
 impl Hold {
     /// Whether only the registry's decision can end it.
     pub const fn is_in_doubt(&self) -> bool {
         matches!(self.stage, HoldStage::AwaitsPosting | HoldStage::AwaitsKeeping)
+    }
+
+    /// What the registry decides it under: its chain's id, or its own.
+    pub fn decision_id(&self) -> TransferId {
+        self.chain.map_or(self.id, |place| place.id)
     }
 
     /// Whether it ends here when its time runs out.
@@ -105,7 +113,7 @@ impl Hold {
     pub const fn near_account_id(&self) -> AccountId {
         match self.leg {
             Leg::Destination => self.credit_account_id,
-            Leg::Whole | Leg::Source => self.debit_account_id,
+            Leg::Whole | Leg::Inner | Leg::Source => self.debit_account_id,
         }
     }
 
@@ -113,7 +121,7 @@ impl Hold {
     pub const fn settlement_account_id(&self) -> AccountId {
         match self.leg {
             Leg::Destination => self.debit_account_id,
-            Leg::Whole | Leg::Source => self.credit_account_id,
+            Leg::Whole | Leg::Inner | Leg::Source => self.credit_account_id,
         }
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! Each side is a complete double entry by itself, against a settlement account that the branch keeps for the other
 //! one. It is prepared as a hold that the registry's decision alone ends. Of a hold between branches that decision is to
-//! let it stand; what then ends it is in `ending.rs`.
+//! let it stand; what then ends it is in `ending.rs`. A member of a chain between branches that stays within its branch is
+//! prepared in the same way, so that it can be given back (`chain_between.rs`).
 //!
 //! **Invariant:** what the source has posted to "due to B" and the destination from "due from A" is the same, in every
 //! currency, whenever no decision is on its way.
@@ -32,6 +33,9 @@ pub enum Leg {
     Source = 1,
     /// The payee's side; the payer's account is of another branch.
     Destination = 2,
+    /// All of it, as a member of a chain between branches: both accounts are of this branch, and it waits for the chain's
+    /// decision.
+    Inner = 3,
 }
 
 impl Leg {
@@ -41,12 +45,18 @@ impl Leg {
             0 => Self::Whole,
             1 => Self::Source,
             2 => Self::Destination,
+            3 => Self::Inner,
             _ => return None,
         })
     }
 
     /// Whether another branch has the other part.
     pub const fn is_part(self) -> bool {
+        matches!(self, Self::Source | Self::Destination)
+    }
+
+    /// Whether it is prepared first, and then decided by the registry.
+    pub const fn awaits_decision(self) -> bool {
         !matches!(self, Self::Whole)
     }
 }
@@ -95,7 +105,7 @@ pub fn refusal_of(decision: Decision) -> Option<Refusal> {
     match decision {
         Decision::Commit => None,
         // The payer's id is used up whatever it was, so the answer must be one that stays.
-        Decision::Abort(AbortReason::Refused(_, refusal)) if refusal.consumes_id() => Some(refusal),
+        Decision::Abort(AbortReason::Refused(_, no)) if no.refusal.consumes_id() => Some(no.refusal),
         Decision::Abort(AbortReason::Refused(..) | AbortReason::Presumed) => Some(Refusal::TransferAborted),
         Decision::Abort(AbortReason::TimedOut(_)) => Some(Refusal::BranchTimedOut),
         Decision::Abort(AbortReason::Resolved) => Some(Refusal::TransferResolved),
@@ -123,7 +133,7 @@ impl TransferRecord {
     /// the account's id names: an account may have moved.
     pub fn peer(&self) -> BranchId {
         let settlement = match self.leg {
-            Leg::Whole => return BranchId::default(),
+            Leg::Whole | Leg::Inner => return BranchId::default(),
             Leg::Source => self.credit_account_id,
             Leg::Destination => self.debit_account_id,
         };
@@ -132,7 +142,7 @@ impl TransferRecord {
 
     /// Whether this is a leg that was prepared: held until the registry decides.
     pub const fn is_prepared(&self) -> bool {
-        self.leg.is_part() && self.refusal.is_none()
+        self.leg.awaits_decision() && self.refusal.is_none()
     }
 
     /// The record with the accounts that the client named instead of the settlement account.
@@ -141,7 +151,7 @@ impl TransferRecord {
         let Some(far) = self.far_account_id() else { return *self };
         let mut asked = Self { reference: TransferId::NONE, ..*self };
         match self.leg {
-            Leg::Whole => {}
+            Leg::Whole | Leg::Inner => {}
             Leg::Source => asked.credit_account_id = far,
             Leg::Destination => asked.debit_account_id = far,
         }
@@ -383,8 +393,8 @@ mod tests {
     #[test]
     fn what_the_payer_is_told_of_an_abort_is_final() {
         for reason in [
-            AbortReason::Refused(THERE, Refusal::CreditAccountClosed),
-            AbortReason::Refused(THERE, Refusal::Busy),
+            AbortReason::Refused(THERE, Refusal::CreditAccountClosed.into()),
+            AbortReason::Refused(THERE, Refusal::Busy.into()),
             AbortReason::TimedOut(THERE),
             AbortReason::Presumed,
             AbortReason::Resolved,

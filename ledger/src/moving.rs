@@ -238,6 +238,7 @@ fn hold_balance(
         user_data_64: 0,
         user_data_32: 0,
         timeout_s: 0,
+        chain: None,
     };
     Ok(MoveStep { account, settlement, money })
 }
@@ -297,7 +298,7 @@ mod tests {
         let (mut account, mut settlement) = (before.clone(), settlement.clone());
         let (debit, credit) = match step.money.leg {
             Leg::Source => (&mut account, &mut settlement),
-            Leg::Whole | Leg::Destination => (&mut settlement, &mut account),
+            Leg::Whole | Leg::Inner | Leg::Destination => (&mut settlement, &mut account),
         };
         assert!(redo_debit(debit, &step.money, Lsn::new(64), NOW));
         assert!(redo_credit(credit, &step.money, Lsn::new(64), NOW));

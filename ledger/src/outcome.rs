@@ -97,11 +97,13 @@ pub fn transfer_record(
         // Of a leg, what was written for the far side is kept apart, and the settlement account says which branch has that.
         match transfer.leg {
             Leg::Destination => debit = Sums::default(),
-            Leg::Whole | Leg::Source => keep_written(transfer.debit_account_id, &mut debit_account_id, &mut debit),
+            Leg::Whole | Leg::Inner | Leg::Source => {
+                keep_written(transfer.debit_account_id, &mut debit_account_id, &mut debit);
+            }
         }
         match transfer.leg {
             Leg::Source => credit = Sums::default(),
-            Leg::Whole | Leg::Destination => {
+            Leg::Whole | Leg::Inner | Leg::Destination => {
                 keep_written(transfer.credit_account_id, &mut credit_account_id, &mut credit);
             }
         }
@@ -129,7 +131,7 @@ pub fn transfer_record(
             | given(GIVEN_CURRENCY, transfer.currency.is_some())
             | given(GIVEN_CODE, transfer.code != 0),
         reference: match transfer.leg {
-            Leg::Whole => transfer.reference,
+            Leg::Whole | Leg::Inner => transfer.reference,
             Leg::Source => TransferId::new(transfer.credit_account_id.get()),
             Leg::Destination => TransferId::new(transfer.debit_account_id.get()),
         },
@@ -137,6 +139,7 @@ pub fn transfer_record(
         user_data_64: transfer.user_data_64,
         user_data_32: transfer.user_data_32,
         timeout_s: transfer.timeout_s,
+        chain: transfer.chain,
     }
 }
 
@@ -166,6 +169,7 @@ pub fn hold_end_record(hold: &Hold, outcome: &Outcome) -> TransferRecord {
         user_data_64: 0,
         user_data_32: 0,
         timeout_s: 0,
+        chain: hold.chain,
     }
 }
 
@@ -194,5 +198,6 @@ pub fn transfer_of_record(record: &TransferRecord) -> Transfer {
         kind: record.kind,
         leg: record.leg,
         peer,
+        chain: record.chain,
     }
 }

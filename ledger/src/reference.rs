@@ -110,8 +110,9 @@ impl Reference {
             (None, Some(Ended::Hold(end))) => return Self::Ended(end),
             (None, Some(Ended::Reversed)) => return Self::ReversedBefore,
             (None, Some(Ended::Decided(Some(_)))) => return Self::Refused,
-            // What another branch has a part in is not undone here alone: a transfer, and the settle of a hold.
-            (None, _) if record.leg.is_part() && record.kind != TransferKind::Hold => return Self::Neither,
+            // What another branch has a part in is not undone here alone: a transfer, a member of its chain, and the settle
+            // of a hold.
+            (None, _) if record.leg.awaits_decision() && record.kind != TransferKind::Hold => return Self::Neither,
             (None, _)
                 if record.credit_account_id.settlement_peer().is_some() && record.kind == TransferKind::Settle =>
             {
@@ -219,7 +220,7 @@ pub fn effective_accounts(
     let settlement = || settlement_account_id(branch, transfer.peer, transfer.currency.unwrap_or_default());
     match transfer.kind {
         TransferKind::Transfer | TransferKind::Hold => Ok(match transfer.leg {
-            Leg::Whole => (transfer.debit_account_id, transfer.credit_account_id),
+            Leg::Whole | Leg::Inner => (transfer.debit_account_id, transfer.credit_account_id),
             Leg::Source => (transfer.debit_account_id, settlement()),
             Leg::Destination => (settlement(), transfer.credit_account_id),
         }),

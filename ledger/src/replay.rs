@@ -58,7 +58,9 @@ impl RecordEffect {
             return Self::None;
         }
         match record.kind {
-            TransferKind::Transfer if record.leg.is_part() => Self::HoldOpened(opened_hold(record, lsn, timestamp)),
+            TransferKind::Transfer if record.leg.awaits_decision() => {
+                Self::HoldOpened(opened_hold(record, lsn, timestamp))
+            }
             TransferKind::Transfer | TransferKind::Deposit | TransferKind::Withdraw => Self::None,
             TransferKind::Hold => Self::HoldOpened(opened_hold(record, lsn, timestamp)),
             TransferKind::Settle => Self::HoldEnded(record.reference, HoldEnd::Settled),
@@ -90,7 +92,8 @@ pub(crate) fn opened_hold(record: &TransferRecord, lsn: Lsn, timestamp: Timestam
         far_account_id: record.far_account_id().unwrap_or_default(),
         timestamp,
         closes: Closes::of_flags(record.flags),
-        stage: match (record.leg.is_part(), record.kind) {
+        chain: record.chain,
+        stage: match (record.leg.awaits_decision(), record.kind) {
             (false, _) => HoldStage::Open,
             (true, TransferKind::Hold) => HoldStage::AwaitsKeeping,
             (true, _) => HoldStage::AwaitsPosting,
@@ -179,6 +182,7 @@ mod tests {
             kind: TransferKind::Hold,
             leg: crate::Leg::Whole,
             peer: BranchId::default(),
+            chain: None,
         };
         let actor = Actor { role: Role::Teller, customer: CustomerId::BANK };
         let now = Timestamp::from_nanos(9);

@@ -82,6 +82,10 @@ impl StateHash {
         ] {
             bytes.put(field as u128);
         }
+        if let Some(place) = hold.chain {
+            bytes.put(place.id.get());
+            bytes.put((place.member as u128) << 1 | place.is_head as u128);
+        }
         self.add(&bytes, SEED_HOLD);
     }
 
@@ -153,6 +157,7 @@ mod tests {
             closes: crate::Closes::NONE,
             stage: crate::HoldStage::Open,
             attempt: crate::two_phase::Attempt::ONLY,
+            chain: None,
         }
     }
 

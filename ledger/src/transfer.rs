@@ -8,7 +8,9 @@
 use tally_protocol::message::{self, TransferKind, transfer_flags};
 use tally_protocol::{AccountId, AccountKind, Amount, BranchId, Currency, Refusal, TransferId};
 
+use crate::chain_between::ChainPlace;
 use crate::imported::own_time;
+use crate::journal::record::TransferRecord;
 use crate::leg::Leg;
 
 /// A well-formed transfer. What the client may leave out, and did, is `NONE`, `None` or 0.
@@ -44,6 +46,8 @@ pub struct Transfer {
     pub leg: Leg,
     /// The branch that has the other part; 0 where there is none.
     pub peer: BranchId,
+    /// Of a member of a chain between branches: which chain, and which member.
+    pub chain: Option<ChainPlace>,
 }
 
 /// Accounts of a transfer that count as this branch's although their ids name another: they have moved here.
@@ -146,6 +150,7 @@ impl Transfer {
             kind,
             leg: Leg::Whole,
             peer: BranchId::default(),
+            chain: None,
         };
         transfer.check_accounts(branch)?;
         transfer.check_reference()?;
@@ -215,9 +220,11 @@ impl Transfer {
         Ok(Self { debit_account_id: far, leg: Leg::Destination, peer, ..Self::read(&near, branch, guests)? })
     }
 
-    /// Whether its record needs no extension: it is no leg, refers to nothing, has no time-out and no user data.
+    /// Whether its record needs no extension: it is no leg, in no chain between branches, refers to nothing, has no time-out
+    /// and no user data.
     pub const fn is_plain(&self) -> bool {
-        !self.leg.is_part()
+        !self.leg.awaits_decision()
+            && self.chain.is_none()
             && self.reference.is_none()
             && self.user_data_128 == 0
             && self.user_data_64 == 0
@@ -278,6 +285,14 @@ impl Transfer {
             ensure(self.timeout_s == 0, Refusal::ImportedEventTimeoutMustBeZero)?;
         }
         Ok(())
+    }
+
+    /// Bytes that its record takes in the log, whatever is decided.
+    pub const fn record_len_bytes(&self) -> usize {
+        match self.chain {
+            Some(_) => TransferRecord::LEN_BYTES_IN_CHAIN,
+            None => TransferRecord::len_bytes_of(self.is_plain()),
+        }
     }
 
     /// The transfer as the client wrote it.

@@ -138,7 +138,7 @@ pub fn item_result(refusal: Option<Refusal>, timestamp: Timestamp, repeated: boo
 pub fn transfer_state(record: &TransferRecord, ended: Option<Ended>) -> TransferState {
     match (record.refusal, ended) {
         (Some(_), _) => TransferState::Refused,
-        (None, None) if record.leg.is_part() => TransferState::Prepared,
+        (None, None) if record.leg.awaits_decision() => TransferState::Prepared,
         (None, None | Some(Ended::Decided(None))) => TransferState::Done,
         (None, Some(Ended::Decided(Some(_)))) => TransferState::Refused,
         (None, Some(Ended::Hold(HoldEnd::Settled))) => TransferState::Settled,

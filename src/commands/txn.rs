@@ -26,7 +26,8 @@ enum Command {
         #[arg(long, value_name = "COUNT", default_value_t = 100)]
         max: usize,
     },
-    /// All that is known of one transfer: every participant's state, votes, times, reasons
+    /// All that is known of one transfer, or of a chain by any of its members: every participant's state, votes, times,
+    /// reasons
     Show {
         /// 32 hexadecimal digits
         id: String,
@@ -68,7 +69,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// A decision for people.
 fn outcome(decision: &Value) -> String {
     let reason = decision.get("reason").map(shown);
-    let about = [decision.get("branch").map(|branch| format!("branch {branch}")), decision.get("refusal").map(shown)];
+    let about = [
+        decision.get("branch").map(|branch| format!("branch {branch}")),
+        decision.get("refusal").map(shown),
+        decision.get("member").map(|member| format!("member {member} of the chain")),
+    ];
     let about: Vec<String> = reason.into_iter().chain(about.into_iter().flatten()).collect();
     match (decision, &about[..]) {
         (Value::Null, _) => "-".to_owned(),
@@ -111,6 +116,12 @@ fn print_transfer(transfer: &Value) {
         seconds(&transfer["age_ns"]),
         shown(&transfer["repeats"])
     );
+    if let Some(members) = transfer["members"].as_array() {
+        let fields = ["id", "kind", "destination", "amount", "currency"];
+        let rows: Vec<_> = members.iter().map(|member| fields.map(|field| shown(&member[field])).to_vec()).collect();
+        println!("a chain of {}:", members.len());
+        print_table(&["member", "kind", "to", "amount", "currency"], &rows);
+    }
     let participants = transfer["participants"].as_array().cloned().unwrap_or_default();
     let row = |participant: &Value| {
         vec![shown(&participant["branch"]), shown(&participant["state"]), shown(&participant["voted_at_ns"])]

@@ -165,6 +165,7 @@ fn settlement((&(peer, currency), settlement): (&(BranchId, Currency), &Settleme
 fn open_leg(leg: &OpenLeg) -> Value {
     json!({
         "id": leg.id.to_string(),
+        "decided_under": leg.decided_under.to_string(),
         "peer": leg.peer.get(),
         "currency": leg.currency.get(),
         "amount": leg.amount.get(),

@@ -2,15 +2,15 @@
 
 use std::ops::Range;
 
-use tally_ledger::journal::record::{RECORD_LEN_BYTES_MAX, Record, RecordBody, TransferRecord};
+use tally_ledger::journal::record::{RECORD_LEN_BYTES_MAX, Record, RecordBody};
 use tally_ledger::{
-    Account, ChainOutcome, ChainStep as Link, Guests, Reference, Transfer, chain_accounts, decide_chain, is_here,
+    Account, ChainOutcome, ChainStep as Link, Guests, Leg, Reference, Transfer, chain_accounts, decide_chain, is_here,
     mixed, permit_transfer, transfer_record,
 };
-use tally_protocol::message::{self, TransferKind, account_flags};
+use tally_protocol::message::{self, account_flags};
 use tally_protocol::{AccountId, Lsn, Refusal, Timestamp, TransferId};
 
-use super::stages::must_stay_absent;
+use super::stages::{must_stay_absent, opens_hold};
 use super::{Done, Engine, Writer, refusal_of};
 use crate::accounts::{Locked, Slot};
 use crate::ids::{LookedUp, Reserve};
@@ -47,6 +47,20 @@ fn moved_refusal(account: &Account) -> Option<Refusal> {
     is_here(account).err().or(has_moved.then_some(Refusal::MovedAccountSinglesOnly))
 }
 
+/// What becomes of a chain with an account that is not here, or was elsewhere before.
+fn away(transfers: &[Transfer], accounts: &[Account]) -> Option<ChainStep> {
+    if transfers.first().is_none_or(|first| first.leg != Leg::Destination) {
+        return accounts.iter().find_map(moved_refusal).map(ChainStep::Refused);
+    }
+    // The source believes that they are here, and has used the ids up: it must hear something that stays.
+    let is_away = |transfer: &Transfer| {
+        accounts.iter().any(|account| account.id == transfer.credit_account_id && is_here(account).is_err())
+    };
+    let at = transfers.iter().position(is_away)?;
+    let refusal = |index| if index == at { Refusal::CreditAccountMoved } else { Refusal::ChainBroken };
+    Some(ChainStep::NotRecorded((0..transfers.len()).map(refusal).collect()))
+}
+
 impl Engine {
     /// Takes a chain through all stages: all of it is posted, or nothing.
     pub fn chain(
@@ -58,10 +72,26 @@ impl Engine {
         now: Timestamp,
         now_ns: impl FnOnce() -> u64,
     ) -> ChainStep {
-        let transfers = match self.well_formed(wires, asker) {
-            Ok(transfers) => transfers,
-            Err(refusals) => return ChainStep::NotRecorded(refusals),
-        };
+        let form = |_: usize, wire: &message::Transfer| Transfer::from_wire(wire, self.branch);
+        match self.well_formed(wires, asker, form) {
+            Ok(transfers) => self.carry_chain(writer, transfers, None, asker, looked, now, now_ns),
+            Err(refusals) => ChainStep::NotRecorded(refusals),
+        }
+    }
+
+    /// Takes a chain whose form is checked through all stages. `alias` is an id that leads to its first member beside that
+    /// one's own.
+    #[expect(clippy::too_many_arguments, reason = "the stages' own arguments, and where to write")]
+    pub(super) fn carry_chain(
+        &self,
+        writer: &mut Writer,
+        transfers: Vec<Transfer>,
+        alias: Option<TransferId>,
+        asker: &Asker,
+        looked: Option<&Looked>,
+        now: Timestamp,
+        now_ns: impl FnOnce() -> u64,
+    ) -> ChainStep {
         // Twice: a cash account may have to be opened for each.
         if let Err(full) = writer.secure((2 * RECORD_LEN_BYTES_MAX * transfers.len()) as u64) {
             return ChainStep::Refused(refusal_of(full));
@@ -70,7 +100,7 @@ impl Engine {
         if let Some(refusals) = not_now(&found) {
             return ChainStep::NotRecorded(refusals);
         }
-        let claims = match self.claim(&transfers, &found, looked) {
+        let claims = match self.claim(&transfers, alias, &found, looked) {
             Ok(claims) => claims,
             Err(step) => return step,
         };
@@ -106,14 +136,16 @@ impl Engine {
         }
         let before: Vec<Account> = locks.iter().map(Locked::load).collect();
         // What is to be ended or undone and is not here may be where the account that is named was.
-        let named = links
-            .iter()
-            .filter(|link| link.reference == Reference::Absent)
-            .filter_map(|link| Some(self.accounts.find(link.transfer.debit_account_id)?.read()))
-            .find_map(|account| moved_refusal(&account));
-        if let Some(refusal) = before.iter().find_map(moved_refusal).or(named) {
+        let named = || {
+            links
+                .iter()
+                .filter(|link| link.reference == Reference::Absent)
+                .filter_map(|link| Some(self.accounts.find(link.transfer.debit_account_id)?.read()))
+                .find_map(|account| moved_refusal(&account))
+        };
+        if let Some(step) = away(&transfers, &before).or_else(|| named().map(ChainStep::Refused)) {
             claims.give_back();
-            return ChainStep::Refused(refusal);
+            return step;
         }
         let spaces = spaces_of(&transfers);
         let len_bytes = spaces.last().expect("a chain has a link").end;
@@ -130,6 +162,9 @@ impl Engine {
             let RecordBody::Transfer(transfer) = &record.body else { unreachable!("built as transfers") };
             self.note_effects(transfer, record.lsn, record.timestamp);
         }
+        if let Some(alias) = alias {
+            self.ids.finish(alias, reservation.lsn());
+        }
         claims.release_absent();
         drop((locks, opening));
         writer.fill(reservation, |space| {
@@ -142,7 +177,12 @@ impl Engine {
 
     /// Every link in typed form, or why the chain is malformed: its own reason for each broken link, and
     /// `ChainBroken` for the others.
-    fn well_formed(&self, wires: &[message::Transfer], asker: &Asker) -> Result<Vec<Transfer>, Vec<Refusal>> {
+    pub(super) fn well_formed(
+        &self,
+        wires: &[message::Transfer],
+        asker: &Asker,
+        form: impl Fn(usize, &message::Transfer) -> Result<Transfer, Refusal>,
+    ) -> Result<Vec<Transfer>, Vec<Refusal>> {
         let Some(first) = wires.first() else { return Err(Vec::new()) };
         if let Some(refusals) = mixed(first, wires) {
             return Err(refusals);
@@ -155,8 +195,9 @@ impl Engine {
         };
         let checked: Vec<Result<Transfer, Refusal>> = wires
             .iter()
-            .map(|wire| {
-                let transfer = Transfer::from_wire(wire, self.branch).map_err(|refusal| match refusal {
+            .enumerate()
+            .map(|(index, wire)| {
+                let transfer = form(index, wire).map_err(|refusal| match refusal {
                     Refusal::WrongBranch if self.guests_of(wire) != Guests::NONE => Refusal::MovedAccountSinglesOnly,
                     refusal => refusal,
                 })?;
@@ -189,13 +230,13 @@ impl Engine {
     fn claim(
         &self,
         transfers: &[Transfer],
+        alias: Option<TransferId>,
         found: &[(Reference, Option<LookedUp>)],
         looked: Option<&Looked>,
     ) -> Result<Claims<'_>, ChainStep> {
         let mut claims = Claims { engine: self, ids: Vec::new(), absent: Vec::new(), hold_rooms: 0 };
-        for transfer in transfers {
-            let looked_up = looked.and_then(|looked| looked.id(transfer.id));
-            claims = claims.claim_id(transfer.id, looked_up, false)?;
+        for id in alias.into_iter().chain(transfers.iter().map(|transfer| transfer.id)) {
+            claims = claims.claim_id(id, looked.and_then(|looked| looked.id(id)), false)?;
         }
         for (transfer, (reference, looked_up)) in transfers.iter().zip(found) {
             let is_claimed = claims.ids.contains(&transfer.reference) || claims.absent.contains(&transfer.reference);
@@ -203,7 +244,7 @@ impl Engine {
                 claims = claims.claim_id(transfer.reference, looked_up.as_ref(), true)?;
             }
         }
-        for _ in transfers.iter().filter(|transfer| transfer.kind == TransferKind::Hold) {
+        for _ in transfers.iter().filter(|transfer| opens_hold(transfer.kind, transfer.leg)) {
             if !self.holds.secure_room() {
                 claims.give_back();
                 return Err(ChainStep::Refused(Refusal::CapacityReached));
@@ -289,7 +330,7 @@ fn spaces_of(transfers: &[Transfer]) -> Vec<Range<usize>> {
         .iter()
         .map(|transfer| {
             let start = end;
-            end += TransferRecord::len_bytes_of(transfer.is_plain());
+            end += transfer.record_len_bytes();
             start..end
         })
         .collect()

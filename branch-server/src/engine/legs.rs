@@ -42,6 +42,8 @@ pub enum Decided {
     Standing(Hold),
     /// No such leg is open here: ended before, or never held.
     NotOpen,
+    /// It is a member of a chain: decided with that, and not alone.
+    InChain,
     /// The log has no room just now.
     NoRoom,
 }
@@ -91,6 +93,10 @@ impl Engine {
             Err(refusal) => return LegStep::NotRecorded(refusal),
         };
         if let Some(hold) = self.holds.get(transfer.id) {
+            // A member of a chain is no transfer of its own.
+            if hold.chain.is_some() {
+                return LegStep::NotRecorded(Refusal::IdAlreadyUsed);
+            }
             return if hold.leg == transfer.leg {
                 LegStep::Held(hold)
             } else {
@@ -137,7 +143,12 @@ impl Engine {
         if writer.secure(len_bytes as u64).is_err() {
             return Decided::NoRoom;
         }
-        let Some(hold) = self.holds.get(id).filter(|hold| hold.leg.is_part()) else { return Decided::NotOpen };
+        let Some(hold) = self.holds.get(id).filter(|hold| hold.leg.awaits_decision()) else {
+            return Decided::NotOpen;
+        };
+        if hold.chain.is_some() {
+            return Decided::InChain;
+        }
         if !hold.is_in_doubt() {
             return Decided::Standing(hold);
         }

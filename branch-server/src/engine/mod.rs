@@ -11,6 +11,7 @@
 
 mod account_ops;
 mod chain;
+mod chain_legs;
 mod expiry;
 mod house;
 mod legs;
@@ -33,6 +34,7 @@ use crate::lookup::{Asker, Looked};
 
 pub use account_ops::{AccountOp, AccountOutcome, Cancel};
 pub use chain::ChainStep;
+pub use chain_legs::{ChainDecided, ChainLegStep};
 pub use legs::{Decided, Ended, LegStep};
 pub use moves::{Moved, Payee, TakenIn};
 pub use reads::Read;

@@ -315,8 +315,8 @@ impl<'e> Locked<'e> {
 }
 
 /// Whether it needs room among the open holds.
-const fn opens_hold(kind: TransferKind, leg: Leg) -> bool {
-    matches!(kind, TransferKind::Hold) || leg.is_part()
+pub(super) const fn opens_hold(kind: TransferKind, leg: Leg) -> bool {
+    matches!(kind, TransferKind::Hold) || leg.awaits_decision()
 }
 
 /// Whether the reference's id has to be reserved: it must not come while we refuse because of its absence. An

@@ -21,7 +21,7 @@ use tally_ledger::journal::checkpoint::account::{ACCOUNT_LEN_BYTES_MAX, Before};
 use tally_ledger::journal::checkpoint::block::{
     BLOCK_HEADER_LEN_BYTES, BLOCK_LEN_BYTES, BlockHeader, BlockKind, PAYLOAD_LEN_BYTES_MAX, chain,
 };
-use tally_ledger::journal::checkpoint::hold::{self, HOLD_LEN_BYTES};
+use tally_ledger::journal::checkpoint::hold::{self, HOLD_LEN_BYTES_MAX};
 pub use tally_ledger::journal::checkpoint::manifest::Manifest as CheckpointMeta;
 use tally_ledger::journal::checkpoint::manifest::{COUNTERS_MAX, MANIFEST_LEN_BYTES};
 use tally_ledger::{Account, Hold};
@@ -137,7 +137,7 @@ pub fn write_blocks(
     }
     writer.flush(BlockKind::Accounts)?;
     for hold in holds {
-        if writer.payload.len() + HOLD_LEN_BYTES > PAYLOAD_LEN_BYTES_MAX {
+        if writer.payload.len() + HOLD_LEN_BYTES_MAX > PAYLOAD_LEN_BYTES_MAX {
             writer.flush(BlockKind::Holds)?;
         }
         hold::put(&hold, &mut writer.payload);

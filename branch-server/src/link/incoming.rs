@@ -75,6 +75,14 @@ impl Incoming {
                 let is_ours = |cross: &&CrossTransfer| cross.destination.get() == here && follow(cross.stamp.get());
                 self.pending.extend(items.iter().filter(is_ours).map(|cross| Instruction::Prepare(*cross)));
             }
+            LinkFrame::PrepareChain(chain) => {
+                let here = shared.branch();
+                let chain = chain.to_owned();
+                let is_ours = chain.source() != here && chain.members_at(here).next().is_some();
+                if is_ours && follow(chain.prefix.stamp.get()) {
+                    self.pending.push(Instruction::PrepareChain(chain));
+                }
+            }
             LinkFrame::Decision(items) => {
                 // A decision stands, whatever its stamp: only the clock does not follow it.
                 self.pending.extend(items.iter().map(|item| {
@@ -132,11 +140,12 @@ impl Incoming {
     async fn hand_over(&mut self) {
         while !self.pending.is_empty() {
             let lanes = &self.lanes;
-            self.pending.retain(|&instruction| {
+            let pending = std::mem::take(&mut self.pending);
+            self.pending.extend(pending.into_iter().filter_map(|instruction| {
                 // A transfer's instructions go through one worker, in order.
                 let lane = &lanes[instruction.id() as usize % lanes.len()];
-                lane.two_phase.push(instruction).is_err()
-            });
+                lane.two_phase.push(instruction).err()
+            }));
             lanes.iter().for_each(|lane| lane.bell.ring());
             if !self.pending.is_empty() {
                 tokio::time::sleep(FULL_PAUSE).await;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tally_protocol::Envelope;
 use tally_protocol::link::{
-    BranchStatus, CrossTransfer, EndItem, IdItem, LinkFrame, LinkHeartbeat, LinkType, MarkItem, MoveItem, VoteItem,
-    append_items, stamp_frames,
+    BranchStatus, CrossChain, CrossTransfer, EndItem, IdItem, LinkFrame, LinkHeartbeat, LinkType, MarkItem, MoveItem,
+    VoteItem, append_items, stamp_frames,
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -30,6 +30,7 @@ pub(super) struct Outgoing {
 #[derive(Default)]
 struct Gathered {
     begins: Vec<CrossTransfer>,
+    chains: Vec<CrossChain>,
     votes: Vec<VoteItem>,
     acknowledgements: Vec<MarkItem>,
     questions: Vec<MarkItem>,
@@ -45,6 +46,7 @@ impl Gathered {
     fn take(&mut self, said: Said) {
         match said {
             Said::Begin(item) => self.begins.push(item),
+            Said::BeginChain(chain) => self.chains.push(chain),
             Said::Vote(item) => self.votes.push(item),
             Said::Acknowledge(item) => self.acknowledgements.push(item),
             Said::Ask(item) => self.questions.push(item),
@@ -59,6 +61,9 @@ impl Gathered {
 
     fn append_to(&mut self, bytes: &mut Vec<u8>) {
         append_items(bytes, LinkType::LinkBegin, self.begins.drain(..));
+        for chain in self.chains.drain(..) {
+            LinkFrame::BeginChain(chain.as_link()).append_to(bytes, Envelope::request(0));
+        }
         append_items(bytes, LinkType::LinkVote, self.votes.drain(..));
         append_items(bytes, LinkType::LinkAcknowledge, self.acknowledgements.drain(..));
         append_items(bytes, LinkType::LinkAsk, self.questions.drain(..));

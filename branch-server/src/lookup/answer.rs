@@ -2,7 +2,7 @@
 
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::wire::{id_found, item_result, recorded_reply, transfer_found, transfer_reply, unrecorded_reply};
-use tally_ledger::{Actor, Ended, Guests, Leg, Transfer, repeat};
+use tally_ledger::{Actor, Ended, Guests, Leg, Transfer, chain_form, repeat};
 use tally_protocol::message::{self, Role, Sums, TransferState, transfer_flags};
 use tally_protocol::{AccountId, CustomerId, Lsn, Refusal, Timestamp, TransferId};
 
@@ -41,17 +41,20 @@ pub(super) fn repeated(
     Some(ReplyBody::Transfer { reply, balances })
 }
 
-/// The same as one item of a batch or chain.
-pub(super) fn repeated_item(engine: &Engine, wire: &message::Transfer, known: &Recorded) -> message::ItemResult {
+/// The same as one item of a batch or chain; `None` while that answer waits for the registry's decision.
+pub(super) fn repeated_item(
+    engine: &Engine,
+    wire: &message::Transfer,
+    known: &Recorded,
+) -> Option<message::ItemResult> {
     match repeated_parts(engine, wire, known) {
-        Again::Answer(reply, _) => message::ItemResult {
+        Again::Answer(reply, _) => Some(message::ItemResult {
             timestamp: reply.timestamp,
             refusal: reply.refusal,
             flags: reply.flags,
             reserved: 0.into(),
-        },
-        // No batch or chain holds such a transfer, and its answer is not there yet.
-        Again::InDoubt => refused_item(Refusal::IdAlreadyUsed),
+        }),
+        Again::InDoubt => None,
     }
 }
 
@@ -72,9 +75,15 @@ fn repeated_parts<'r>(engine: &Engine, wire: &message::Transfer, known: &'r Reco
             let is_guest = |id: AccountId| id.branch() != engine.branch;
             let asked = first.as_asked();
             let guests = Guests { debit: is_guest(asked.debit_account_id), credit: is_guest(asked.credit_account_id) };
-            match first.leg {
-                Leg::Source => Transfer::from_wire_between(wire, engine.branch, first.peer(), guests),
-                Leg::Whole | Leg::Destination => Transfer::from_wire_with(wire, engine.branch, guests),
+            match (first.chain, first.leg) {
+                (Some(place), leg) => {
+                    let peer = leg.is_part().then(|| first.peer());
+                    chain_form(wire, place, (engine.branch, peer))
+                }
+                (None, Leg::Source) => Transfer::from_wire_between(wire, engine.branch, first.peer(), guests),
+                (None, Leg::Whole | Leg::Inner | Leg::Destination) => {
+                    Transfer::from_wire_with(wire, engine.branch, guests)
+                }
             }
         }
         _ => Transfer::from_wire(wire, engine.branch),
@@ -104,7 +113,10 @@ pub(super) fn refused_item(refusal: Refusal) -> message::ItemResult {
 /// What became of a transfer, for whoever may know it.
 pub(super) fn found(engine: &Engine, asker: &Asker, known: &Known) -> ReplyBody {
     let refuse = |refusal| ReplyBody::Refused { refusal, retry_after_ms: 0, text: None };
-    let Some(record) = &known.record else { return refuse(Refusal::TransferNotFound) };
+    // The id of a chain that has other members here is that of no transfer of this branch.
+    let Some(record) = known.record.as_ref().filter(|_| !known.is_alias) else {
+        return refuse(Refusal::TransferNotFound);
+    };
     if !may_read(engine, asker, record) {
         return refuse(Refusal::NotPermitted);
     }

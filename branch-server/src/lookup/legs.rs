@@ -2,10 +2,10 @@
 
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::two_phase::{
-    Attempt, Contradiction, Decision, Participant, ParticipantEffect, ParticipantEvent, Vote,
+    Attempt, Contradiction, Decision, Objection, Participant, ParticipantEffect, ParticipantEvent, Vote,
 };
-use tally_ledger::{Ended, HoldEnd, Leg};
-use tally_protocol::link::{CrossTransfer, EndItem, IdItem, MoveItem, id_answer};
+use tally_ledger::{Ended, Guests, HoldEnd, Leg, Transfer, same_content};
+use tally_protocol::link::{CrossChain, CrossTransfer, EndItem, IdItem, MoveItem, id_answer};
 use tally_protocol::{AccountId, Refusal, Timestamp, TransferId};
 
 use super::resolve::{Known, RecordReader, ResolveError, Resolver};
@@ -24,13 +24,66 @@ pub(super) fn prepare<R: RecordReader>(engine: &Engine, resolver: &Resolver<'_, 
         return Returned::Prepare(cross, looked);
     }
     // Another transfer of this branch has the id, or another content.
-    let no = Returned::Leg(id, ParticipantEffect::Vote(Vote::No(Refusal::IdAlreadyUsed)));
-    let Some(record) = leg_of(&known, Leg::Destination) else { return no };
+    let no = Returned::Leg(id, ParticipantEffect::Vote(Vote::No(Refusal::IdAlreadyUsed.into())));
+    let Some(record) = leg_of(&known, Leg::Destination).filter(|record| record.chain.is_none()) else { return no };
     let attempt = Attempt::of_cross(&cross);
     if record.refusal.is_some() && Attempt::of_record(record) != attempt {
         return no;
     }
     say(engine, id, state_of(&known), prepare_again(attempt))
+}
+
+/// This branch's part of a chain is to be prepared, and may be known.
+pub(super) fn prepare_chain<R: RecordReader>(
+    engine: &Engine,
+    resolver: &Resolver<'_, R>,
+    chain: CrossChain,
+) -> Returned {
+    let id = TransferId::new(chain.prefix.id.get());
+    let say_no = |why: Objection| Returned::Leg(id, ParticipantEffect::Vote(Vote::No(why)));
+    // The accounts may have moved away since.
+    let guests = Guests { debit: false, credit: true };
+    let known = match resolver.known(id) {
+        Ok(known) => known,
+        Err(error) => return unreadable(&error),
+    };
+    let (mut looked, mut why) = (Looked::default(), None);
+    looked.ids.push((id, known.looked_up));
+    for (index, member) in chain.members_at(engine.branch) {
+        let member_id = TransferId::new(member.transfer.id.get());
+        let of_member = match resolver.known(member_id) {
+            Ok(known) => known,
+            Err(error) => return unreadable(&error),
+        };
+        let used = Objection { refusal: Refusal::IdAlreadyUsed, member: index as u8 };
+        let is_it = |record: &&TransferRecord| {
+            record.chain.is_some_and(|place| (place.id, usize::from(place.member)) == (id, index))
+                && Transfer::from_source(&member.transfer, engine.branch, chain.source(), guests)
+                    .is_ok_and(|transfer| same_content(&transfer, record).is_ok())
+        };
+        match (&of_member.record, leg_of(&of_member, Leg::Destination).filter(is_it)) {
+            (None, _) if known.record.is_none() => {
+                if member_id != id {
+                    looked.ids.push((member_id, of_member.looked_up));
+                }
+            }
+            // Something else has the id, or the chain had other members.
+            (_, None) => return say_no(used),
+            (_, Some(record)) => {
+                let reason = record.refusal.filter(|refusal| *refusal != Refusal::ChainBroken);
+                why = why.or(reason.map(|refusal| Objection { refusal, member: index as u8 }));
+            }
+        }
+    }
+    if known.record.is_none() {
+        looked.ids.sort_unstable_by_key(|(id, _)| *id);
+        return Returned::PrepareChain(chain, looked);
+    }
+    let state = match (state_of(&known), why) {
+        (Participant::Refused(_), Some(why)) => Participant::Refused(why),
+        (state, _) => state,
+    };
+    say(engine, id, state, prepare_again(Attempt::ONLY))
 }
 
 /// An account is to be taken in, under an id that was used here: by the very move, or by something else.
@@ -44,14 +97,14 @@ pub(super) fn take_in<R: RecordReader>(engine: &Engine, resolver: &Resolver<'_, 
         record.credit_account_id == account_id && record.far_account_id() == Some(account_id)
     };
     if leg_of(&known, Leg::Destination).filter(is_same).is_none() {
-        return Returned::Leg(id, ParticipantEffect::Vote(Vote::No(Refusal::IdAlreadyUsed)));
+        return Returned::Leg(id, ParticipantEffect::Vote(Vote::No(Refusal::IdAlreadyUsed.into())));
     }
     say(engine, id, state_of(&known), prepare_again(Attempt::ONLY))
 }
 
 /// The registry wants something prepared that is known.
-const fn prepare_again(attempt: Attempt) -> ParticipantEvent {
-    ParticipantEvent::Prepare { ruling: Err(Refusal::IdAlreadyUsed), now: Timestamp::from_nanos(0), attempt }
+fn prepare_again(attempt: Attempt) -> ParticipantEvent {
+    ParticipantEvent::Prepare { ruling: Err(Refusal::IdAlreadyUsed.into()), now: Timestamp::default(), attempt }
 }
 
 /// A leg that is not open was decided.
@@ -63,6 +116,10 @@ pub(super) fn decide<R: RecordReader>(
     decided_at: Timestamp,
 ) -> Returned {
     match resolver.known(id) {
+        // A member of a chain, which is decided with that and not alone.
+        Ok(known) if chain_of(&known).is_some_and(|chain| chain != id) => {
+            contradicted(id, Contradiction::NotPromised(engine.branch))
+        }
         Ok(known) if matches!(state_of(&known), Participant::Prepared { .. }) => {
             Returned::Decide(id, decision, decided_at)
         }
@@ -158,12 +215,20 @@ fn leg_of(known: &Known, leg: Leg) -> Option<&TransferRecord> {
     }
 }
 
+/// The chain that the record is of.
+fn chain_of(known: &Known) -> Option<TransferId> {
+    match &known.record.as_ref()?.body {
+        RecordBody::Transfer(record) => record.chain.map(|place| place.id),
+        _ => None,
+    }
+}
+
 /// The participant's state, as the journal has it.
 fn state_of(known: &Known) -> Participant {
-    let record = leg_of(known, Leg::Source).or_else(|| leg_of(known, Leg::Destination));
-    let Some(record) = record else { return Participant::Absent };
+    let legs = [Leg::Source, Leg::Destination, Leg::Inner];
+    let Some(record) = legs.into_iter().find_map(|leg| leg_of(known, leg)) else { return Participant::Absent };
     match (record.refusal, known.ended.as_ref().map(|(ended, _)| ended)) {
-        (Some(refusal), _) => Participant::Refused(refusal),
+        (Some(refusal), _) => Participant::Refused(refusal.into()),
         (None, Some(Ended::Decided(None))) => Participant::Settled,
         (None, Some(Ended::Decided(Some(_)))) => Participant::Voided,
         (None, Some(Ended::Hold(end))) => Participant::Ended(*end),

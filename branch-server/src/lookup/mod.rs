@@ -21,7 +21,7 @@ use crossbeam::queue::ArrayQueue;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tally_ledger::two_phase::{Decision, ParticipantEffect};
 use tally_ledger::{Actor, Reference};
-use tally_protocol::link::{CrossTransfer, EndItem, IdItem, MoveItem};
+use tally_protocol::link::{CrossChain, CrossTransfer, EndItem, IdItem, MoveItem};
 use tally_protocol::message;
 use tally_protocol::{CustomerId, Timestamp, TransferId};
 
@@ -137,6 +137,8 @@ pub enum Question {
     },
     /// Whether the destination's part of a transfer between branches is known.
     Prepare(CrossTransfer),
+    /// The same of this branch's part of a chain.
+    PrepareChain(CrossChain),
     /// Whether an account under this move's id was taken in, or the id is that of something else.
     TakeIn(MoveItem),
     /// What became of a leg that is not open and was decided.
@@ -192,6 +194,8 @@ pub enum Returned {
     BatchIds(u64, Vec<(TransferId, LookedUp)>),
     /// The destination's part is new: go on.
     Prepare(CrossTransfer, Looked),
+    /// This branch's part of the chain is new: go on.
+    PrepareChain(CrossChain, Looked),
     /// The leg is open after all: go on.
     Decide(TransferId, Decision, Timestamp),
     /// The hold is open after all: go on.
@@ -200,8 +204,10 @@ pub enum Returned {
     Heard(EndItem),
     /// The registry is told this about a leg. Everything in it was durable before it was read.
     Leg(TransferId, ParticipantEffect),
-    /// The transfer is prepared: its answer comes with the decision.
-    InDoubt(Asker, message::Transfer),
+    /// The transfer is prepared: its answer comes with the decision, which is made under this id.
+    InDoubt(Asker, message::Transfer, TransferId),
+    /// The same of a chain.
+    ChainInDoubt(Asker, Bytes, TransferId),
     /// Whether an id was used here.
     IdTold(IdItem),
     /// A decision that cannot be; it is logged.

@@ -1,6 +1,7 @@
 //! One question, answered: the same function for the look-up threads and the simulator.
 
 use tally_ledger::cancel_id;
+use tally_ledger::journal::record::RecordBody;
 use tally_ledger::wire::item_result;
 use tally_protocol::message::{self, MessageType};
 use tally_protocol::{Refusal, Timestamp, TransferId};
@@ -47,9 +48,10 @@ impl<R: RecordReader> Reading<'_, R> {
                 Ok(Found::New(looked)) => Answer::Return(Returned::Transfer(asker, transfer, looked)),
                 Ok(Found::Known(records)) => {
                     let known = records.into_iter().flatten().next().expect("the one that was asked for is known");
+                    let decided_under = decision_id(&known).unwrap_or(TransferId::new(transfer.id.get()));
                     match answer::repeated(self.engine, &asker, &transfer, &known) {
                         Some(body) => Answer::Reply(asker, body),
-                        None => Answer::Return(Returned::InDoubt(asker, transfer)),
+                        None => Answer::Return(Returned::InDoubt(asker, transfer, decided_under)),
                     }
                 }
                 Err(error) => failed(asker, &error),
@@ -58,16 +60,24 @@ impl<R: RecordReader> Reading<'_, R> {
                 let transfers = crate::worker::transfers_of(&entries).expect("the worker checked the length");
                 match self.look_up(transfers) {
                     Ok(Found::New(looked)) => Answer::Return(Returned::Chain(asker, entries, looked)),
-                    Ok(Found::Known(records)) => {
-                        let items = self.chain_items(transfers, &records).as_bytes().to_vec();
-                        Answer::Reply(asker, ReplyBody::Items(MessageType::ChainReply, items.into()))
-                    }
+                    Ok(Found::Known(records)) => match self.chain_items(transfers, &records) {
+                        Ok(items) => {
+                            let items = items.as_bytes().to_vec();
+                            Answer::Reply(asker, ReplyBody::Items(MessageType::ChainReply, items.into()))
+                        }
+                        Err(id) => Answer::Return(Returned::ChainInDoubt(asker, entries, id)),
+                    },
                     Err(error) => failed(asker, &error),
                 }
             }
             Question::BatchEntry { batch, transfers } => Answer::Return(match self.look_up(&transfers) {
                 Ok(Found::New(looked)) => Returned::BatchEntryNew(batch, looked),
-                Ok(Found::Known(records)) => Returned::BatchEntryKnown(batch, self.chain_items(&transfers, &records)),
+                Ok(Found::Known(records)) => {
+                    // No batch holds what is decided elsewhere, and that has no answer yet.
+                    let in_doubt = |_| transfers.iter().map(|_| answer::refused_item(Refusal::IdAlreadyUsed)).collect();
+                    let items = self.chain_items(&transfers, &records).unwrap_or_else(in_doubt);
+                    Returned::BatchEntryKnown(batch, items)
+                }
                 Err(error) => {
                     log(&error);
                     let items = transfers.iter().map(|_| answer::refused_item(Refusal::Busy)).collect();
@@ -85,6 +95,7 @@ impl<R: RecordReader> Reading<'_, R> {
             Question::Decide(id, decision, at) => {
                 Answer::Return(legs::decide(self.engine, &self.resolver, id, decision, at))
             }
+            Question::PrepareChain(chain) => Answer::Return(legs::prepare_chain(self.engine, &self.resolver, chain)),
             Question::TakeIn(item) => Answer::Return(legs::take_in(self.engine, &self.resolver, item)),
             Question::End(item) => Answer::Return(legs::end(self.engine, &self.resolver, item)),
             Question::IdUsed(item) => Answer::Return(legs::id_used(&self.resolver, item)),
@@ -172,19 +183,43 @@ impl<R: RecordReader> Reading<'_, R> {
 
     /// A chain, some of which is known: the first answers again if all of it is, unchanged; else nothing
     /// is done and each says why.
-    fn chain_items(&self, transfers: &[message::Transfer], records: &[Option<Recorded>]) -> Vec<message::ItemResult> {
-        let item = |(transfer, known): (&message::Transfer, &Option<Recorded>)| match known {
-            Some(known) => answer::repeated_item(self.engine, transfer, known),
+    ///
+    /// # Errors
+    /// When all of it is known and unchanged, and the registry has not decided: the id that it decides under.
+    fn chain_items(
+        &self,
+        transfers: &[message::Transfer],
+        records: &[Option<Recorded>],
+    ) -> Result<Vec<message::ItemResult>, TransferId> {
+        let mut in_doubt = None;
+        let mut item = |(transfer, known): (&message::Transfer, &Option<Recorded>)| match known {
+            Some(known) => answer::repeated_item(self.engine, transfer, known).unwrap_or_else(|| {
+                in_doubt = in_doubt.or(decision_id(known));
+                // As it would look if it were decided.
+                message::ItemResult {
+                    flags: message::RESULT_REPEATED.into(),
+                    ..answer::refused_item(Refusal::IdAlreadyUsed)
+                }
+            }),
             None => answer::refused_item(Refusal::ChainBroken),
         };
-        let mut items: Vec<_> = transfers.iter().zip(records).map(item).collect();
+        let mut items: Vec<_> = transfers.iter().zip(records).map(&mut item).collect();
         let is_repeat = |item: &message::ItemResult| item.flags.get() & message::RESULT_REPEATED != 0;
         if !items.iter().all(is_repeat) {
             for item in items.iter_mut().filter(|item| is_repeat(item)) {
                 *item = answer::refused_item(Refusal::IdAlreadyUsed);
             }
+            return Ok(items);
         }
-        items
+        in_doubt.map_or(Ok(items), Err)
+    }
+}
+
+/// What the registry decides the transfer under: its chain's id, or its own.
+fn decision_id(known: &Recorded) -> Option<TransferId> {
+    match &known.record.body {
+        RecordBody::Transfer(transfer) => Some(transfer.chain.map_or(transfer.id, |place| place.id)),
+        _ => None,
     }
 }
 

@@ -38,6 +38,9 @@ pub(super) struct Known {
     pub(super) ended: Option<(Ended, Record)>,
     /// Whether it is a part of a hold between branches that stands, or stood.
     pub(super) is_kept: bool,
+    /// Whether the record is that of another id: this one is the id of its chain, of which the first member here is another
+    /// one.
+    pub(super) is_alias: bool,
     /// As of when.
     pub(super) looked_up: LookedUp,
 }
@@ -82,6 +85,10 @@ impl<R: RecordReader> Resolver<'_, R> {
     /// What became of `id`; waits until that is durable.
     pub(super) fn known(&self, id: TransferId) -> Result<Known, ResolveError> {
         let known = self.known_once(id)?;
+        if let Some(member) = known.record.as_ref().and_then(|record| member_of(id, record)) {
+            // What became of the chain is what became of that member.
+            return Ok(Known { looked_up: known.looked_up, is_alias: true, ..self.known(member)? });
+        }
         if known.is_kept || known.ended.is_some() || !known.record.as_ref().is_some_and(is_part_of_hold) {
             return Ok(known);
         }
@@ -102,7 +109,7 @@ impl<R: RecordReader> Resolver<'_, R> {
         let record = looked_up.facts.record.map(|lsn| self.record_of(id, lsn)).transpose()?;
         let ended = looked_up.facts.ended.map(|lsn| self.ended(id, lsn)).transpose()?;
         let is_kept = matches!(ended, Some((Ended::Hold(_), _))) && record.as_ref().is_some_and(is_part_of_hold);
-        Ok(Known { record, ended, is_kept, looked_up })
+        Ok(Known { record, ended, is_kept, is_alias: false, looked_up })
     }
 
     /// What a settle, void or reversal finds under its `reference`.
@@ -123,7 +130,7 @@ impl<R: RecordReader> Resolver<'_, R> {
     fn record_of(&self, id: TransferId, lsn: Lsn) -> Result<Record, ResolveError> {
         let record = self.reader.read_durable(lsn)?;
         let is_it = match &record.body {
-            RecordBody::Transfer(transfer) => transfer.id == id,
+            RecordBody::Transfer(transfer) => transfer.id == id || member_of(id, &record).is_some(),
             RecordBody::Cancelled(cancelled) => *cancelled == id,
             RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) => false,
         };
@@ -139,6 +146,16 @@ impl<R: RecordReader> Resolver<'_, R> {
         };
         let ended = Ended::of_record(&record.body).filter(|_| is_it).ok_or(ResolveError::Mismatch { id, lsn })?;
         Ok((ended, record))
+    }
+}
+
+/// The first member here of chain `id`, if the record is that member's and it has another id.
+fn member_of(id: TransferId, record: &Record) -> Option<TransferId> {
+    match &record.body {
+        RecordBody::Transfer(transfer) if transfer.id != id => {
+            transfer.chain.filter(|place| place.is_head && place.id == id).map(|_| transfer.id)
+        }
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tally_ledger::Hold;
@@ -19,7 +20,7 @@ const ASKED_AFTER_NS: u64 = 1_000_000_000;
 /// Copies of one request that may wait for its decision; more are told `busy`.
 const WAITING_MAX: usize = 8;
 
-/// A client that waits for the decision.
+/// A client that waits for the decision on one transfer.
 #[derive(Clone, Copy, Debug)]
 pub struct Waiting {
     /// Whom to answer.
@@ -28,6 +29,26 @@ pub struct Waiting {
     pub wants_balances: bool,
     /// Whether the request came again, after the one that began it.
     pub is_repeat: bool,
+    /// Of a chain: which of its members was asked for alone.
+    pub member: TransferId,
+}
+
+/// A client that waits for the decision on a chain.
+#[derive(Clone, Debug)]
+pub struct WaitingChain {
+    /// Whom to answer.
+    pub asker: Asker,
+    /// What came again, after the chain that was begun: looked up once that is decided.
+    pub again: Option<Bytes>,
+}
+
+/// What is in doubt of a chain, beside its first member here.
+#[derive(Clone, Debug, Default)]
+pub struct ChainDoubt {
+    /// All accounts that it holds something on.
+    pub accounts: Vec<AccountId>,
+    /// Who waits.
+    pub waiting: Vec<WaitingChain>,
 }
 
 /// One leg in doubt.
@@ -43,6 +64,8 @@ pub struct Doubt {
     pub since: Timestamp,
     /// Who waits.
     pub waiting: Vec<Waiting>,
+    /// Of a chain: the rest.
+    pub chain: Option<Box<ChainDoubt>>,
 }
 
 /// See the top of the file.
@@ -63,11 +86,23 @@ impl Doubts {
         self.shard(id).lock().insert(id, doubt);
     }
 
-    /// Adds a leg that a restart found prepared: the registry is asked at once.
+    /// Adds a leg that a restart found prepared: the registry is asked at once. The members of a chain are asked about as one.
     pub fn insert_recovered(&self, hold: &Hold) {
-        let state = Participant::Prepared { ask_at: Timestamp::default(), pause_s: 1, attempt: hold.attempt };
         let accounts = [hold.debit_account_id, hold.credit_account_id];
-        self.insert(hold.id, Doubt { state, accounts, lsn: hold.lsn, since: hold.timestamp, waiting: Vec::new() });
+        let id = hold.decision_id();
+        let mut shard = self.shard(id).lock();
+        let doubt = shard.entry(id).or_insert_with(|| Doubt {
+            state: Participant::Prepared { ask_at: Timestamp::default(), pause_s: 1, attempt: hold.attempt },
+            accounts,
+            lsn: hold.lsn,
+            since: hold.timestamp,
+            waiting: Vec::new(),
+            chain: None,
+        });
+        (doubt.lsn, doubt.since) = (doubt.lsn.max(hold.lsn), doubt.since.min(hold.timestamp));
+        if hold.chain.is_some() {
+            doubt.chain.get_or_insert_default().accounts.extend(accounts);
+        }
     }
 
     /// Removes a leg that was decided, and with it those who wait.
@@ -85,6 +120,20 @@ impl Doubts {
         let fits = doubt.waiting.len() < WAITING_MAX;
         if fits {
             doubt.waiting.push(waiting);
+        }
+        Ok(fits)
+    }
+
+    /// Lets another client wait for the decision on a chain. `Ok(false)` when too many do.
+    ///
+    /// # Errors
+    /// Gives it back when nothing is in doubt under this id.
+    pub fn attach_chain(&self, id: TransferId, waiting: WaitingChain) -> Result<bool, WaitingChain> {
+        let mut shard = self.shard(id).lock();
+        let Some(chain) = shard.get_mut(&id).and_then(|doubt| doubt.chain.as_mut()) else { return Err(waiting) };
+        let fits = chain.waiting.len() < WAITING_MAX;
+        if fits {
+            chain.waiting.push(waiting);
         }
         Ok(fits)
     }
@@ -126,11 +175,12 @@ impl Doubts {
 
     /// Whether a leg that was prepared by `stamp` is in doubt on this account.
     pub fn concern_account(&self, id: AccountId, stamp: Timestamp) -> bool {
-        let concerns = |doubt: &Doubt| doubt.since <= stamp && doubt.accounts.contains(&id);
+        let is_in_chain = |doubt: &Doubt| doubt.chain.as_ref().is_some_and(|chain| chain.accounts.contains(&id));
+        let concerns = |doubt: &Doubt| doubt.since <= stamp && (doubt.accounts.contains(&id) || is_in_chain(doubt));
         self.shards.iter().any(|shard| shard.lock().values().any(concerns))
     }
 
-    /// Whether this leg was prepared by `stamp` and is in doubt.
+    /// Whether what is decided under this id was prepared by `stamp` and is in doubt.
     pub fn concern_transfer(&self, id: TransferId, stamp: Timestamp) -> bool {
         self.shard(id).lock().get(&id).is_some_and(|doubt| doubt.since <= stamp)
     }
@@ -166,8 +216,10 @@ mod tests {
             let since = if id == 2 { Timestamp::from_nanos(since.as_nanos() + 500_000_000) } else { since };
             let state = Participant::Prepared { ask_at: at(120), pause_s: 32, attempt: Attempt::new(id as u64) };
             let accounts = [AccountId::NONE; 2];
-            doubts
-                .insert(TransferId::new(id), Doubt { state, accounts, lsn: Lsn::new(64), since, waiting: Vec::new() });
+            doubts.insert(
+                TransferId::new(id),
+                Doubt { state, accounts, lsn: Lsn::new(64), since, waiting: Vec::new(), chain: None },
+            );
         }
         let asked = |now| {
             let mut asked = Vec::new();
@@ -193,7 +245,8 @@ mod tests {
         let state = Participant::Prepared { ask_at, pause_s: 2, attempt: Attempt::ONLY };
         let accounts = [AccountId::new(7), AccountId::new(8)];
         let since = Timestamp::from_nanos(5);
-        doubts.insert(id, Doubt { state, accounts, lsn: Lsn::new(64), since, waiting: Vec::new() });
+        let lsn = Lsn::new(64);
+        doubts.insert(id, Doubt { state, accounts, lsn, since, waiting: Vec::new(), chain: None });
         let concerns =
             |account: u128, at: u64| doubts.concern_account(AccountId::new(account), Timestamp::from_nanos(at));
         assert!(concerns(7, 5) && concerns(8, 6) && !concerns(9, 5) && !concerns(7, 4));
@@ -207,7 +260,7 @@ mod tests {
         };
         assert_eq!([0, 1, 1, 2, 3, 6, 7].map(asked), [0, 1, 0, 0, 1, 0, 1]);
         assert_eq!(doubts.summary(), (1, Some(Timestamp::from_nanos(5))));
-        let waiting = Waiting { asker: Asker::bank(), wants_balances: false, is_repeat: true };
+        let waiting = Waiting { asker: Asker::bank(), wants_balances: false, is_repeat: true, member: id };
         for _ in 0..WAITING_MAX {
             assert!(matches!(doubts.attach(id, waiting), Ok(true)));
         }
@@ -215,5 +268,44 @@ mod tests {
         assert_eq!(doubts.remove(id).map(|doubt| doubt.waiting.len()), Some(WAITING_MAX));
         assert!(doubts.attach(id, waiting).is_err());
         assert_eq!(asked(100), 0);
+    }
+
+    #[test]
+    fn the_members_of_a_chain_are_one_doubt_after_a_restart() {
+        let doubts = Doubts::default();
+        let (chain, accounts) = (TransferId::new(5), |at: u128| [AccountId::new(at), AccountId::new(at + 1)]);
+        for member in 0..3u8 {
+            let [debit_account_id, credit_account_id] = accounts(10 * u128::from(member));
+            let hold = Hold {
+                id: TransferId::new(5 + u128::from(member)),
+                debit_account_id,
+                credit_account_id,
+                amount: tally_protocol::Amount::new(1),
+                currency: tally_protocol::Currency::EUR,
+                code: 1,
+                expires_at: Timestamp::MAX,
+                lsn: Lsn::new(64 * (1 + u64::from(member))),
+                leg: tally_ledger::Leg::Inner,
+                far_account_id: AccountId::NONE,
+                timestamp: Timestamp::from_nanos(7 + u64::from(member)),
+                closes: tally_ledger::Closes::NONE,
+                stage: tally_ledger::HoldStage::AwaitsPosting,
+                attempt: Attempt::ONLY,
+                chain: Some(tally_ledger::ChainPlace { id: chain, member, is_head: member == 0 }),
+            };
+            doubts.insert_recovered(&hold);
+        }
+        let mut asked = Vec::new();
+        doubts.tick(BranchId::new(1), Timestamp::from_nanos(9), |id, lsn, _| asked.push((id, lsn.get())));
+        assert_eq!(asked, [(chain, 192)], "once, behind all of its records");
+        assert!([10, 11, 20, 21].map(AccountId::new).iter().all(|&id| doubts.concern_account(id, Timestamp::MAX)));
+        let waiting = || WaitingChain { asker: Asker::bank(), again: None };
+        for _ in 0..WAITING_MAX {
+            assert!(matches!(doubts.attach_chain(chain, waiting()), Ok(true)));
+        }
+        assert!(matches!(doubts.attach_chain(chain, waiting()), Ok(false)));
+        assert!(doubts.attach_chain(TransferId::new(6), waiting()).is_err());
+        assert!(doubts.remove(chain).is_some_and(|doubt| doubt.chain.is_some_and(|chain| chain.accounts.len() == 6)));
+        assert_eq!(doubts.summary(), (0, None));
     }
 }

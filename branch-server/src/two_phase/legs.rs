@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use tally_ledger::two_phase::{
     Attempt, Contradiction, Decision, Participant, ParticipantEffect, ParticipantEvent, Vote,
 };
@@ -29,8 +30,12 @@ pub struct Led {
     pub question: Option<Question>,
     /// Could not be carried out yet.
     pub again: Option<Instruction>,
-    /// The source's part that was decided.
-    pub decided: Option<Done>,
+    /// The source's part that was decided; of a chain, each member.
+    pub decided: Vec<Done>,
+    /// Clients that can be told how their chain was decided, each behind the record at its position.
+    pub chain_answers: Vec<(Lsn, Asker, Vec<Done>)>,
+    /// Chains that came again while they were in doubt: to be looked up.
+    pub asked_again: Vec<(Asker, Bytes)>,
 }
 
 /// How far a payment to another branch came.
@@ -102,7 +107,8 @@ impl TwoPhase {
         let attempt = Attempt::of_cross(&cross);
         led.says.push((Lsn::ZERO, Said::Begin(cross)));
         led.say(id, done.lsn, ParticipantEffect::Vote(Vote::Yes(attempt)), done.timestamp);
-        self.note_prepared(id, attempt, &done, vec![Waiting { asker: *asker, wants_balances, is_repeat: false }]);
+        let waiting = Waiting { asker: *asker, wants_balances, is_repeat: false, member: id };
+        self.note_prepared(id, attempt, &done, vec![waiting]);
         self.stats.begun.fetch_add(1, Ordering::Relaxed);
         Begun::InDoubt
     }
@@ -128,7 +134,7 @@ impl TwoPhase {
                 self.stats.prepared.fetch_add(1, Ordering::Relaxed);
             }
             LegStep::Refused(done) => {
-                let ruling = Err(done.refusal.expect("it was refused"));
+                let ruling = Err(done.refusal.expect("it was refused").into());
                 let event = ParticipantEvent::Prepare { ruling, now: done.timestamp, attempt };
                 self.handle(id, done.lsn, Participant::Absent, event, (done.timestamp, led));
                 self.stats.refused.fetch_add(1, Ordering::Relaxed);
@@ -148,8 +154,7 @@ impl TwoPhase {
 
     /// A vote that leaves no trace here: nothing was looked at, or there is no room.
     pub fn vote_no(&self, id: TransferId, refusal: Refusal, now: Timestamp, led: &mut Led) {
-        led.say(id, Lsn::ZERO, ParticipantEffect::Vote(Vote::No(refusal)), now);
-        self.stats.refused.fetch_add(1, Ordering::Relaxed);
+        self.object(id, refusal.into(), now, led);
     }
 
     /// The registry has decided, at a stamp of its own.
@@ -173,7 +178,7 @@ impl TwoPhase {
                 let event = if is_kept { ParticipantEvent::Kept } else { ParticipantEvent::Told(decision) };
                 self.handle(id, done.lsn, state, event, (done.timestamp, led));
                 self.stats.count(decision, hold.stage);
-                led.decided = (hold.leg == Leg::Source).then_some(done);
+                led.decided.extend((hold.leg == Leg::Source).then_some(done));
                 // A hold's answer is the record that made it, for its end is another record: so it answers the same for ever.
                 let (gate, answer) = (done.lsn, if is_kept { as_held(done, &hold) } else { done });
                 let waiting = doubt.into_iter().flat_map(|doubt| doubt.waiting);
@@ -187,7 +192,11 @@ impl TwoPhase {
                     self.contradicted(id, contradiction);
                 }
             }
-            Decided::NotOpen => led.question = Some(Question::Decide(id, decision, decided_at)),
+            Decided::NotOpen | Decided::InChain => {
+                if !self.decide_chain(engine, writer, id, (decision, decided_at), now, led) {
+                    led.question = Some(Question::Decide(id, decision, decided_at));
+                }
+            }
             Decided::NoRoom => led.again = Some(Instruction::Decide(id, decision, decided_at)),
         }
     }
@@ -205,8 +214,11 @@ impl TwoPhase {
             (end, Amount::new(item.posted.get()), Timestamp::from_nanos(item.stamp.get())),
             now,
         ) {
-            Ended::Now(done, _) => {
-                self.doubts.remove(id);
+            Ended::Now(done, hold) => {
+                // Other members of its chain are in doubt as before.
+                if engine.holds.chain(hold.decision_id()).is_empty() {
+                    self.doubts.remove(hold.decision_id());
+                }
                 self.stats.count_end(end);
                 self.heard(item, done.lsn, done.timestamp, led);
             }
@@ -259,11 +271,12 @@ impl TwoPhase {
         let state = Participant::Absent.handle(self.branch, event, &mut Vec::with_capacity(2));
         let state = state.expect("a new leg contradicts nothing");
         let accounts = [done.debit_account_id, done.credit_account_id];
-        self.doubts.insert(id, Doubt { state, accounts, lsn: done.lsn, since: done.timestamp, waiting });
+        let (lsn, since) = (done.lsn, done.timestamp);
+        self.doubts.insert(id, Doubt { state, accounts, lsn, since, waiting, chain: None });
     }
 
     /// Says what `state` has to say of `event`, behind `gate`, and returns the state after it.
-    fn handle(
+    pub(super) fn handle(
         &self,
         id: TransferId,
         gate: Lsn,
@@ -279,6 +292,6 @@ impl TwoPhase {
 }
 
 /// The answer to a hold that stands: as its own record has it.
-const fn as_held(done: Done, hold: &Hold) -> Done {
+pub(super) const fn as_held(done: Done, hold: &Hold) -> Done {
     Done { lsn: hold.lsn, timestamp: hold.timestamp, ..done }
 }

@@ -11,6 +11,7 @@
 //! replies. A begin promises nothing. Everything may be said twice, and anything may be lost: the registry tells again, and
 //! a branch asks.
 
+mod chains;
 mod doubts;
 mod former;
 mod legs;
@@ -21,13 +22,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
-use tally_ledger::two_phase::{AbortReason, Decision};
+use tally_ledger::two_phase::{AbortReason, Decision, Objection};
 use tally_protocol::link::{
-    self, BranchStatus, CrossTransfer, DecisionItem, EndItem, IdItem, MarkItem, MoveItem, VoteItem,
+    self, BranchStatus, CrossChain, CrossTransfer, DecisionItem, EndItem, IdItem, MarkItem, MoveItem, VoteItem,
 };
 use tally_protocol::{BranchId, Refusal, Timestamp};
 
-pub use doubts::{Doubt, Doubts, Waiting};
+pub use chains::{ChainBegun, ChainRoute};
+pub use doubts::{ChainDoubt, Doubt, Doubts, Waiting, WaitingChain};
 pub use former::{Former, Heard};
 pub use legs::{Begun, Led};
 pub use moves::MovedAccounts;
@@ -39,10 +41,12 @@ pub const VOTES_TIMEOUT_NS: u64 = 5_000_000_000;
 pub const CLOCK_AHEAD_NS_MAX: u64 = 500_000_000;
 
 /// What the branch tells the registry.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Said {
     /// A transfer begins: this branch is its source, and votes once its part is durable.
     Begin(CrossTransfer),
+    /// A chain begins: this branch is its source and has promised its part.
+    BeginChain(CrossChain),
     /// What this branch says of its part.
     Vote(VoteItem),
     /// A decision is carried out.
@@ -189,7 +193,7 @@ pub fn decision_of(item: &DecisionItem) -> Decision {
         (link::outcome::COMMIT, _) => Decision::Commit,
         (_, link::reason::REFUSED) => {
             let refusal = Refusal::from_code(item.refusal.get()).unwrap_or(Refusal::TransferAborted);
-            Decision::Abort(AbortReason::Refused(branch, refusal))
+            Decision::Abort(AbortReason::Refused(branch, Objection { refusal, member: item.member }))
         }
         (_, link::reason::TIMED_OUT) => Decision::Abort(AbortReason::TimedOut(branch)),
         (_, link::reason::RESOLVED) => Decision::Abort(AbortReason::Resolved),

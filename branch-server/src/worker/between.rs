@@ -38,7 +38,7 @@ pub struct Between {
     pub begins: GatedSender<Said>,
     /// Instructions that could not be carried out yet: the log was full, or another worker had the id in hand.
     pub(super) waiting: VecDeque<Instruction>,
-    led: Led,
+    pub(super) led: Led,
     tick_next_ns: u64,
 }
 
@@ -84,14 +84,15 @@ impl Running {
     }
 
     /// The transfer came again while it is in doubt: it is answered with the first one.
-    pub(super) fn attach(&mut self, asker: Asker, transfer: message::Transfer) {
+    pub(super) fn attach(&mut self, asker: Asker, transfer: message::Transfer, decided_under: TransferId) {
         let Some(between) = &self.worker.between else {
             // A folder that had a registry, and is configured without one: nobody will decide.
             return self.refuse(asker, Refusal::RegistryUnreachable, retry_hint_ms(Refusal::RegistryUnreachable));
         };
         let wants_balances = transfer.flags.get() & transfer_flags::WANT_BALANCES != 0;
-        let waiting = Waiting { asker, wants_balances, is_repeat: true };
-        match between.shared.doubts.attach(TransferId::new(transfer.id.get()), waiting) {
+        let member = TransferId::new(transfer.id.get());
+        let waiting = Waiting { asker, wants_balances, is_repeat: true, member };
+        match between.shared.doubts.attach(decided_under, waiting) {
             Ok(true) => {}
             Ok(false) => self.refuse(asker, Refusal::Busy, 5),
             // Decided meanwhile.
@@ -205,6 +206,7 @@ impl Running {
         let (engine, writer, led) = (&worker.engine, &mut worker.writer, &mut between.led);
         match &instruction {
             Instruction::Prepare(cross) => between.shared.prepare(engine, writer, cross, looked, now, led),
+            Instruction::PrepareChain(chain) => between.shared.prepare_chain(engine, writer, chain, looked, now, led),
             Instruction::Decide(id, decision, at) => {
                 between.shared.decide(engine, writer, *id, (*decision, *at), now, led);
             }
@@ -263,12 +265,13 @@ impl Running {
     }
 
     /// Passes on what the last step led to.
-    fn pass_on(&mut self, now: Timestamp) {
+    pub(super) fn pass_on(&mut self, now: Timestamp) {
         let worker = &mut self.worker;
         let Some(between) = &mut worker.between else { return };
         if let Some(question) = between.led.question.take() {
             let prepared = match &question {
                 Question::Prepare(cross) => Some(TransferId::new(cross.transfer.id.get())),
+                Question::PrepareChain(chain) => Some(TransferId::new(chain.prefix.id.get())),
                 _ => None,
             };
             if worker.lookups.ask(Job { worker: worker.number, question }).is_err() {
@@ -285,18 +288,24 @@ impl Running {
             queue.push_to(0, gate, said);
         }
         between.waiting.extend(between.led.again.take());
-        let decided = between.led.decided.take();
+        let decided = std::mem::take(&mut between.led.decided);
         let answers = std::mem::take(&mut between.led.answers);
-        if let Some(done) = decided {
-            self.worker.count(&done);
-        }
+        let chain_answers = std::mem::take(&mut between.led.chain_answers);
+        let asked_again = std::mem::take(&mut between.led.asked_again);
+        decided.iter().for_each(|done| self.worker.count(done));
         for (gate, waiting, done) in answers {
             self.tell(gate, waiting, &done);
+        }
+        for (gate, asker, dones) in chain_answers {
+            self.tell_chain(gate, asker, &dones);
+        }
+        for (asker, entries) in asked_again {
+            self.ask(asker, Question::Chain(asker, entries));
         }
     }
 
     /// Tells a client how its transfer was decided.
-    fn tell(&mut self, gate: Lsn, Waiting { asker, wants_balances, is_repeat }: Waiting, done: &Done) {
+    fn tell(&mut self, gate: Lsn, Waiting { asker, wants_balances, is_repeat, .. }: Waiting, done: &Done) {
         let engine = &self.worker.engine;
         let balances = wants_balances.then(|| {
             [

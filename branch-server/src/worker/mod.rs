@@ -12,6 +12,7 @@
 mod batch;
 mod between;
 mod bulk;
+mod chains;
 mod idle;
 mod opening;
 mod pace;

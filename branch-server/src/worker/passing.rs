@@ -71,7 +71,11 @@ impl Running {
             Lookup::Balance(id) | Lookup::Account(id) => {
                 self.holds_something(id) && between.shared.doubts.concern_account(id, stamp)
             }
-            Lookup::Transfer(id) => between.shared.doubts.concern_transfer(TransferId::new(id.get()), stamp),
+            Lookup::Transfer(id) => {
+                // What is not open here is not in doubt.
+                let hold = self.worker.engine.holds.get(TransferId::new(id.get()));
+                hold.is_some_and(|hold| between.shared.doubts.concern_transfer(hold.decision_id(), stamp))
+            }
         };
         now >= stamp && !self.worker.between.as_ref().is_some_and(is_in_doubt)
     }

@@ -4,8 +4,7 @@ use bytes::Bytes;
 use tally_ledger::wire::{account_message, balance_message, item_result};
 use tally_protocol::message::{self, MessageType};
 use tally_protocol::request::Lookup;
-use tally_protocol::{AccountId, Lsn, Refusal, Timestamp};
-use zerocopy::IntoBytes;
+use tally_protocol::{AccountId, Refusal, Timestamp};
 
 use super::bulk::Bulk;
 use super::{Running, WAITING_LEN_MAX};
@@ -14,6 +13,7 @@ use crate::engine::{AccountOp, AccountOutcome, Cancel, ChainStep, Done, Payee, R
 use crate::intake::{Instruction, Op, Request};
 use crate::lookup::{Asker, Looked, Question, Returned};
 use crate::replies::ReplyBody;
+use crate::two_phase::ChainRoute;
 
 impl Running {
     pub(super) fn handle(&mut self, request: Request, now: Timestamp, now_ns: u64) {
@@ -58,11 +58,15 @@ impl Running {
                 }
             }
             Returned::Prepare(cross, looked) => self.instruct(Instruction::Prepare(cross), Some(&looked), now),
+            Returned::PrepareChain(chain, looked) => {
+                self.instruct(Instruction::PrepareChain(chain), Some(&looked), now);
+            }
             Returned::Decide(id, decision, at) => self.instruct(Instruction::Decide(id, decision, at), None, now),
             Returned::End(item) => self.instruct(Instruction::End(item), None, now),
             Returned::Heard(item) => self.say_heard(&item, now),
             Returned::Leg(id, effect) => self.say_leg(id, effect, now),
-            Returned::InDoubt(asker, transfer) => self.attach(asker, transfer),
+            Returned::InDoubt(asker, transfer, id) => self.attach(asker, transfer, id),
+            Returned::ChainInDoubt(asker, entries, id) => self.attach_chain(asker, entries, id),
             Returned::IdTold(item) => self.tell_id(item),
             Returned::Contradiction => self.note_contradiction(),
             Returned::Nothing => {}
@@ -115,24 +119,34 @@ impl Running {
         let Some(transfers) = transfers_of(&entries) else {
             return self.refuse(asker, Refusal::BodyLenInvalid, 0);
         };
-        match worker.engine.chain(&mut worker.writer, transfers, &asker, looked, now, clock::monotonic_nanos) {
+        if let Some(between) = &worker.between {
+            match between.shared.route_chain(&worker.engine, transfers) {
+                ChainRoute::Here => {}
+                ChainRoute::Between(peers) => return self.chain_between(asker, entries, &peers, looked, now),
+                ChainRoute::Refused(refusals) => {
+                    return self.chain_step(asker, entries, ChainStep::NotRecorded(refusals), looked);
+                }
+            }
+        }
+        let step = worker.engine.chain(&mut worker.writer, transfers, &asker, looked, now, clock::monotonic_nanos);
+        self.chain_step(asker, entries, step, looked);
+    }
+
+    /// A chain that ended here, or has to wait.
+    pub(super) fn chain_step(&mut self, asker: Asker, entries: Bytes, step: ChainStep, looked: Option<&Looked>) {
+        match step {
             ChainStep::Done(dones) => {
-                let mut items = Vec::with_capacity(dones.len() * message::ItemResult::LEN_BYTES);
-                let mut gate = Lsn::ZERO;
-                for done in &dones {
-                    worker.count(done);
-                    gate = gate.max(done.lsn);
-                    items.extend_from_slice(item_result(done.refusal, done.timestamp, false).as_bytes());
-                }
-                self.reply(asker, gate, ReplyBody::Items(MessageType::ChainReply, items.into()));
+                dones.iter().for_each(|done| self.worker.count(done));
+                let gate = dones.iter().map(|done| done.lsn).max().unwrap_or_default();
+                self.tell_chain(gate, asker, &dones);
             }
-            ChainStep::NotRecorded(refusals) => {
-                let mut items = Vec::with_capacity(refusals.len() * message::ItemResult::LEN_BYTES);
-                for refusal in refusals {
-                    items.extend_from_slice(item_result(Some(refusal), Timestamp::default(), false).as_bytes());
-                }
-                self.reply(asker, Lsn::ZERO, ReplyBody::Items(MessageType::ChainReply, items.into()));
+            // Where an account has moved since, the chain may be known all the same.
+            ChainStep::NotRecorded(refusals)
+                if looked.is_none() && refusals.contains(&Refusal::MovedAccountSinglesOnly) =>
+            {
+                self.ask(asker, Question::Chain(asker, entries));
             }
+            ChainStep::NotRecorded(refusals) => self.tell_refused(asker, &refusals),
             ChainStep::Refused(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
             ChainStep::InFlight => self.wait(asker, Op::Chain(entries)),
             ChainStep::Lookup => self.ask(asker, Question::Chain(asker, entries)),

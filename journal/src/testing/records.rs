@@ -25,6 +25,7 @@ pub fn body(id: u128, large: bool) -> RecordBody {
         refusal: None,
         status: StatusChange::NONE,
         kind: TransferKind::Transfer,
+        chain: None,
         leg: tally_ledger::Leg::Whole,
         given: 0,
         reference: TransferId::NONE,

@@ -94,6 +94,8 @@ impl Side {
 pub struct OpenLeg {
     /// The transfer's id.
     pub id: TransferId,
+    /// What the registry decides it under: its own id, or its chain's.
+    pub decided_under: TransferId,
     /// The other branch.
     pub peer: BranchId,
     /// What it is counted in.
@@ -111,7 +113,8 @@ impl OpenLeg {
     pub fn of(hold: &Hold) -> Option<Self> {
         let (peer, is_outgoing) = peer_of(hold.debit_account_id, hold.credit_account_id)?;
         let is_hold = hold.stage != HoldStage::AwaitsPosting;
-        Some(Self { id: hold.id, peer, currency: hold.currency, amount: hold.amount, is_outgoing, is_hold })
+        let (id, decided_under) = (hold.id, hold.decision_id());
+        Some(Self { id, decided_under, peer, currency: hold.currency, amount: hold.amount, is_outgoing, is_hold })
     }
 }
 

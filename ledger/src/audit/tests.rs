@@ -35,7 +35,8 @@ fn books(branch: BranchId, peer: BranchId, sent: u128, received: u128) -> Branch
 }
 
 fn leg(id: u128, peer: BranchId, amount: u64, is_outgoing: bool) -> OpenLeg {
-    OpenLeg { id: TransferId::new(id), peer, currency: EUR, amount: Amount::new(amount), is_outgoing, is_hold: false }
+    let (id, amount) = (TransferId::new(id), Amount::new(amount));
+    OpenLeg { id, decided_under: id, peer, currency: EUR, amount, is_outgoing, is_hold: false }
 }
 
 #[test]
@@ -367,6 +368,7 @@ fn record(
         user_data_64: 0,
         user_data_32: 0,
         timeout_s: 0,
+        chain: None,
     }
 }
 

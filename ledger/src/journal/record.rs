@@ -4,6 +4,7 @@
 //!  0       4     6    7       8     16          24      32
 //!  | check | len | kd | flags | lsn | timestamp | actor | body ...        (transfer: 152 bytes)
 //!                                                         | extension ... (48 bytes, when flagged)
+//!                                                         | chain ...     (24 bytes, when flagged, behind an extension)
 //! ```
 //!
 //! `check` covers everything behind it, so one record can be read and trusted alone; the group that it
@@ -18,12 +19,13 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::account::{Account, RESIDENCE_LEN_BYTES, Residence, Sums};
+use crate::chain_between::ChainPlace;
 use crate::closing::StatusChange;
 use crate::leg::Leg;
 
 /// Size of the header in front of each record.
 pub const RECORD_HEADER_LEN_BYTES: usize = 32;
-/// The largest record: a transfer with its extension, or an account.
+/// The largest record: a transfer with its extension and its place in a chain, or an account.
 pub const RECORD_LEN_BYTES_MAX: usize = 256;
 
 const KIND_TRANSFER: u8 = 1;
@@ -33,6 +35,7 @@ const KIND_CANCELLED: u8 = 4;
 const KIND_DECIDED: u8 = 5;
 
 const FLAG_EXTENSION: u8 = 1 << 0;
+const FLAG_CHAIN: u8 = 1 << 1;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -89,6 +92,15 @@ struct RawExtension {
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
+struct RawChain {
+    id: U128,
+    member: u8,
+    is_head: u8,
+    reserved: [u8; 6],
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
 struct RawAccount {
     id: U128,
     user_data_128: U128,
@@ -114,7 +126,8 @@ const _: () = assert!(size_of::<RawHeader>() == RECORD_HEADER_LEN_BYTES);
 const _: () = assert!(size_of::<RawTransfer>() == 152);
 const _: () = assert!(size_of::<RawExtension>() == 48);
 const _: () = assert!(size_of::<RawAccount>() == 136);
-const _: () = assert!(32 + 152 + 48 <= RECORD_LEN_BYTES_MAX);
+const _: () = assert!(size_of::<RawChain>() == 24);
+const _: () = assert!(TransferRecord::LEN_BYTES_IN_CHAIN <= RECORD_LEN_BYTES_MAX);
 
 /// A transfer and its outcome, with the state of both accounts after it.
 ///
@@ -166,6 +179,8 @@ pub struct TransferRecord {
     pub user_data_32: u32,
     /// Holds: seconds until it expires, 0 for never.
     pub timeout_s: u32,
+    /// Of a member of a chain between branches, and of its decision: which chain, and which member.
+    pub chain: Option<ChainPlace>,
 }
 
 /// [`TransferRecord::given`]: the client wrote the debit account.
@@ -242,14 +257,18 @@ pub enum RecordError {
 impl TransferRecord {
     /// Whether everything that the extension holds is zero, so that it is left out.
     pub const fn is_plain(&self) -> bool {
-        self.reference.is_none()
+        self.chain.is_none()
+            && self.reference.is_none()
             && self.user_data_128 == 0
             && self.user_data_64 == 0
             && self.user_data_32 == 0
             && self.timeout_s == 0
     }
 
-    /// Bytes that the record of a transfer takes in the log, known before its outcome is.
+    /// Bytes that the record of a member of a chain between branches takes in the log.
+    pub const LEN_BYTES_IN_CHAIN: usize = Self::len_bytes_of(false) + size_of::<RawChain>();
+
+    /// Bytes that the record of any other transfer takes in the log, known before its outcome is.
     pub const fn len_bytes_of(is_plain: bool) -> usize {
         RECORD_HEADER_LEN_BYTES + size_of::<RawTransfer>() + if is_plain { 0 } else { size_of::<RawExtension>() }
     }
@@ -276,7 +295,11 @@ impl TransferRecord {
         }
     }
 
-    fn from_raw(raw: &RawTransfer, extension: Option<&RawExtension>) -> Result<Self, RecordError> {
+    fn from_raw(
+        raw: &RawTransfer,
+        extension: Option<&RawExtension>,
+        chain: Option<&RawChain>,
+    ) -> Result<Self, RecordError> {
         let refusal = match raw.refusal.get() {
             0 => None,
             code => Some(Refusal::from_code(code).ok_or(RecordError::Field("refusal"))?),
@@ -304,8 +327,15 @@ impl TransferRecord {
             user_data_64: extension.map_or(0, |e| e.user_data_64.get()),
             user_data_32: extension.map_or(0, |e| e.user_data_32.get()),
             timeout_s: extension.map_or(0, |e| e.timeout_s.get()),
+            chain: chain.map(place).transpose()?,
         })
     }
+}
+
+fn place(raw: &RawChain) -> Result<ChainPlace, RecordError> {
+    let is_valid = raw.is_head <= 1 && raw.reserved == [0; 6] && raw.id.get() != 0;
+    let place = ChainPlace { id: TransferId::new(raw.id.get()), member: raw.member, is_head: raw.is_head == 1 };
+    if is_valid { Ok(place) } else { Err(RecordError::Field("chain")) }
 }
 
 fn raw_sums(sums: &Sums) -> RawSums {
@@ -331,7 +361,10 @@ impl RecordBody {
     pub const fn len_bytes(&self) -> usize {
         let body = match self {
             Self::Transfer(transfer) | Self::Expired(transfer) | Self::Decided(_, transfer) => {
-                return TransferRecord::len_bytes_of(transfer.is_plain());
+                return match transfer.chain {
+                    Some(_) => TransferRecord::LEN_BYTES_IN_CHAIN,
+                    None => TransferRecord::len_bytes_of(transfer.is_plain()),
+                };
             }
             Self::Account(change, _) => return Self::account_len_bytes(*change),
             Self::Cancelled(_) => size_of::<U128>(),
@@ -372,7 +405,14 @@ impl Record {
                         user_data_32: U32::new(transfer.user_data_32),
                         timeout_s: U32::new(transfer.timeout_s),
                     };
+                    let (extension, chain) = extension.split_at_mut(size_of::<RawExtension>());
                     extension.copy_from_slice(raw.as_bytes());
+                    if let Some(ChainPlace { id, member, is_head }) = transfer.chain {
+                        flags |= FLAG_CHAIN;
+                        let raw =
+                            RawChain { id: U128::new(id.get()), member, is_head: is_head as u8, reserved: [0; 6] };
+                        chain.copy_from_slice(raw.as_bytes());
+                    }
                 }
                 match &self.body {
                     RecordBody::Expired(_) => KIND_EXPIRED,
@@ -425,18 +465,27 @@ fn decode_body(header: &RawHeader, body: &[u8], lsn: Lsn, timestamp: Timestamp) 
     match header.kind {
         KIND_TRANSFER | KIND_EXPIRED | KIND_DECIDED => {
             let (raw, rest) = RawTransfer::ref_from_prefix(body).map_err(|_| RecordError::Short)?;
-            let extension = match header.flags & FLAG_EXTENSION {
+            let (extension, rest) = match header.flags & FLAG_EXTENSION {
+                0 => (None, rest),
+                _ => RawExtension::ref_from_prefix(rest)
+                    .map(|(extension, rest)| (Some(extension), rest))
+                    .map_err(|_| RecordError::Short)?,
+            };
+            let chain = match header.flags & FLAG_CHAIN {
                 0 if rest.is_empty() => None,
                 0 => return Err(RecordError::Field("len_bytes")),
-                _ => Some(RawExtension::ref_from_bytes(rest).map_err(|_| RecordError::Short)?),
+                _ => Some(RawChain::ref_from_bytes(rest).map_err(|_| RecordError::Short)?),
             };
-            let transfer = TransferRecord::from_raw(raw, extension)?;
+            let transfer = TransferRecord::from_raw(raw, extension, chain)?;
+            if transfer.chain.is_some() && (extension.is_none() || !transfer.leg.awaits_decision()) {
+                return Err(RecordError::Field("chain"));
+            }
             let may_be_part = match transfer.kind {
                 TransferKind::Transfer | TransferKind::Hold => true,
                 TransferKind::Settle | TransferKind::Void => header.kind == KIND_DECIDED,
                 TransferKind::Deposit | TransferKind::Withdraw | TransferKind::Reverse => false,
             };
-            if transfer.leg.is_part() && !may_be_part {
+            if transfer.leg.awaits_decision() && !may_be_part {
                 return Err(RecordError::Field("leg"));
             }
             Ok(match header.kind {

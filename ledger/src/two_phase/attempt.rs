@@ -22,8 +22,8 @@ use crate::leg::Leg;
 pub struct Attempt(u64);
 
 impl Attempt {
-    /// Of what is prepared only once under its id: the move of an account, whose id the registry has drawn, and which
-    /// begins behind its record.
+    /// Of what is prepared only once under its id: the move of an account, whose id the registry has drawn, and a chain. Both
+    /// begin behind their records.
     pub const ONLY: Self = Self(0);
 
     /// The attempt with this number.
@@ -41,11 +41,14 @@ impl Attempt {
         Self::of(&cross.transfer, BranchId::new(cross.source.get()), BranchId::new(cross.destination.get()))
     }
 
-    /// What `record` has prepared. [`Self::ONLY`] where it is all of a transfer, or part of a move.
+    /// What `record` has prepared. [`Self::ONLY`] where it is all of a transfer, or part of a move or chain.
     pub fn of_record(record: &TransferRecord) -> Self {
+        if record.chain.is_some() {
+            return Self::ONLY;
+        }
         let asked = record.as_asked();
         let (source, destination) = match record.leg {
-            Leg::Whole => return Self::ONLY,
+            Leg::Whole | Leg::Inner => return Self::ONLY,
             Leg::Source => (record.credit_account_id.branch(), record.peer()),
             Leg::Destination => (record.peer(), record.debit_account_id.branch()),
         };

@@ -191,9 +191,9 @@ impl Collecting {
                 let participants = participants.with(again).unwrap_or(participants);
                 propose(Decision::Abort(AbortReason::Presumed), participants, effects)
             }
-            CoordinatorEvent::Voted(branch, Vote::No(refusal)) => {
+            CoordinatorEvent::Voted(branch, Vote::No(why)) => {
                 // It holds nothing and knows why: it need not be told.
-                propose(Decision::Abort(AbortReason::Refused(branch, refusal)), participants.without(branch), effects)
+                propose(Decision::Abort(AbortReason::Refused(branch, why)), participants.without(branch), effects)
             }
             CoordinatorEvent::Tick(now) if now >= deadline => {
                 let late = missing.iter().next().expect("with no vote missing it would be decided");

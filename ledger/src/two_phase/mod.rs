@@ -56,11 +56,35 @@ pub enum Decision {
     Abort(AbortReason),
 }
 
+/// Why a branch says no.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Objection {
+    /// What its rules say.
+    pub refusal: Refusal,
+    /// Of a chain: which member is refused, from 0. Of a single transfer: 0.
+    pub member: u8,
+}
+
+impl From<Refusal> for Objection {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, member: 0 }
+    }
+}
+
+impl std::fmt::Debug for Objection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.member {
+            0 => self.refusal.fmt(f),
+            member => write!(f, "{:?} of member {member}", self.refusal),
+        }
+    }
+}
+
 /// Why a transfer between branches did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AbortReason {
     /// This branch's rules refused it.
-    Refused(BranchId, Refusal),
+    Refused(BranchId, Objection),
     /// This branch's vote did not come in time; the first of them, if several.
     TimedOut(BranchId),
     /// Somebody holds a part of a transfer of which the registry's log knows nothing, and its leader nothing or something
@@ -76,7 +100,7 @@ pub enum Vote {
     /// This is held, durably, and can be settled whatever happens.
     Yes(Attempt),
     /// The branch's rules refuse it. Nothing is held.
-    No(Refusal),
+    No(Objection),
 }
 
 /// An event that cannot come if every part keeps the rules: a bug, a restored old backup, or a foreign registry. The

@@ -17,11 +17,11 @@
 //! **Invariant:** only a decision ends what is prepared: not time, not a crash, not an operator of the branch. A hold that
 //! stands is ended by the payer's branch alone, whose record of that is a decision, too.
 
-use tally_protocol::{BranchId, Refusal, Timestamp};
+use tally_protocol::{BranchId, Timestamp};
 
 use crate::hold::HoldEnd;
 
-use super::{Attempt, Contradiction, Decision, Vote};
+use super::{Attempt, Contradiction, Decision, Objection, Vote};
 
 /// Seconds that a prepared branch waits before it asks for the first time: longer than a decision takes, shorter than
 /// a person waits.
@@ -53,7 +53,7 @@ pub enum Participant {
     /// A hold that stood, and ended.
     Ended(HoldEnd),
     /// The rules refused it and the vote is no.
-    Refused(Refusal),
+    Refused(Objection),
 }
 
 /// What happens to a participant.
@@ -62,7 +62,7 @@ pub enum ParticipantEvent {
     /// The transfer is to be prepared. `ruling` is what the rules say if nothing is known of it yet.
     Prepare {
         /// Whether it can be held.
-        ruling: Result<(), Refusal>,
+        ruling: Result<(), Objection>,
         /// The time of the record.
         now: Timestamp,
         /// What is to be held.
@@ -84,7 +84,7 @@ pub enum ParticipantEffect {
     /// Hold the money and record that.
     Hold,
     /// Record the refusal.
-    Refuse(Refusal),
+    Refuse(Objection),
     /// Settle the hold and record that.
     Settle,
     /// Void the hold and record that.
@@ -126,7 +126,7 @@ impl Participant {
 
     fn prepare(
         self,
-        ruling: Result<(), Refusal>,
+        ruling: Result<(), Objection>,
         (now, attempt): (Timestamp, Attempt),
         effects: &mut Vec<ParticipantEffect>,
     ) -> Self {
@@ -135,9 +135,9 @@ impl Participant {
                 effects.extend([ParticipantEffect::Hold, ParticipantEffect::Vote(Vote::Yes(attempt))]);
                 Self::Prepared { ask_at: after(now, ASK_AFTER_S), pause_s: 2 * ASK_AFTER_S, attempt }
             }
-            (Self::Absent, Err(refusal)) => {
-                effects.extend([ParticipantEffect::Refuse(refusal), ParticipantEffect::Vote(Vote::No(refusal))]);
-                Self::Refused(refusal)
+            (Self::Absent, Err(why)) => {
+                effects.extend([ParticipantEffect::Refuse(why), ParticipantEffect::Vote(Vote::No(why))]);
+                Self::Refused(why)
             }
             // It was asked before, and the vote may have been lost: a vote does not change.
             (Self::Prepared { attempt: held, .. }, _) if held == attempt => {
@@ -150,8 +150,8 @@ impl Participant {
                 effects.push(ParticipantEffect::Ask(held));
                 self
             }
-            (Self::Refused(refusal), _) => {
-                effects.push(ParticipantEffect::Vote(Vote::No(refusal)));
+            (Self::Refused(why), _) => {
+                effects.push(ParticipantEffect::Vote(Vote::No(why)));
                 self
             }
             // A late copy: the registry has decided, and perhaps missed the acknowledgement.

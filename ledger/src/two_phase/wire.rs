@@ -4,7 +4,7 @@ use tally_protocol::link::{DecisionItem, EndItem, VoteItem, end, outcome, reason
 use tally_protocol::{BranchId, Refusal, Timestamp, TransferId};
 use zerocopy::byteorder::little_endian::{U16, U64, U128};
 
-use super::{AbortReason, Attempt, Decision, Vote};
+use super::{AbortReason, Attempt, Decision, Objection, Vote};
 use crate::ending::Ending;
 use crate::hold::HoldEnd;
 
@@ -27,7 +27,9 @@ impl Vote {
     pub const fn to_item(self, id: TransferId, stamp: Timestamp) -> VoteItem {
         match self {
             Self::Yes(attempt) => VoteItem::yes(id.get(), stamp.as_nanos(), attempt.get()),
-            Self::No(refusal) => VoteItem::no(id.get(), stamp.as_nanos(), refusal.code()),
+            Self::No(Objection { refusal, member }) => {
+                VoteItem { member, ..VoteItem::no(id.get(), stamp.as_nanos(), refusal.code()) }
+            }
         }
     }
 
@@ -38,7 +40,7 @@ impl Vote {
     pub fn of_item(item: &VoteItem) -> Result<Self, ItemUnknown> {
         match item.refusal.get() {
             0 => Ok(Self::Yes(Attempt::new(item.attempt.get()))),
-            code => Ok(Self::No(known(code)?)),
+            code => Ok(Self::No(Objection { refusal: known(code)?, member: item.member })),
         }
     }
 }
@@ -48,12 +50,16 @@ impl Decision {
     pub fn to_item(self, id: TransferId, stamp: Timestamp) -> DecisionItem {
         let (outcome, reason, branch, refusal) = match self {
             Self::Commit => (outcome::COMMIT, reason::NONE, 0, 0),
-            Self::Abort(AbortReason::Refused(branch, refusal)) => {
-                (outcome::ABORT, reason::REFUSED, branch.get(), refusal.code())
+            Self::Abort(AbortReason::Refused(branch, why)) => {
+                (outcome::ABORT, reason::REFUSED, branch.get(), why.refusal.code())
             }
             Self::Abort(AbortReason::TimedOut(branch)) => (outcome::ABORT, reason::TIMED_OUT, branch.get(), 0),
             Self::Abort(AbortReason::Presumed) => (outcome::ABORT, reason::PRESUMED, 0, 0),
             Self::Abort(AbortReason::Resolved) => (outcome::ABORT, reason::RESOLVED, 0, 0),
+        };
+        let member = match self {
+            Self::Abort(AbortReason::Refused(_, why)) => why.member,
+            Self::Commit | Self::Abort(_) => 0,
         };
         DecisionItem {
             id: id.get().into(),
@@ -62,7 +68,8 @@ impl Decision {
             reason,
             branch: branch.into(),
             refusal: refusal.into(),
-            reserved: [0; 18],
+            reserved: [0; 17],
+            member,
         }
     }
 
@@ -74,7 +81,10 @@ impl Decision {
         let branch = BranchId::new(item.branch.get());
         Ok(match (item.outcome, item.reason) {
             (outcome::COMMIT, reason::NONE) => Self::Commit,
-            (outcome::ABORT, reason::REFUSED) => Self::Abort(AbortReason::Refused(branch, known(item.refusal.get())?)),
+            (outcome::ABORT, reason::REFUSED) => {
+                let why = Objection { refusal: known(item.refusal.get())?, member: item.member };
+                Self::Abort(AbortReason::Refused(branch, why))
+            }
             (outcome::ABORT, reason::TIMED_OUT) => Self::Abort(AbortReason::TimedOut(branch)),
             (outcome::ABORT, reason::PRESUMED) => Self::Abort(AbortReason::Presumed),
             (outcome::ABORT, reason::RESOLVED) => Self::Abort(AbortReason::Resolved),
@@ -136,7 +146,9 @@ mod tests {
     #[test]
     fn every_vote_and_decision_comes_back_as_it_was_and_is_valid_on_the_link() {
         let (id, stamp, branch) = (TransferId::new(77), Timestamp::from_nanos(5), BranchId::new(3));
-        let refusals = Refusal::ALL.iter().copied();
+        let members = [0, 1, u8::MAX].into_iter();
+        let refusals =
+            members.flat_map(|member| Refusal::ALL.iter().map(move |&refusal| Objection { refusal, member }));
         for vote in refusals.clone().map(Vote::No).chain([Vote::Yes(Attempt::new(u64::MAX))]) {
             let item = vote.to_item(id, stamp);
             assert_eq!((Vote::of_item(&item), item.invalid_field()), (Ok(vote), None));
@@ -175,7 +187,7 @@ mod tests {
     fn codes_of_a_newer_peer_are_not_guessed() {
         let vote = VoteItem::no(1, 1, 299);
         assert_eq!(Vote::of_item(&vote), Err(ItemUnknown::Refusal(299)));
-        let refused = Decision::Abort(AbortReason::Refused(BranchId::new(1), Refusal::Busy));
+        let refused = Decision::Abort(AbortReason::Refused(BranchId::new(1), Refusal::Busy.into()));
         let item = refused.to_item(TransferId::new(1), Timestamp::from_nanos(1));
         let newer = DecisionItem { refusal: 299.into(), ..item };
         assert_eq!(Decision::of_item(&newer), Err(ItemUnknown::Refusal(299)));

@@ -33,7 +33,7 @@ impl Bank {
             self.tell_end();
         }
         for message in std::mem::take(&mut self.network) {
-            self.deliver(message, Err(Refusal::CreditAccountFrozen));
+            self.deliver(message, Err(Refusal::CreditAccountFrozen.into()));
         }
     }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use tally_ledger::HoldEnd;
 use tally_ledger::two_phase::{
-    Attempt, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participant, ParticipantEffect,
+    Attempt, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Objection, Participant, ParticipantEffect,
     ParticipantEvent, Participants, Vote,
 };
 use tally_protocol::{BranchId, Refusal, Timestamp};
@@ -187,7 +187,7 @@ impl Bank {
         self.network.extend(it.gated.drain(..));
     }
 
-    pub(super) fn deliver(&mut self, message: Message, ruling: Result<(), Refusal>) {
+    pub(super) fn deliver(&mut self, message: Message, ruling: Result<(), Objection>) {
         let participants = self.participants();
         match message {
             Message::Begin(attempt) => {
@@ -246,7 +246,7 @@ impl Bank {
     }
 
     fn request(&mut self, allowed: bool, attempt: Attempt) {
-        let ruling = if allowed { Ok(()) } else { Err(Refusal::InsufficientFunds) };
+        let ruling = if allowed { Ok(()) } else { Err(Refusal::InsufficientFunds.into()) };
         self.participant(SOURCE, ParticipantEvent::Prepare { ruling, now: EARLY, attempt });
         // The begin waits for no flush; what the source refuses does not leave it.
         if allowed {
@@ -318,7 +318,7 @@ impl Model for Transfers {
         match step {
             Step::Request { allowed, attempt } => next.request(allowed, attempt),
             Step::Deliver(message, allowed) => {
-                next.deliver(message, if allowed { Ok(()) } else { Err(Refusal::CreditAccountFrozen) });
+                next.deliver(message, if allowed { Ok(()) } else { Err(Refusal::CreditAccountFrozen.into()) });
             }
             Step::Flush(branch) => next.flush(branch),
             Step::Crash(branch) => {

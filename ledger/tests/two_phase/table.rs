@@ -7,8 +7,8 @@ use std::path::Path;
 
 use tally_ledger::HoldEnd;
 use tally_ledger::two_phase::{
-    AbortReason, Attempt, Contradiction, Coordinator, CoordinatorEvent, Decision, Participant, ParticipantEvent,
-    Participants, Vote,
+    AbortReason, Attempt, Contradiction, Coordinator, CoordinatorEvent, Decision, Objection, Participant,
+    ParticipantEvent, Participants, Vote,
 };
 use tally_protocol::{BranchId, Refusal, Timestamp};
 
@@ -18,7 +18,7 @@ const STRANGER: BranchId = BranchId::new(9);
 /// What is begun, and what is not.
 const FIRST: Attempt = Attempt::new(1);
 const OTHER: Attempt = Attempt::new(2);
-const REFUSAL: Refusal = Refusal::InsufficientFunds;
+const REFUSAL: Objection = Objection { refusal: Refusal::InsufficientFunds, member: 0 };
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_nanos(seconds * 1_000_000_000)

@@ -3,10 +3,11 @@
 use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::chains::ChainError;
 use super::{
     BranchStatus, CrossTransfer, DecisionItem, EndItem, IdItem, LINK_ENDPOINT_LEN_BYTES_MAX, LINK_ITEMS_MAX,
-    LINK_MAGIC, LINK_VERSION, LinkHeartbeat, LinkHelloPrefix, LinkItem, LinkPeerHello, LinkRedirectPrefix, LinkType,
-    LinkWelcome, MarkItem, MoveItem, MoveOrder, MovedItem, Route, Routes, RoutesError, VoteItem,
+    LINK_MAGIC, LINK_VERSION, LinkChain, LinkHeartbeat, LinkHelloPrefix, LinkItem, LinkPeerHello, LinkRedirectPrefix,
+    LinkType, LinkWelcome, MarkItem, MoveItem, MoveOrder, MovedItem, Route, Routes, RoutesError, VoteItem,
 };
 use crate::{BranchId, Envelope, FrameHeader, Refusal, Timestamp};
 
@@ -46,6 +47,10 @@ pub enum LinkFrame<'a> {
     End(&'a [EndItem]),
     /// See [`LinkType::LinkHeard`].
     Heard(&'a [EndItem]),
+    /// See [`LinkType::LinkBeginChain`].
+    BeginChain(LinkChain<'a>),
+    /// See [`LinkType::LinkPrepareChain`].
+    PrepareChain(LinkChain<'a>),
     /// See [`LinkType::LinkCall`]: JSON.
     Call(&'a str),
     /// See [`LinkType::LinkCallReply`]: JSON.
@@ -166,6 +171,8 @@ pub fn decode<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<LinkFrame<'a>,
         LinkType::LinkBusy => LinkFrame::Busy(body.items()?),
         LinkType::LinkEnd => LinkFrame::End(body.items()?),
         LinkType::LinkHeard => LinkFrame::Heard(body.items()?),
+        LinkType::LinkBeginChain => LinkFrame::BeginChain(body.chain()?),
+        LinkType::LinkPrepareChain => LinkFrame::PrepareChain(body.chain()?),
         LinkType::LinkCall => LinkFrame::Call(body.text(body.bytes, "json")?),
         LinkType::LinkCallReply => LinkFrame::CallReply(body.text(body.bytes, "json")?),
         LinkType::LinkPeerHello => LinkFrame::PeerHello(body.peer_hello()?),
@@ -282,6 +289,14 @@ impl<'a> Body<'a> {
         })
     }
 
+    fn chain(self) -> Result<LinkChain<'a>, LinkError> {
+        LinkChain::decode(self.bytes).map_err(|error| match error {
+            ChainError::BodyLen => self.len_error(),
+            ChainError::Count(count) => LinkError::Count { link_type: self.link_type, count },
+            ChainError::Field(field) => LinkError::Field { link_type: self.link_type, field },
+        })
+    }
+
     fn peer_hello(self) -> Result<&'a LinkPeerHello, LinkError> {
         let hello = self.one::<LinkPeerHello>()?;
         self.greeting(hello.magic, hello.version)?;
@@ -326,6 +341,8 @@ impl LinkFrame<'_> {
             Self::Busy(_) => LinkType::LinkBusy,
             Self::End(_) => LinkType::LinkEnd,
             Self::Heard(_) => LinkType::LinkHeard,
+            Self::BeginChain(_) => LinkType::LinkBeginChain,
+            Self::PrepareChain(_) => LinkType::LinkPrepareChain,
             Self::Call(_) => LinkType::LinkCall,
             Self::CallReply(_) => LinkType::LinkCallReply,
             Self::PeerHello(_) => LinkType::LinkPeerHello,
@@ -371,6 +388,7 @@ impl LinkFrame<'_> {
             Self::Decision(items) => [items.as_bytes(), &[]],
             Self::Acknowledge(items) | Self::Ask(items) | Self::Busy(items) => [items.as_bytes(), &[]],
             Self::End(items) | Self::Heard(items) => [items.as_bytes(), &[]],
+            Self::BeginChain(chain) | Self::PrepareChain(chain) => [chain.prefix.as_bytes(), chain.member_bytes()],
             Self::Call(json) | Self::CallReply(json) => [json.as_bytes(), &[]],
             Self::PeerHello(hello) => [hello.as_bytes(), &[]],
             Self::PeerCall(bytes) | Self::PeerReply(bytes) => [bytes, &[]],

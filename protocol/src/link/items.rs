@@ -67,7 +67,9 @@ wire! {
         /// 0 for yes, else the [`crate::Refusal`] that is a no.
         32 refusal: U16,
         /// 0.
-        34 reserved: [u8; 6],
+        34 reserved: [u8; 5],
+        /// Of a no to a chain: which member is refused, from 0; else 0.
+        39 member: u8,
     }
 }
 
@@ -99,7 +101,9 @@ wire! {
         /// The [`crate::Refusal`] of that branch; else 0.
         28 refusal: U16,
         /// 0.
-        30 reserved: [u8; 18],
+        30 reserved: [u8; 17],
+        /// Of a chain that was refused: which member, from 0; else 0.
+        47 member: u8,
     }
 }
 
@@ -166,7 +170,8 @@ impl LinkItem for VoteItem {
         match self {
             _ if !is_transfer_id(self.id.get()) => Some("id"),
             _ if self.refusal.get() != 0 && self.attempt.get() != 0 => Some("attempt"),
-            _ if self.reserved != [0; 6] => Some("reserved"),
+            _ if self.reserved != [0; 5] => Some("reserved"),
+            _ if self.refusal.get() == 0 && self.member != 0 => Some("member"),
             _ => None,
         }
     }
@@ -193,10 +198,12 @@ impl LinkItem for DecisionItem {
             (outcome::ABORT, reason::REFUSED) => self.invalid_reserved(),
             (outcome::COMMIT, reason::NONE)
             | (outcome::ABORT, reason::TIMED_OUT | reason::PRESUMED | reason::RESOLVED) => {
-                if refusal == 0 {
-                    self.invalid_reserved()
-                } else {
+                if refusal != 0 {
                     Some("refusal")
+                } else if self.member != 0 {
+                    Some("member")
+                } else {
+                    self.invalid_reserved()
                 }
             }
             (outcome::COMMIT | outcome::ABORT, _) => Some("reason"),
@@ -221,7 +228,7 @@ impl LinkItem for EndItem {
 
 impl DecisionItem {
     fn invalid_reserved(&self) -> Option<&'static str> {
-        (self.reserved != [0; 18]).then_some("reserved")
+        (self.reserved != [0; 17]).then_some("reserved")
     }
 }
 
@@ -241,13 +248,13 @@ impl VoteItem {
     /// The vote for transfer `id`, of which `attempt` is held by the record of `stamp`.
     pub const fn yes(id: u128, stamp: u64, attempt: u64) -> Self {
         let (id, stamp, attempt) = (U128::new(id), U64::new(stamp), U64::new(attempt));
-        Self { id, stamp, attempt, refusal: U16::new(0), reserved: [0; 6] }
+        Self { id, stamp, attempt, refusal: U16::new(0), reserved: [0; 5], member: 0 }
     }
 
     /// The vote against transfer `id`: `refusal` is not 0.
     pub const fn no(id: u128, stamp: u64, refusal: u16) -> Self {
         let (id, stamp, refusal) = (U128::new(id), U64::new(stamp), U16::new(refusal));
-        Self { id, stamp, attempt: U64::new(0), refusal, reserved: [0; 6] }
+        Self { id, stamp, attempt: U64::new(0), refusal, reserved: [0; 5], member: 0 }
     }
 }
 

@@ -10,6 +10,7 @@
 //! Invariant: `decode` allocates nothing and never panics, and what it accepts encodes to the same bytes.
 
 mod body;
+mod chains;
 mod items;
 mod moves;
 mod routes;
@@ -18,6 +19,7 @@ mod structs;
 mod types;
 
 pub use body::{LinkError, LinkFrame, LinkHello, decode};
+pub use chains::{ChainMember, CrossChain, LinkChain, LinkChainPrefix};
 pub use items::{
     CrossTransfer, DecisionItem, EndItem, LINK_ITEMS_MAX, LinkItem, MarkItem, VoteItem, append_items, end, outcome,
     reason,
@@ -42,6 +44,8 @@ pub const LINK_STRUCTS: &[(&str, usize, &[FieldLayout])] = &[
     ("LinkRoutesPrefix", LinkRoutesPrefix::LEN_BYTES, LinkRoutesPrefix::FIELDS),
     ("LinkRoutePrefix", LinkRoutePrefix::LEN_BYTES, LinkRoutePrefix::FIELDS),
     ("CrossTransfer", CrossTransfer::LEN_BYTES, CrossTransfer::FIELDS),
+    ("LinkChainPrefix", LinkChainPrefix::LEN_BYTES, LinkChainPrefix::FIELDS),
+    ("ChainMember", ChainMember::LEN_BYTES, ChainMember::FIELDS),
     ("VoteItem", VoteItem::LEN_BYTES, VoteItem::FIELDS),
     ("MarkItem", MarkItem::LEN_BYTES, MarkItem::FIELDS),
     ("DecisionItem", DecisionItem::LEN_BYTES, DecisionItem::FIELDS),

@@ -139,7 +139,8 @@ fn a_decision_says_all_that_belongs_to_its_outcome_and_no_more() {
         reason: reason::NONE,
         branch: 0.into(),
         refusal: 0.into(),
-        reserved: [0; 18],
+        reserved: [0; 17],
+        member: 0,
     };
     let refused = DecisionItem {
         outcome: outcome::ABORT,
@@ -171,8 +172,11 @@ fn a_decision_says_all_that_belongs_to_its_outcome_and_no_more() {
         (DecisionItem { refusal: 0.into(), ..refused }, Some("refusal")),
         (DecisionItem { refusal: 1.into(), ..late }, Some("refusal")),
         (DecisionItem { refusal: 1.into(), ..commit }, Some("refusal")),
-        (DecisionItem { reserved: [1; 18], ..commit }, Some("reserved")),
-        (DecisionItem { reserved: [1; 18], ..refused }, Some("reserved")),
+        (DecisionItem { member: 1, ..refused }, None),
+        (DecisionItem { member: 1, ..late }, Some("member")),
+        (DecisionItem { member: 1, ..commit }, Some("member")),
+        (DecisionItem { reserved: [1; 17], ..commit }, Some("reserved")),
+        (DecisionItem { reserved: [1; 17], ..refused }, Some("reserved")),
     ] {
         assert_eq!(item.invalid_field(), invalid, "{item:?}");
     }
@@ -217,7 +221,7 @@ fn a_frame_of_items_counts_as_a_whole_or_not_at_all() {
     let (yes, no) = (VoteItem::yes(1, 2, 3), VoteItem::no(1, 2, 3));
     assert_eq!((yes.invalid_field(), no.invalid_field()), (None, None));
     assert_eq!(VoteItem { attempt: 1.into(), ..no }.invalid_field(), Some("attempt"));
-    assert_eq!(VoteItem { reserved: [1; 6], ..yes }.invalid_field(), Some("reserved"));
+    assert_eq!(VoteItem { reserved: [1; 5], ..yes }.invalid_field(), Some("reserved"));
     assert_eq!(error_of(LinkType::LinkAsk, &[]), Some(LinkError::Count { link_type: LinkType::LinkAsk, count: 0 }));
     let many = vec![VoteItem::no(1, 2, 3); LINK_ITEMS_MAX + 1];
     let count = LinkError::Count { link_type: LinkType::LinkVote, count: LINK_ITEMS_MAX + 1 };

@@ -53,6 +53,12 @@ link_types! {
     LinkEnd = 0x0117;
     /// Branch to registry to branch. Body: 1 to 4,096 [`EndItem`] as they came: carried out by the payee's branch, durably.
     LinkHeard = 0x0118;
+    /// Branch to registry. Body: [`LinkChainPrefix`], then 1 to 256 [`ChainMember`]: a linked chain that the branch is the
+    /// source of.
+    LinkBeginChain = 0x0119;
+    /// Registry to branch. Body as of [`LinkType::LinkBeginChain`]: the members whose credit account is there are to be
+    /// prepared.
+    LinkPrepareChain = 0x011A;
 
     /// An operator's or branch's request. Body: JSON (UTF-8).
     LinkCall = 0x0120;

@@ -40,6 +40,11 @@ static CROSS: LazyLock<[CrossTransfer; 2]> = LazyLock::new(|| {
 
 /// What a digest looks like.
 const ATTEMPT: u64 = 0x5ca1_ab1e_0ddb_a115;
+static CHAIN: LazyLock<CrossChain> = LazyLock::new(|| {
+    let within = AccountId::of_branch(BRANCH, 0xca).get();
+    let members = [(CROSS[0].transfer, OTHER), (Transfer { credit_account_id: within.into(), ..TRANSFERS[1] }, BRANCH)];
+    CrossChain::new(BRANCH, members, (STAMP, STAMP + 5_000_000_000), CROSS[0].trace_id.get())
+});
 
 static VOTES: LazyLock<[VoteItem; 2]> = LazyLock::new(|| {
     [VoteItem::yes(PAYMENT, STAMP, ATTEMPT), VoteItem::no(HOLD, STAMP + 1, Refusal::CreditAccountNotFound.code())]
@@ -58,7 +63,8 @@ static DECISIONS: LazyLock<[DecisionItem; 2]> = LazyLock::new(|| {
         reason: reason::NONE,
         branch: 0.into(),
         refusal: 0.into(),
-        reserved: [0; 18],
+        reserved: [0; 17],
+        member: 0,
     };
     let abort = DecisionItem {
         id: HOLD.into(),
@@ -67,7 +73,8 @@ static DECISIONS: LazyLock<[DecisionItem; 2]> = LazyLock::new(|| {
         reason: reason::REFUSED,
         branch: OTHER.get().into(),
         refusal: Refusal::CreditAccountNotFound.code().into(),
-        reserved: [0; 18],
+        reserved: [0; 17],
+        member: 0,
     };
     [commit, abort]
 });
@@ -210,6 +217,18 @@ pub(super) fn all() -> Vec<Example> {
         link("link/routes", "LinkRoutes: two branches", LinkFrame::Routes(routes_body()), routes_layout()),
         link("link/begin", "LinkBegin: two transfers", LinkFrame::Begin(&*CROSS), two("CrossTransfer")),
         link("link/prepare", "LinkPrepare", LinkFrame::Prepare(&CROSS[..1]), vec![layout("CrossTransfer")]),
+        link(
+            "link/begin_chain",
+            "LinkBeginChain: two members, the second within the source",
+            LinkFrame::BeginChain(CHAIN.as_link()),
+            vec![layout("LinkChainPrefix"), layout("ChainMember"), layout("ChainMember")],
+        ),
+        link(
+            "link/prepare_chain",
+            "LinkPrepareChain: the same on its way to the other branch",
+            LinkFrame::PrepareChain(CHAIN.as_link()),
+            vec![layout("LinkChainPrefix"), layout("ChainMember"), layout("ChainMember")],
+        ),
         link("link/vote", "LinkVote: a yes and a no", LinkFrame::Vote(&*VOTES), two("VoteItem")),
         link(
             "link/decision",

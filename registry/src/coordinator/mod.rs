@@ -16,9 +16,10 @@
 //! **Invariant:** a decision goes into an outbox only out of the replicated state.
 //!
 //! **Invariant:** everything here is bounded: the table by `transfers_max` (a begin beyond it is answered `busy`; what is
-//! asked about comes in all the same, because branches bound what they hold), each outbox by [`OUTBOX_ITEMS_MAX`] (what
+//! asked about comes in all the same, because branches bound what they hold; a chain takes the room of all its members), each outbox by [`OUTBOX_ITEMS_MAX`] (what
 //! does not fit is said again by a timer).
 
+mod chains;
 mod moves;
 mod outbox;
 mod timers;
@@ -26,6 +27,7 @@ mod timers;
 #[cfg(test)]
 mod tests;
 
+pub use chains::ChainInHand;
 pub use moves::{Ordered, refusal_name};
 pub use outbox::OUTBOX_ITEMS_MAX;
 
@@ -73,6 +75,10 @@ pub struct Coordinators {
     contradictions: Vec<(TransferId, Contradiction)>,
     /// The moves of the table.
     moves: HashMap<TransferId, MoveItem, RandomState>,
+    /// The chains of the table.
+    chains: HashMap<TransferId, ChainInHand, RandomState>,
+    /// Members of all of them.
+    chain_members: usize,
     /// What operators wait for.
     orders: BTreeMap<TransferId, Ordered>,
     effects: Vec<CoordinatorEffect>,
@@ -141,14 +147,16 @@ pub struct Census {
 }
 
 /// A transfer, for people.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Shown {
     /// Which.
     pub id: TransferId,
     /// Its machine.
     pub machine: Coordinator,
-    /// As the source began it, if this leader heard that.
+    /// As the source began it, if this leader heard that; of a chain the first member that goes to another branch.
     pub transfer: Option<CrossTransfer>,
+    /// All of a chain.
+    pub chain: Option<ChainInHand>,
     /// When this leader first heard of it.
     pub begun_at: Timestamp,
     /// When it was decided.
@@ -175,6 +183,8 @@ impl Coordinators {
             acknowledged_since: None,
             contradictions: Vec::new(),
             moves: HashMap::default(),
+            chains: HashMap::default(),
+            chain_members: 0,
             orders: BTreeMap::new(),
             effects: Vec::new(),
             counters: Counters::default(),
@@ -196,9 +206,10 @@ impl Coordinators {
                 (Coordinator::Collecting { source, missing, .. }, Some(transfer))
                     if missing.contains(branch) && branch != source =>
                 {
-                    match self.moves.get(&id) {
-                        Some(item) => outbox.prepare_move(item),
-                        None => outbox.prepare(transfer),
+                    match (self.moves.get(&id), self.chains.get(&id)) {
+                        (Some(item), _) => outbox.prepare_move(item),
+                        (None, Some(in_hand)) => outbox.prepare_chain(&in_hand.chain),
+                        (None, None) => outbox.prepare(transfer),
                     };
                 }
                 (Coordinator::Decided { decision, unacknowledged }, _) if unacknowledged.contains(branch) => {
@@ -230,7 +241,9 @@ impl Coordinators {
             }
             let is_known = self.table.contains_key(&id) || state.decisions.get(id).is_some();
             if !is_known
-                && (self.is_closed || self.table.len() >= self.transfers_max || !self.is_there(destination, state))
+                && (self.is_closed
+                    || self.table.len() + self.chain_members >= self.transfers_max
+                    || !self.is_there(destination, state))
             {
                 self.counters.busy += 1;
                 self.outbox(from, |outbox| outbox.busy(MarkItem::new(id.get(), now.as_nanos())));
@@ -255,6 +268,9 @@ impl Coordinators {
             let Ok(vote) = Vote::of_item(item) else { continue };
             if let Some(slot) = self.table.get_mut(&id) {
                 slot.note_vote(from, Timestamp::from_nanos(item.stamp.get()));
+            }
+            if let Some(in_hand) = self.chains.get_mut(&id) {
+                in_hand.voted_at.entry(from).or_insert(Timestamp::from_nanos(item.stamp.get()));
             }
             self.step(id, CoordinatorEvent::Voted(from, vote), None, state, now);
         }
@@ -451,16 +467,21 @@ impl Coordinators {
         self.table.is_empty()
     }
 
-    /// What is known of `id`, if it is not over.
+    /// What is known of `id`, or of the chain that it is a member of, if it is not over.
     pub fn show(&self, id: TransferId) -> Option<Shown> {
-        self.table.get(&id).map(|slot| slot.shown(id))
+        let shown = |id| self.table.get(&id).map(|slot| self.shown(id, slot));
+        shown(id).or_else(|| shown(self.chain_of(id)?))
+    }
+
+    fn shown(&self, id: TransferId, slot: &Slot) -> Shown {
+        Shown { chain: self.chains.get(&id).cloned(), ..slot.shown(id) }
     }
 
     /// Transfers that are not over, the oldest first, at most `count_max`; with `undecided` only those.
     pub fn list(&self, undecided: bool, count_max: usize) -> Vec<Shown> {
         let wanted = |slot: &&Slot| !undecided || !matches!(slot.machine, Coordinator::Decided { .. });
         let mut all: Vec<_> =
-            self.table.iter().filter(|(_, slot)| wanted(slot)).map(|(&id, slot)| slot.shown(id)).collect();
+            self.table.iter().filter(|(_, slot)| wanted(slot)).map(|(&id, slot)| self.shown(id, slot)).collect();
         all.sort_unstable_by_key(|shown| (shown.begun_at, shown.id));
         all.truncate(count_max);
         all
@@ -523,11 +544,15 @@ impl Coordinators {
 
     fn carry_out(&mut self, id: TransferId, slot: &Slot, effect: CoordinatorEffect, state: &State, now: Timestamp) {
         match effect {
-            CoordinatorEffect::Prepare(branch) => match (self.moves.get(&id).copied(), slot.transfer) {
-                (Some(item), _) => self.outbox(branch, |outbox| outbox.prepare_move(&item)),
-                (None, Some(transfer)) => self.outbox(branch, |outbox| outbox.prepare(&transfer)),
-                (None, None) => {}
-            },
+            CoordinatorEffect::Prepare(branch) => {
+                let chain = self.chains.get(&id).map(|in_hand| in_hand.chain.clone());
+                match (self.moves.get(&id).copied(), chain, slot.transfer) {
+                    (Some(item), ..) => self.outbox(branch, |outbox| outbox.prepare_move(&item)),
+                    (None, Some(chain), _) => self.outbox(branch, |outbox| outbox.prepare_chain(&chain)),
+                    (None, None, Some(transfer)) => self.outbox(branch, |outbox| outbox.prepare(&transfer)),
+                    (None, None, None) => {}
+                }
+            }
             CoordinatorEffect::Tell(branch, decision) => {
                 // What was decided before this leader, or is over, has its stamp in the state.
                 let stamp = slot.decided_at.or_else(|| state.decisions.get(id).map(|known| known.stamp));
@@ -551,6 +576,7 @@ impl Coordinators {
             Coordinator::Unknown => {}
             Coordinator::Done(_) => {
                 self.moves.remove(&id);
+                self.forget_chain(id);
                 if self.table.remove(&id).is_some() {
                     self.counters.done += 1;
                     self.acknowledged.push_back((id, slot.acknowledged));
@@ -660,6 +686,6 @@ impl Slot {
 
     fn shown(&self, id: TransferId) -> Shown {
         let Self { machine, transfer, begun_at, decided_at, voted_at, attempts, .. } = *self;
-        Shown { id, machine, transfer, begun_at, decided_at, voted_at, attempts }
+        Shown { id, machine, transfer, chain: None, begun_at, decided_at, voted_at, attempts }
     }
 }

@@ -62,7 +62,9 @@ impl Coordinators {
                 let is_here = state.directory.branch_of(account_id) == source;
                 is_here && state.directory.has_room_for(account_id) && self.is_there(destination, state)
             };
-            if !is_known && (self.is_closed || self.table.len() >= self.transfers_max || !is_possible()) {
+            if !is_known
+                && (self.is_closed || self.table.len() + self.chain_members >= self.transfers_max || !is_possible())
+            {
                 // The source asks in time, and hears of an abort.
                 if let Some(ordered) = self.orders.get_mut(&id) {
                     *ordered = Ordered::Refused(Refusal::Busy.code());

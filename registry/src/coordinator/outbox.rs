@@ -1,7 +1,9 @@
 //! What waits for one branch's link.
 
-use tally_protocol::LinkType;
-use tally_protocol::link::{CrossTransfer, DecisionItem, EndItem, IdItem, MarkItem, MoveItem, MoveOrder, append_items};
+use tally_protocol::link::{
+    CrossChain, CrossTransfer, DecisionItem, EndItem, IdItem, LinkFrame, MarkItem, MoveItem, MoveOrder, append_items,
+};
+use tally_protocol::{Envelope, LinkType};
 
 /// The most items of one kind that wait for a link: two seconds of the bank's traffic. A link that is slower than that is
 /// as good as gone.
@@ -11,6 +13,9 @@ pub const OUTBOX_ITEMS_MAX: usize = 65_536;
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     prepares: Vec<CrossTransfer>,
+    chains: Vec<CrossChain>,
+    /// Members of all of them: so many items they count for.
+    chain_members: usize,
     decisions: Vec<DecisionItem>,
     busy: Vec<MarkItem>,
     ends: Vec<EndItem>,
@@ -24,6 +29,15 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn prepare(&mut self, item: &CrossTransfer) -> bool {
         push(&mut self.prepares, *item)
+    }
+
+    pub(super) fn prepare_chain(&mut self, chain: &CrossChain) -> bool {
+        let has_room = self.chain_members + chain.members.len() <= OUTBOX_ITEMS_MAX;
+        if has_room {
+            self.chain_members += chain.members.len();
+            self.chains.push(chain.clone());
+        }
+        has_room
     }
 
     pub(super) fn tell(&mut self, item: DecisionItem) -> bool {
@@ -60,6 +74,7 @@ impl Outbox {
 
     pub(super) const fn is_empty(&self) -> bool {
         self.prepares.is_empty()
+            && self.chains.is_empty()
             && self.decisions.is_empty()
             && self.busy.is_empty()
             && self.ends.is_empty()
@@ -74,6 +89,10 @@ impl Outbox {
     pub(super) fn take(&mut self, out: &mut Vec<u8>) {
         append_items(out, LinkType::LinkDecision, self.decisions.drain(..));
         append_items(out, LinkType::LinkPrepare, self.prepares.drain(..));
+        for chain in self.chains.drain(..) {
+            LinkFrame::PrepareChain(chain.as_link()).append_to(out, Envelope::request(0));
+        }
+        self.chain_members = 0;
         append_items(out, LinkType::LinkEnd, self.ends.drain(..));
         append_items(out, LinkType::LinkHeard, self.heard.drain(..));
         append_items(out, LinkType::LinkBusy, self.busy.drain(..));

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use tally_ledger::two_phase::{AbortReason, Participant, ParticipantEffect, ParticipantEvent};
-use tally_protocol::link::{IdItem, LinkFrame, MoveOrder, decode, id_answer};
+use tally_ledger::two_phase::{AbortReason, Objection, Participant, ParticipantEffect, ParticipantEvent};
+use tally_protocol::link::{CrossChain, IdItem, LinkFrame, MoveOrder, decode, id_answer};
 use tally_protocol::message::Transfer;
 use tally_protocol::{AccountId, Currency, LinkType, Refusal, split_frame};
 use zerocopy::{FromBytes, FromZeros};
@@ -71,6 +71,7 @@ fn heard(coordinators: &mut Coordinators, branch: BranchId) -> Vec<Heard> {
             LinkFrame::Prepare(items) => {
                 all.extend(items.iter().map(|item| Heard::Prepare(item.transfer.id.get(), Attempt::of_cross(item))));
             }
+            LinkFrame::PrepareChain(chain) => all.push(other(chain.prefix.id.get())),
             LinkFrame::Decision(items) => all.extend(
                 items.iter().map(|item| Heard::Decision(item.id.get(), Decision::of_item(item).expect("our own"))),
             ),
@@ -115,6 +116,69 @@ fn apply(bytes: &[u8], mut proposer: Option<&mut Coordinators>, state: &mut Stat
             proposer.replicated(decided.0, known, decided.1, state, now);
         }
     }
+}
+
+fn chain(id: u128, source: BranchId, destinations: &[BranchId], now: u64) -> CrossChain {
+    let transfer = |at: usize| Transfer { id: (id + at as u128).into(), ..Transfer::new_zeroed() };
+    let members = destinations.iter().enumerate().map(|(at, &destination)| (transfer(at), destination));
+    CrossChain::new(source, members, (now, now + 5_000 * MS), 0)
+}
+
+#[test]
+fn a_chain_is_prepared_at_every_branch_and_decided_once() {
+    let prepare = |id| Heard::Other(LinkType::LinkPrepareChain, id);
+    for refused in [None, Some(Objection { refusal: Refusal::CreditAccountFrozen, member: 3 })] {
+        let mut state = bank();
+        let mut all = Coordinators::new(10, &state, at(1));
+        [A, B, C].into_iter().for_each(|branch| all.connect(branch));
+        all.begin_chain(A, &chain(20, A, &[B, A, B, C], 2), &state, at(2));
+        assert_eq!([A, B, C].map(|branch| heard(&mut all, branch)), [vec![], vec![prepare(20)], vec![prepare(20)]]);
+        // A branch that comes back is told again what it has not voted on.
+        all.connect(B);
+        assert_eq!(heard(&mut all, B), [prepare(20)]);
+        let shown = all.show(TransferId::new(22)).expect("by any of its members");
+        assert_eq!((shown.id, shown.chain.map(|in_hand| in_hand.chain.members.len())), (TransferId::new(20), Some(4)));
+        assert_eq!(all.chain_of(TransferId::new(24)), None);
+        all.vote(B, &[VoteItem::yes(20, 3, 0)], &state, at(3));
+        let last = match refused {
+            None => Vote::Yes(Attempt::ONLY),
+            Some(why) => Vote::No(why),
+        };
+        all.vote(C, &[last.to_item(TransferId::new(20), at(3))], &state, at(3));
+        assert_eq!(replicate(&mut all, &mut state, at(4)), 1);
+        let decision = refused.map_or(Decision::Commit, |why| Decision::Abort(AbortReason::Refused(C, why)));
+        let told = vec![Heard::Decision(20, decision)];
+        let refuser = if refused.is_some() { vec![] } else { told.clone() };
+        assert_eq!([A, B, C].map(|branch| heard(&mut all, branch)), [told.clone(), told, refuser]);
+        // The log of another node says the same, with the member.
+        let restored = State::decode(&state.encode()).expect("a snapshot comes back");
+        assert_eq!(restored.decisions.get(TransferId::new(20)).map(|known| known.decision), Some(decision));
+        // Who has refused was not told.
+        let told = if refused.is_some() { &[A, B][..] } else { &[A, B, C] };
+        for &branch in told {
+            all.acknowledge(branch, &[MarkItem::new(20, 5)], &state, at(5));
+        }
+        assert_eq!((all.len(), all.chains.len(), all.chain_members), (0, 0, 0), "nothing is kept of it");
+        assert_eq!(all.counters().contradictions, 0);
+    }
+}
+
+#[test]
+fn a_chain_takes_the_room_of_its_members_and_needs_all_its_branches() {
+    let state = bank();
+    let mut all = Coordinators::new(5, &state, at(1));
+    [A, B, C].into_iter().for_each(|branch| all.connect(branch));
+    let nobody = BranchId::new(9);
+    all.begin_chain(A, &chain(20, A, &[B, nobody], 2), &state, at(2));
+    all.begin_chain(A, &chain(30, A, &[B; 6], 2), &state, at(2));
+    all.begin_chain(A, &chain(40, A, &[B; 4], 2), &state, at(2));
+    all.begin_chain(A, &chain(50, A, &[B; 2], 2), &state, at(2));
+    all.begin(A, &[cross(60, A, B, 2)], &state, at(2));
+    assert_eq!(heard(&mut all, A), [20, 30, 50, 60].map(Heard::Busy));
+    assert_eq!((all.len(), all.counters().begun), (1, 1));
+    // Nobody begins for another.
+    all.begin_chain(C, &chain(70, A, &[B], 2), &state, at(2));
+    assert_eq!((all.len(), all.counters().contradictions), (1, 1));
 }
 
 #[test]
@@ -551,9 +615,9 @@ impl World {
     }
 
     /// What a branch's rules would say; the same whenever it is asked.
-    fn ruling(branch: BranchId, id: u128) -> Result<(), Refusal> {
+    fn ruling(branch: BranchId, id: u128) -> Result<(), Objection> {
         match TransferId::new(id).hash64(u64::from(branch.get())) % 8 {
-            0 => Err(Refusal::InsufficientFunds),
+            0 => Err(Refusal::InsufficientFunds.into()),
             _ => Ok(()),
         }
     }

@@ -268,6 +268,10 @@ fn take(node: &Node, core: &mut Core, branch: BranchId, number: u64, frame: &Fra
             all.begin(branch, items, state, now);
             items.len()
         }
+        LinkFrame::BeginChain(chain) => {
+            all.begin_chain(branch, &chain.to_owned(), state, now);
+            chain.members.len()
+        }
         LinkFrame::Vote(items) => {
             all.vote(branch, items, state, now);
             items.len()
@@ -319,6 +323,7 @@ fn take(node: &Node, core: &mut Core, branch: BranchId, number: u64, frame: &Fra
         | LinkFrame::Redirect { .. }
         | LinkFrame::Routes(_)
         | LinkFrame::Prepare(_)
+        | LinkFrame::PrepareChain(_)
         | LinkFrame::Decision(_)
         | LinkFrame::Busy(_)
         | LinkFrame::Call(_)
@@ -337,6 +342,7 @@ fn take(node: &Node, core: &mut Core, branch: BranchId, number: u64, frame: &Fra
 fn latest(frame: &LinkFrame<'_>) -> Timestamp {
     let latest = match frame {
         LinkFrame::Begin(items) => items.iter().map(|item| item.stamp.get()).max(),
+        LinkFrame::BeginChain(chain) => Some(chain.prefix.stamp.get()),
         LinkFrame::Vote(items) => items.iter().map(|item| item.stamp.get()).max(),
         LinkFrame::Acknowledge(items) | LinkFrame::Ask(items) => items.iter().map(|item| item.stamp.get()).max(),
         LinkFrame::End(items) | LinkFrame::Heard(items) => items.iter().map(|item| item.stamp.get()).max(),

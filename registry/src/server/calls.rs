@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tally_ledger::two_phase::{AbortReason, Coordinator, Decision, Participants};
-use tally_protocol::link::{BranchStatus, LinkFrame};
+use tally_protocol::link::{BranchStatus, ChainMember, LinkFrame};
 use tally_protocol::message::TransferKind;
 use tally_protocol::{AccountId, BranchId, Envelope, Refusal, Timestamp, TransferId};
 use tokio::io::AsyncWriteExt;
@@ -389,14 +389,16 @@ async fn resolve(node: &Node, id: TransferId, operator: &str, reason: &str) -> A
     {
         return Err(failure("invalid", format!("operator and reason are 1 to {TEXT_LEN_BYTES_MAX} bytes")));
     }
-    let (participants, stamp) = {
+    let (id, participants, stamp) = {
         let mut core = node.shared.lock();
         let stamp = core.now();
         let crate::core::Core { leading, state, .. } = &mut *core;
         let leading = leading.as_mut().ok_or_else(not_leading)?;
+        // No member of a chain is ended alone.
+        let id = leading.coordinators.chain_of(id).unwrap_or(id);
         let resolved = leading.coordinators.resolve(id, state, stamp);
         // Also what is decided, or about to be, goes into the log, for the auditors: the first decision stands.
-        (resolved.ok().flatten().unwrap_or_default(), stamp)
+        (id, resolved.ok().flatten().unwrap_or_default(), stamp)
     };
     let command = Command::Resolve { id, participants, stamp, operator, reason };
     match node.shared.propose(&command).await? {
@@ -449,8 +451,18 @@ fn branches(participants: Participants) -> Vec<u16> {
 pub(super) fn decision_json(decision: Decision) -> Value {
     match decision {
         Decision::Commit => json!({ "outcome": "commit" }),
-        Decision::Abort(AbortReason::Refused(branch, refusal)) => {
-            json!({ "outcome": "abort", "reason": "refused", "branch": branch.get(), "refusal": refusal.name() })
+        Decision::Abort(AbortReason::Refused(branch, why)) => {
+            let (branch, refusal) = (branch.get(), why.refusal.name());
+            match why.member {
+                0 => json!({ "outcome": "abort", "reason": "refused", "branch": branch, "refusal": refusal }),
+                member => json!({
+                    "outcome": "abort",
+                    "reason": "refused",
+                    "branch": branch,
+                    "refusal": refusal,
+                    "member": member,
+                }),
+            }
         }
         Decision::Abort(AbortReason::TimedOut(branch)) => {
             json!({ "outcome": "abort", "reason": "timed_out", "branch": branch.get() })
@@ -460,11 +472,26 @@ pub(super) fn decision_json(decision: Decision) -> Value {
     }
 }
 
-/// A transfer with the state of every participant.
+/// One member of a chain.
+fn member_json(member: &ChainMember) -> Value {
+    let transfer = &member.transfer;
+    json!({
+        "id": TransferId::new(transfer.id.get()).to_string(),
+        "destination": member.destination.get(),
+        "amount": transfer.amount.get(),
+        "kind": kind_name(transfer.kind),
+        "currency": transfer.currency.get(),
+    })
+}
+
+/// A transfer, or a chain, with the state of every participant.
 fn transfer(shown: &Shown, now: Timestamp) -> Value {
     let age_ns = now.as_nanos().saturating_sub(shown.begun_at.as_nanos());
     let sides = shown.transfer.map(|transfer| (transfer.source.get(), transfer.destination.get()));
     let voted_at = |branch: BranchId| {
+        if let Some(in_hand) = &shown.chain {
+            return in_hand.voted_at.get(&branch).map(|stamp| stamp.as_nanos());
+        }
         let (source, destination) = sides?;
         let side = [source, destination].iter().position(|&side| side == branch.get())?;
         shown.voted_at[side].map(|stamp| stamp.as_nanos())
@@ -486,8 +513,10 @@ fn transfer(shown: &Shown, now: Timestamp) -> Value {
         }
         Coordinator::Done(decision) => ("done", Some(decision), Vec::new()),
     };
+    let members = shown.chain.as_ref().map(|in_hand| in_hand.chain.members.iter().map(member_json).collect::<Vec<_>>());
     json!({
         "id": shown.id.to_string(),
+        "members": members,
         "state": state,
         "decision": decision.map(decision_json),
         "age_ns": age_ns,

@@ -3,13 +3,14 @@
 //! ```text
 //!  0      1         2        3       4        6         8        16       32
 //!  | kind | outcome | reason | count | branch | refusal | stamp  | id     | branches (8 x u16) |   decide, acknowledged: 48
+//!  | kind | member  | refused | count | ...                                                     |   decide, of a chain: 48
 //!  | kind | stamp u64 | fields of the kind ...                                                 |   the others
 //! ```
 //!
 //! Invariant: reading never panics, and what it accepts is written as the same bytes.
 
 use tally_ledger::two_phase::{Decision, PARTICIPANTS_MAX, Participants};
-use tally_protocol::link::{BranchStatus, DecisionItem, LINK_ENDPOINT_LEN_BYTES_MAX, LinkItem};
+use tally_protocol::link::{BranchStatus, DecisionItem, LINK_ENDPOINT_LEN_BYTES_MAX, LinkItem, outcome};
 use tally_protocol::{AccountId, BranchId, Timestamp, TransferId};
 
 use super::keys::{KEY_HASH_LEN_BYTES, Scope};
@@ -21,6 +22,8 @@ pub const TEXT_LEN_BYTES_MAX: usize = 256;
 const DECIDE: u8 = 1;
 const ACKNOWLEDGED: u8 = 2;
 const RESOLVE: u8 = 3;
+/// A chain is refused for the sake of a member that is not its first: its number is in the place of the outcome, an abort.
+const DECIDE_MEMBER: u8 = 4;
 const FOUND: u8 = 16;
 const LEAD: u8 = 17;
 const ADD_NODE: u8 = 18;
@@ -266,7 +269,7 @@ impl<'a> Command<'a> {
     /// When the bytes are too short, or were not written by [`Self::append_to`].
     pub fn read(reader: &mut Reader<'a>) -> Result<Self, ReadError> {
         let kind = reader.u8()?;
-        if kind == DECIDE || kind == ACKNOWLEDGED {
+        if matches!(kind, DECIDE | DECIDE_MEMBER | ACKNOWLEDGED) {
             return fixed(kind, reader);
         }
         let stamp = Timestamp::from_nanos(reader.u64()?);
@@ -331,7 +334,11 @@ fn put_head(out: &mut Vec<u8>, kind: u8, stamp: Timestamp) {
 
 fn put_fixed(out: &mut Vec<u8>, kind: u8, item: &DecisionItem, branches: Participants) {
     let branches = branches.as_slice();
-    out.extend_from_slice(&[kind, item.outcome, item.reason, branches.len() as u8]);
+    let (kind, outcome) = match item.member {
+        0 => (kind, item.outcome),
+        member => (DECIDE_MEMBER, member),
+    };
+    out.extend_from_slice(&[kind, outcome, item.reason, branches.len() as u8]);
     out.put_u16(item.branch.get());
     out.put_u16(item.refusal.get());
     out.put_u64(item.stamp.get());
@@ -355,6 +362,11 @@ fn fixed<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, ReadError
             Err(ReadError::Field("acknowledged"))
         };
     }
+    let (outcome, member) = match kind {
+        DECIDE_MEMBER if outcome == 0 => return Err(ReadError::Field("member")),
+        DECIDE_MEMBER => (outcome::ABORT, outcome),
+        _ => (outcome, 0),
+    };
     let item = DecisionItem {
         id: id.get().into(),
         stamp: stamp.into(),
@@ -362,7 +374,8 @@ fn fixed<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, ReadError
         reason,
         branch: branch.into(),
         refusal: refusal.into(),
-        reserved: [0; 18],
+        reserved: [0; 17],
+        member,
     };
     if item.invalid_field().is_some() {
         return Err(ReadError::Field("decision"));

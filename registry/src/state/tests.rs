@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tally_ledger::two_phase::{AbortReason, Decision, Participants};
+use tally_ledger::two_phase::{AbortReason, Decision, Objection, Participants};
 use tally_protocol::link::BranchStatus;
 use tally_protocol::{AccountId, BranchId, Refusal, Timestamp, TransferId};
 
@@ -235,8 +235,9 @@ fn any_participants() -> impl Strategy<Value = Participants> {
 fn any_decision() -> impl Strategy<Value = Decision> {
     prop_oneof![
         Just(Decision::Commit),
-        (1u16.., proptest::sample::select(Refusal::ALL))
-            .prop_map(|(raw, refusal)| Decision::Abort(AbortReason::Refused(BranchId::new(raw), refusal))),
+        (1u16.., proptest::sample::select(Refusal::ALL), any::<u8>()).prop_map(|(raw, refusal, member)| {
+            Decision::Abort(AbortReason::Refused(BranchId::new(raw), Objection { refusal, member }))
+        }),
         (1u16..).prop_map(|raw| Decision::Abort(AbortReason::TimedOut(BranchId::new(raw)))),
         Just(Decision::Abort(AbortReason::Presumed)),
         Just(Decision::Abort(AbortReason::Resolved)),
@@ -395,7 +396,7 @@ proptest! {
 #[test]
 fn golden_bytes() {
     let mut out = Vec::new();
-    let refused = Decision::Abort(AbortReason::Refused(B, Refusal::CreditAccountNotFound));
+    let refused = Decision::Abort(AbortReason::Refused(B, Refusal::CreditAccountNotFound.into()));
     Command::Decide { id: id(0x0102), decision: refused, participants: both(), stamp: at(0x0a0b) }.append_to(&mut out);
     let mut expected = vec![1, 2, 1, 2, 2, 0, 208, 0];
     expected.extend_from_slice(&[0x0b, 0x0a, 0, 0, 0, 0, 0, 0]);

@@ -6,8 +6,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tally_branch_server::accounts::Accounts;
-use tally_branch_server::engine::{Done, Engine, Moved, Payee, Step};
+use tally_branch_server::engine::{ChainStep, Done, Engine, Moved, Payee, Step};
 use tally_branch_server::holds::Holds;
 use tally_branch_server::ids::{KeeperByHand, LogPositions};
 use tally_branch_server::intake::Instruction;
@@ -16,7 +17,7 @@ use tally_branch_server::journal::{Records, RecoveryTarget, Unfit, recover};
 use tally_branch_server::lookup::{Answer, Asker, Looked, Question, RecordReader, Returned, resolve};
 use tally_branch_server::recovery::Rebuilding;
 use tally_branch_server::replies::ReplyBody;
-use tally_branch_server::two_phase::{Begun, Heard, Led, Said, TwoPhase, Waiting};
+use tally_branch_server::two_phase::{Begun, ChainBegun, ChainRoute, Heard, Led, Said, TwoPhase, Waiting};
 use tally_journal::bell::Bell;
 use tally_journal::blocking::BlockingWriter;
 use tally_journal::flusher::{Flusher, Step as Flushed};
@@ -30,6 +31,7 @@ use tally_ledger::two_phase::{AbortReason, Decision};
 use tally_ledger::{Account, Hold, HoldEnd, HoldStage, Leg, Residence};
 use tally_protocol::message;
 use tally_protocol::{AccountStatus, BranchId, Lsn, Refusal, Timestamp, TransferId};
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::BankBug;
 use crate::disk::SimDisk;
@@ -40,7 +42,7 @@ const SEGMENT_LEN_BYTES: u64 = 1 << 20;
 const DISK_LEN_BYTES: u64 = 64 << 20;
 
 /// What a client is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
     /// The client's number for the request.
     pub(super) request: u64,
@@ -48,6 +50,8 @@ pub(super) struct Told {
     pub(super) amount: u64,
     /// The branch to ask instead, where the refusal names one; else 0.
     pub(super) branch: u32,
+    /// Of a chain: what each member is told, and whether that is recorded.
+    pub(super) items: Vec<(Option<Refusal>, bool)>,
 }
 
 /// A branch, up or down.
@@ -124,16 +128,30 @@ impl RecoveryTarget for Target {
         self.inner.account(account)
     }
     fn hold(&mut self, hold: Hold) {
-        self.inner.hold(hold);
+        let chain = hold.chain.filter(|_| self.bug != Some(BankBug::ChainPlacesForgotten));
+        self.inner.hold(Hold { chain, ..hold });
     }
     fn record(&mut self, record: &Record) -> Result<(), Unfit> {
         let is_decision = matches!(record.body, RecordBody::Decided(..));
         if is_decision && self.bug == Some(BankBug::DecisionsNotReplayed) {
             return Ok(());
         }
+        let is_behind_first = matches!(&record.body, RecordBody::Decided(_, transfer) if transfer.chain.is_some_and(|place| !place.is_head));
+        if is_behind_first && self.bug == Some(BankBug::ChainDecisionsReplayedInPart) {
+            return Ok(());
+        }
         let is_end_of_move = matches!(&record.body, RecordBody::Account(AccountChange::Moved, account) if account.status == AccountStatus::Moved);
         if is_end_of_move && self.bug == Some(BankBug::MoveEndsNotReplayed) {
             return Ok(());
+        }
+        // What is replayed is no chain's head, and so the chain's id leads nowhere.
+        if let RecordBody::Transfer(transfer) = &record.body
+            && self.bug == Some(BankBug::ChainIdsForgotten)
+            && let Some(place) = transfer.chain
+        {
+            let chain = Some(tally_ledger::ChainPlace { is_head: false, ..place });
+            let body = RecordBody::Transfer(tally_ledger::journal::record::TransferRecord { chain, ..*transfer });
+            return self.inner.record(&Record { body, ..record.clone() });
         }
         self.inner.record(record)
     }
@@ -238,7 +256,10 @@ impl SimBranch {
         // The table's order is by a hash that differs from run to run; the file's must not.
         holds.sort_by_key(|hold| hold.id);
         if self.bug == Some(BankBug::CheckpointSkipsLegs) {
-            holds.retain(|hold| !hold.leg.is_part());
+            holds.retain(|hold| !hold.leg.awaits_decision());
+        }
+        if self.bug == Some(BankBug::CheckpointSkipsMembers) {
+            holds.retain(|hold| hold.chain.is_none_or(|place| place.is_head));
         }
         let (mut accounts, mut holds) = (accounts.into_iter(), holds.into_iter());
         let Ok(written) = checkpoint::write_blocks(disk, directory, None, &mut accounts, &mut holds) else {
@@ -298,6 +319,71 @@ impl Life {
         self.pass_on(now)
     }
 
+    /// A client's chain.
+    pub(super) fn request_chain(
+        &mut self,
+        request: u64,
+        wires: &[message::Transfer],
+        now: Timestamp,
+    ) -> Result<(), Violation> {
+        let now = self.shared.now(now);
+        let asker = Asker { request_id: request, ..Asker::bank() };
+        self.take_chain(&asker, wires, None, now)?;
+        self.pass_on(now)
+    }
+
+    /// As a worker does (`worker/requests.rs`, `worker/chains.rs`).
+    fn take_chain(
+        &mut self,
+        asker: &Asker,
+        wires: &[message::Transfer],
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) -> Result<(), Violation> {
+        let entries = || Bytes::copy_from_slice(wires.as_bytes());
+        let step = match self.shared.route_chain(&self.engine, wires) {
+            ChainRoute::Here => self.engine.chain(&mut self.writer, wires, asker, looked, now, || 0),
+            ChainRoute::Refused(refusals) => ChainStep::NotRecorded(refusals),
+            ChainRoute::Between(peers) => match self.shared.admit_chain(&peers) {
+                Err(_) if looked.is_none() => return self.look_up(Question::Chain(*asker, entries()), now),
+                Err(refusal) => ChainStep::Refused(refusal),
+                Ok(()) => {
+                    let (engine, writer, led) = (&self.engine, &mut self.writer, &mut self.led);
+                    match self.shared.begin_chain(engine, writer, (wires, &peers), asker, looked, now, led) {
+                        ChainBegun::InDoubt => return self.pass_on(now),
+                        ChainBegun::Here(step) => step,
+                    }
+                }
+            },
+        };
+        match step {
+            ChainStep::Done(dones) => {
+                let gate = dones.iter().map(|done| done.lsn).max().unwrap_or_default();
+                self.tell_chain(gate, asker, &dones);
+            }
+            ChainStep::NotRecorded(refusals)
+                if looked.is_none() && refusals.contains(&Refusal::MovedAccountSinglesOnly) =>
+            {
+                return self.look_up(Question::Chain(*asker, entries()), now);
+            }
+            ChainStep::NotRecorded(refusals) => {
+                let items = refusals.into_iter().map(|refusal| (Some(refusal), false)).collect();
+                let told = Told { request: asker.request_id, refusal: None, amount: 0, branch: 0, items };
+                self.told.push_back((Lsn::ZERO, told));
+            }
+            ChainStep::Refused(refusal) => self.refuse(asker, refusal, 0),
+            ChainStep::InFlight => unreachable!("one at a time"),
+            ChainStep::Lookup => return self.look_up(Question::Chain(*asker, entries()), now),
+        }
+        Ok(())
+    }
+
+    fn tell_chain(&mut self, gate: Lsn, asker: &Asker, dones: &[Done]) {
+        let items = dones.iter().map(|done| (done.refusal, true)).collect();
+        let told = Told { request: asker.request_id, refusal: None, amount: 0, branch: 0, items };
+        self.told.push_back((gate, told));
+    }
+
     fn take(
         &mut self,
         asker: &Asker,
@@ -327,7 +413,7 @@ impl Life {
     }
 
     fn refuse(&mut self, asker: &Asker, refusal: Refusal, branch: u32) {
-        let told = Told { request: asker.request_id, refusal: Some(refusal), amount: 0, branch };
+        let told = Told { request: asker.request_id, refusal: Some(refusal), amount: 0, branch, items: Vec::new() };
         self.told.push_back((Lsn::ZERO, told));
     }
 
@@ -454,6 +540,17 @@ impl Life {
                     hold!(Causality, own > stamp, "{} stamped {own} here and {stamp} at its source", hold.id);
                 }
             }
+            Instruction::PrepareChain(mut chain) => {
+                let (id, stamp) = (TransferId::new(chain.prefix.id.get()), chain.prefix.stamp.get());
+                if self.bug == Some(BankBug::StampsIgnored) {
+                    chain.prefix.stamp = 0.into();
+                }
+                self.shared.prepare_chain(engine, writer, &chain, looked, now, led);
+                for hold in engine.holds.chain(id).iter().filter(|hold| hold.leg == Leg::Destination) {
+                    let own = hold.timestamp.as_nanos();
+                    hold!(Causality, own > stamp, "{} stamped {own} here and {stamp} at its source", hold.id);
+                }
+            }
             Instruction::End(mut item) => {
                 let id = TransferId::new(item.id.get());
                 if self.bug == Some(BankBug::EndPostsAll)
@@ -466,6 +563,14 @@ impl Life {
             }
             Instruction::Heard(id) => engine.holds.ending_heard(id),
             Instruction::Decide(id, decision, decided_at) => {
+                let members = engine.holds.chain(id);
+                let left = match self.bug {
+                    Some(BankBug::ChainDecidedInPart) => members.get(1..).unwrap_or_default(),
+                    _ => &[],
+                };
+                for hold in left {
+                    engine.holds.remove(hold.id);
+                }
                 let open = engine.holds.get(id);
                 let is_destination = open.is_some_and(|hold| hold.leg == Leg::Destination);
                 let decision = match (self.bug, decision) {
@@ -476,6 +581,9 @@ impl Life {
                     _ => decision,
                 };
                 self.shared.decide(engine, writer, id, (decision, decided_at), now, led);
+                for &hold in left {
+                    engine.holds.insert_recovered(hold);
+                }
                 match open {
                     Some(hold) if decision == Decision::Commit && hold.stage == HoldStage::AwaitsPosting => {
                         self.posted.insert(id, hold);
@@ -533,6 +641,12 @@ impl Life {
         let mut led = std::mem::take(&mut self.led);
         self.said.extend(led.says.drain(..));
         self.again.extend(led.again.take());
+        for (gate, asker, dones) in led.chain_answers.drain(..) {
+            self.tell_chain(gate, &asker, &dones);
+        }
+        for (asker, entries) in std::mem::take(&mut led.asked_again) {
+            self.look_up(Question::Chain(asker, entries), now)?;
+        }
         for (gate, Waiting { asker, .. }, done) in led.answers.drain(..) {
             self.tell_behind(gate, &asker, &done);
         }
@@ -552,10 +666,16 @@ impl Life {
                 let told = match body {
                     ReplyBody::Transfer { reply, .. } => {
                         let (refusal, amount) = (reply.known_refusal(), reply.amount.get());
-                        Told { request: asker.request_id, refusal, amount, branch: 0 }
+                        Told { request: asker.request_id, refusal, amount, branch: 0, items: Vec::new() }
+                    }
+                    ReplyBody::Items(_, bytes) => {
+                        let items = <[message::ItemResult]>::ref_from_bytes(&bytes).expect("whole items");
+                        let item = |item: &message::ItemResult| (item.known_refusal(), item.timestamp.get() != 0);
+                        let items = items.iter().map(item).collect();
+                        Told { request: asker.request_id, refusal: None, amount: 0, branch: 0, items }
                     }
                     ReplyBody::Refused { refusal, retry_after_ms: branch, .. } => {
-                        Told { request: asker.request_id, refusal: Some(refusal), amount: 0, branch }
+                        Told { request: asker.request_id, refusal: Some(refusal), amount: 0, branch, items: Vec::new() }
                     }
                     other => violated!(AnswersMatchModel, "a transfer was answered {other:?}"),
                 };
@@ -563,14 +683,28 @@ impl Life {
                 Ok(())
             }
             Answer::Return(Returned::Transfer(asker, wire, looked)) => self.take(&asker, &wire, Some(&looked), now),
-            Answer::Return(Returned::InDoubt(asker, wire)) => {
-                let waiting = Waiting { asker, wants_balances: false, is_repeat: true };
-                let busy = Told { request: asker.request_id, refusal: Some(Refusal::Busy), amount: 0, branch: 0 };
-                match self.shared.doubts.attach(TransferId::new(wire.id.get()), waiting) {
+            Answer::Return(Returned::InDoubt(asker, wire, id)) => {
+                let member = TransferId::new(wire.id.get());
+                let waiting = Waiting { asker, wants_balances: false, is_repeat: true, member };
+                match self.shared.doubts.attach(id, waiting) {
                     Ok(true) => {}
-                    Ok(false) | Err(_) => self.told.push_back((Lsn::ZERO, busy)),
+                    Ok(false) | Err(_) => self.refuse(&asker, Refusal::Busy, 0),
                 }
                 Ok(())
+            }
+            Answer::Return(Returned::Chain(asker, entries, looked)) => {
+                let wires = <[message::Transfer]>::ref_from_bytes(&entries).expect("whole transfers");
+                self.take_chain(&asker, wires, Some(&looked), now)
+            }
+            Answer::Return(Returned::ChainInDoubt(asker, entries, id)) => {
+                match self.shared.attach_chain(id, asker, entries) {
+                    Ok(true) => {}
+                    Ok(false) | Err(_) => self.refuse(&asker, Refusal::Busy, 0),
+                }
+                Ok(())
+            }
+            Answer::Return(Returned::PrepareChain(chain, looked)) => {
+                self.carry_out(Instruction::PrepareChain(chain), Some(&looked), now)
             }
             Answer::Return(Returned::Prepare(cross, looked)) => {
                 self.carry_out(Instruction::Prepare(cross), Some(&looked), now)
@@ -619,7 +753,8 @@ impl Life {
     }
 
     fn tell_behind(&mut self, gate: Lsn, asker: &Asker, done: &Done) {
-        let told = Told { request: asker.request_id, refusal: done.refusal, amount: done.amount.get(), branch: 0 };
+        let (refusal, amount) = (done.refusal, done.amount.get());
+        let told = Told { request: asker.request_id, refusal, amount, branch: 0, items: Vec::new() };
         self.told.push_back((gate, told));
     }
 
@@ -630,6 +765,7 @@ impl Life {
         let may_leave = |gate: Lsn, said: &Said| {
             durable.covers(gate)
                 || match said {
+                    Said::BeginChain(_) => bug == Some(BankBug::ChainBeginsBeforeDurable),
                     Said::Vote(_) => bug == Some(BankBug::VoteBeforeDurable),
                     Said::Acknowledge(_) => bug == Some(BankBug::AcknowledgedBeforeDurable),
                     Said::Ask(_) => bug == Some(BankBug::AskBeforeDurable),
@@ -661,7 +797,15 @@ impl Life {
 
     /// Whether the branch knows durably how `id` ended.
     pub(super) fn has_ended(&self, id: TransferId) -> bool {
-        self.engine.ids.lookup_on_disk(id).is_ok_and(|looked_up| looked_up.facts.ended.is_some())
+        let Ok(looked_up) = self.engine.ids.lookup_on_disk(id) else { return false };
+        // The id of a chain whose first member here is another one leads to that.
+        let record = looked_up.facts.record.and_then(|lsn| self.records.record(lsn, self.published.durable()).ok());
+        let head = match record.map(|record| record.body) {
+            Some(RecordBody::Transfer(transfer)) if transfer.id != id => Some(transfer.id),
+            _ => None,
+        };
+        let is_known = |head| self.engine.holds.get(head).is_some() || self.has_ended(head);
+        looked_up.facts.ended.is_some() || head.is_some_and(is_known)
     }
 
     /// The planted bug: an account that is to move goes on paying.

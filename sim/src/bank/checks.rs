@@ -50,7 +50,10 @@ fn posted(life: &Life, peer: BranchId, leg: Leg, registry: &Registry) -> u64 {
     let is_committed = |hold: &Hold| {
         let account = if leg == Leg::Source { hold.credit_account_id } else { hold.debit_account_id };
         let is_transfer = hold.stage == HoldStage::AwaitsPosting;
-        is_transfer && hold.leg == leg && account == id && registry.decision(hold.id) == Some(Decision::Commit)
+        is_transfer
+            && hold.leg == leg
+            && account == id
+            && registry.decision(hold.decision_id()) == Some(Decision::Commit)
     };
     posted.get() + life.engine.holds.iter().filter(is_committed).map(|hold| hold.amount.get()).sum::<u64>()
 }
@@ -74,11 +77,13 @@ pub(super) fn promises(
 ) -> Result<(), Violation> {
     let branch = life.engine.branch;
     for id in promised {
-        let is_kept = life.engine.holds.get(id).is_some() || life.has_ended(id);
+        let is_open = life.engine.holds.get(id).is_some() || !life.engine.holds.chain(id).is_empty();
+        let is_kept = is_open || life.has_ended(id);
         hold!(Promises, is_kept, "branch {branch} promised its part of {id}, and knows nothing of it after a crash");
     }
     for id in acknowledged {
-        let is_open = life.engine.holds.get(id).is_some_and(|hold| hold.is_in_doubt());
+        let is_open =
+            life.engine.holds.get(id).is_some_and(|hold| hold.is_in_doubt()) || !life.engine.holds.chain(id).is_empty();
         // Where the prepare comes behind an abort there was nothing to give back: it is asked about again.
         let stands = registry.decision(id) == Some(Decision::Commit);
         hold!(
@@ -108,8 +113,18 @@ pub(super) fn at_rest(branches: &mut [SimBranch], registry: &Registry, payments:
     let mut lives: Vec<&mut Life> = branches.iter_mut().filter_map(|branch| branch.life.as_mut()).collect();
     let accounts = ids.iter().flat_map(|&branch| (0..ACCOUNTS_PER_BRANCH).map(move |number| account(branch, number)));
     let mut balances: BTreeMap<AccountId, i128> = accounts.map(|id| (id, i128::from(DEPOSIT))).collect();
+    let mut chains: BTreeMap<u128, bool> = BTreeMap::new();
     for payment in payments {
         let amount = effect(&mut lives, registry, payment)?;
+        if let Some(chain) = payment.chain {
+            let (id, is_done) = (payment.wire.id.get(), amount != 0);
+            let others = *chains.entry(chain).or_insert(is_done);
+            hold!(
+                Agreement,
+                others == is_done,
+                "member {id:x} of chain {chain:x} is done: {is_done}, others: {others}"
+            );
+        }
         // A settle moves what its hold was between; holds and voids move nothing.
         let moved = match TransferKind::from_wire(payment.wire.kind) {
             Some(TransferKind::Transfer) => &payment.wire,
@@ -162,8 +177,9 @@ fn effect(lives: &mut [&mut Life], registry: &Registry, payment: &Payment) -> Re
             amounts.extend(found.map(|found| found.reply.amount.get()));
         }
     }
-    let decision = registry.decision(id);
+    let decision = registry.decision(payment.decided_under());
     let is_right = match decision {
+        Some(Decision::Commit) if payment.chain.is_some() && !payment.is_between => amounts.len() == 1,
         Some(Decision::Commit) => amounts.len() == 2,
         // Begun and forgotten in a crash, and then within one branch, for the account had moved.
         Some(Decision::Abort(_)) => amounts.is_empty() || (amounts.len() == 1 && registry.has_moved()),

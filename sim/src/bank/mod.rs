@@ -95,6 +95,18 @@ pub enum BankBug {
     SealBeforeDurable,
     /// The end of a move is not replayed at the branch that is left.
     MoveEndsNotReplayed,
+    /// A chain begins before its prepare is durable.
+    ChainBeginsBeforeDurable,
+    /// The decision on a chain is carried out on the first member only.
+    ChainDecidedInPart,
+    /// A checkpoint has of each chain that is in doubt the first member only.
+    CheckpointSkipsMembers,
+    /// Of the decision on a chain the first record is replayed only.
+    ChainDecisionsReplayedInPart,
+    /// A checkpoint does not say which chain a hold belongs to.
+    ChainPlacesForgotten,
+    /// After a restart a branch without a chain's first member does not know the chain's id.
+    ChainIdsForgotten,
 }
 
 impl BankBug {
@@ -132,5 +144,11 @@ impl BankBug {
         Self::SealedAccountsPay,
         Self::SealBeforeDurable,
         Self::MoveEndsNotReplayed,
+        Self::ChainBeginsBeforeDurable,
+        Self::ChainDecidedInPart,
+        Self::CheckpointSkipsMembers,
+        Self::ChainDecisionsReplayedInPart,
+        Self::ChainPlacesForgotten,
+        Self::ChainIdsForgotten,
     ];
 }

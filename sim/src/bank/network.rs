@@ -6,7 +6,7 @@ use tally_branch_server::two_phase::Said;
 use crate::random::Random;
 
 /// What is under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Item {
     /// From the branch with this index.
     FromBranch(usize, Said),
@@ -48,7 +48,7 @@ impl Network {
         }
         if is_bad && random.one_in(self.bad_once_in) {
             self.repeated += 1;
-            self.under_way.push(item);
+            self.under_way.push(item.clone());
         }
         self.under_way.push(item);
     }

@@ -26,6 +26,8 @@ pub struct BankOutcome {
     pub aborted: u64,
     /// Transfers within a branch.
     pub local: u64,
+    /// Chains that clients sent.
+    pub chains: u64,
     /// Accounts that were moved.
     pub moves: u64,
     /// Answers that clients were given.
@@ -48,6 +50,7 @@ impl BankOutcome {
         self.committed += other.committed;
         self.aborted += other.aborted;
         self.local += other.local;
+        self.chains += other.chains;
         self.moves += other.moves;
         self.answers += other.answers;
         self.cuts += other.cuts;
@@ -58,7 +61,7 @@ impl BankOutcome {
 impl fmt::Display for BankOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { events, crashes, leaders_lost, lost, repeated, committed, aborted, local, moves, .. } = self;
-        let Self { answers, cuts, .. } = self;
+        let Self { answers, cuts, chains, .. } = self;
         writeln!(f, "{events} events, {crashes} crashes of branches, {leaders_lost} leaders lost")?;
         writeln!(
             f,
@@ -66,7 +69,7 @@ impl fmt::Display for BankOutcome {
         )?;
         write!(
             f,
-            "between branches: {committed} committed, {aborted} aborted; {local} within a branch; {moves} accounts moved"
+            "between branches: {committed} committed, {aborted} aborted; {local} within a branch; {chains} chains; {moves} accounts moved"
         )
     }
 }

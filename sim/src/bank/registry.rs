@@ -138,7 +138,7 @@ impl Registry {
 
     /// A branch has said something. Nobody hears it while there is no leader.
     pub(super) fn hear(&mut self, from: BranchId, said: &Said, now: Timestamp) -> Option<Instruction> {
-        let said = &self.as_seen(*said);
+        let said = &self.as_seen(said.clone());
         let (state, bug) = (&self.state, self.bug);
         let coordinators = &mut self.leader.as_mut()?.coordinators;
         match said {
@@ -149,11 +149,23 @@ impl Registry {
                     coordinators.vote(BranchId::new(item.destination.get()), &[yes], state, now);
                 }
             }
+            Said::BeginChain(chain) => {
+                coordinators.begin_chain(from, chain, state, now);
+                if bug == Some(BankBug::CommitOnBegin) {
+                    let yes = VoteItem::yes(chain.prefix.id.get(), now.as_nanos(), Attempt::ONLY.get());
+                    let others: Vec<BranchId> = chain.branches().filter(|branch| *branch != from).collect();
+                    others.into_iter().for_each(|branch| coordinators.vote(branch, &[yes], state, now));
+                }
+            }
             Said::Vote(item) => {
                 let mut item = *item;
-                let begun = coordinators.show(TransferId::new(item.id.get())).and_then(|shown| shown.transfer);
+                let begun = coordinators.show(TransferId::new(item.id.get()));
                 if let (Some(BankBug::NoTakenForYes), Some(begun)) = (bug, begun) {
-                    (item.refusal, item.attempt) = (0.into(), Attempt::of_cross(&begun).get().into());
+                    let attempt = match (begun.chain, begun.transfer) {
+                        (None, Some(cross)) => Attempt::of_cross(&cross),
+                        _ => Attempt::ONLY,
+                    };
+                    (item.refusal, item.member, item.attempt) = (0.into(), 0, attempt.get().into());
                 }
                 coordinators.vote(from, &[item], state, now);
             }
@@ -267,6 +279,7 @@ impl Registry {
         while let Some((header, body)) = split_frame(rest).expect("the registry's own frames") {
             match link::decode(header, body).expect("the registry's own frames") {
                 LinkFrame::Prepare(items) => instructions.extend(items.iter().map(|item| Instruction::Prepare(*item))),
+                LinkFrame::PrepareChain(chain) => instructions.push(Instruction::PrepareChain(chain.to_owned())),
                 LinkFrame::Decision(items) => instructions.extend(items.iter().map(|item| {
                     let decided_at = Timestamp::from_nanos(item.stamp.get());
                     Instruction::Decide(TransferId::new(item.id.get()), decision_of(item), decided_at)
@@ -288,7 +301,9 @@ impl Registry {
         }
         // The table's order is by a hash that differs from run to run; what happens must not.
         instructions.sort_by_key(|instruction| match instruction {
-            Instruction::Prepare(_) | Instruction::Leave(_) | Instruction::TakeIn(_) => (instruction.id(), 0),
+            Instruction::Prepare(_) | Instruction::PrepareChain(_) | Instruction::Leave(_) | Instruction::TakeIn(_) => {
+                (instruction.id(), 0)
+            }
             Instruction::Decide(..) => (instruction.id(), 1),
             Instruction::End(_) => (instruction.id(), 2),
             Instruction::Heard(_) => (instruction.id(), 3),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tally_protocol::message::{self, TransferKind, account_flags};
-use tally_protocol::{AccountId, BranchId, Currency, Refusal};
+use tally_protocol::{AccountId, BranchId, Currency, Refusal, TransferId};
 use zerocopy::FromZeros;
 
 use super::branch::Told;
@@ -32,11 +32,25 @@ pub(super) struct Payment {
     pub(super) is_over: bool,
     /// Of a hold that stands: whether it was voided when all had healed.
     is_voided_at_last: bool,
+    /// The id of the chain that it is a member of.
+    pub(super) chain: Option<u128>,
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug)]
+pub(super) enum Wanted {
+    One(message::Transfer),
+    Chain(Vec<message::Transfer>),
 }
 
 impl Payment {
     pub(super) const fn is_hold(&self) -> bool {
         self.wire.kind == TransferKind::Hold as u8
+    }
+
+    /// What the registry decides it under, if it does.
+    pub(super) fn decided_under(&self) -> TransferId {
+        TransferId::new(self.chain.unwrap_or(self.wire.id.get()))
     }
 }
 
@@ -44,8 +58,8 @@ impl Payment {
 pub(super) struct Workload {
     branches: Vec<BranchId>,
     pub(super) payments: Vec<Payment>,
-    /// The payment that each request was about.
-    requests: Vec<usize>,
+    /// The payment that each request was about; of a chain, the first one and all amounts.
+    requests: Vec<(usize, Option<Vec<u64>>)>,
     /// Where clients believe accounts to be that were said to have moved: every branch that was named, the last one last.
     places: BTreeMap<u128, Vec<usize>>,
     pub(super) answers: u64,
@@ -87,7 +101,7 @@ impl Workload {
     }
 
     /// The next request: its number, the branch that it goes to, and what it asks for.
-    pub(super) fn next(&mut self, random: &mut Random) -> (u64, usize, message::Transfer) {
+    pub(super) fn next(&mut self, random: &mut Random) -> (u64, usize, Wanted) {
         let payment = if !self.payments.is_empty() && random.one_in(4) {
             let again = random.index(self.payments.len());
             // A client that should not: the same id, another amount.
@@ -96,10 +110,13 @@ impl Workload {
                 payment.wire.amount = (payment.wire.amount.get() + 1).into();
             }
             // Or one that asks again where the account was, or is said to be by now.
-            if let Some(places) = self.places.get(&payment.wire.debit_account_id.get()) {
+            let places = self.places.get(&payment.wire.debit_account_id.get());
+            if let Some(places) = places.filter(|_| payment.chain.is_none()) {
                 payment.at = places[random.index(places.len())];
             }
             again
+        } else if random.one_in(6) {
+            return self.new_chain(random);
         } else {
             let ending = if random.one_in(4) { self.new_ending(random) } else { None };
             let payment = ending.unwrap_or_else(|| self.new_payment(random));
@@ -109,11 +126,44 @@ impl Workload {
         self.ask(payment)
     }
 
-    /// A request for a payment that was sent before.
-    pub(super) fn ask(&mut self, payment: usize) -> (u64, usize, message::Transfer) {
-        self.requests.push(payment);
-        let Payment { wire, at, .. } = &self.payments[payment];
-        (self.requests.len() as u64 - 1, *at, *wire)
+    /// A request for a payment, or the chain that it is a member of, that was sent before.
+    pub(super) fn ask(&mut self, payment: usize) -> (u64, usize, Wanted) {
+        let Payment { wire, at, chain, answer, .. } = &self.payments[payment];
+        // What has an answer may be asked about alone, and a member without one never: it would be done alone.
+        let chain = chain.filter(|_| answer.is_none() || self.requests.len() % 2 == 0);
+        let Some(chain) = chain else {
+            let (at, wire) = (*at, *wire);
+            self.requests.push((payment, None));
+            return (self.requests.len() as u64 - 1, at, Wanted::One(wire));
+        };
+        let is_member = |payment: &Payment| payment.chain == Some(chain);
+        let first = self.payments.iter().position(is_member).expect("a chain has members");
+        let members: Vec<_> = self.payments[first..].iter().take_while(|payment| is_member(payment)).collect();
+        let (wires, at) = (members.iter().map(|payment| payment.wire).collect(), members[0].at);
+        let amounts = members.iter().map(|payment| payment.wire.amount.get()).collect();
+        self.requests.push((first, Some(amounts)));
+        (self.requests.len() as u64 - 1, at, Wanted::Chain(wires))
+    }
+
+    /// A chain of payments and holds out of accounts of one branch, mostly to others.
+    fn new_chain(&mut self, random: &mut Random) -> (u64, usize, Wanted) {
+        let first = self.payments.len();
+        let source = random.index(self.branches.len());
+        for _ in 0..random.between(2, 4) {
+            let mut payment = self.new_payment(random);
+            let debit = account(self.branches[source], random.below(ACCOUNTS_PER_BRANCH));
+            let mut credit = AccountId::new(payment.wire.credit_account_id.get());
+            if credit == debit {
+                credit = account(self.branches[(source + 1) % self.branches.len()], 0);
+            }
+            payment.wire.debit_account_id = debit.get().into();
+            payment.wire.credit_account_id = credit.get().into();
+            payment.at = source;
+            payment.is_between = credit.branch() != debit.branch();
+            payment.chain = Some(first as u128 + 1_000);
+            self.payments.push(payment);
+        }
+        self.ask(first)
     }
 
     fn new_payment(&self, random: &mut Random) -> Payment {
@@ -153,6 +203,7 @@ impl Workload {
             answer: None,
             is_over: false,
             is_voided_at_last: false,
+            chain: None,
         }
     }
 
@@ -188,7 +239,16 @@ impl Workload {
             ..message::Transfer::new_zeroed()
         };
         let at = hold.done_at.unwrap_or(hold.at);
-        Payment { wire, at, done_at: None, is_between: false, answer: None, is_over: false, is_voided_at_last: false }
+        Payment {
+            wire,
+            at,
+            done_at: None,
+            is_between: false,
+            answer: None,
+            is_over: false,
+            is_voided_at_last: false,
+            chain: None,
+        }
     }
 
     /// Every hold that stands is voided by somebody.
@@ -206,9 +266,45 @@ impl Workload {
     }
 
     /// A client is told something by branch `by`. An answer that was final is given again, or the id was never used up.
-    pub(super) fn told(&mut self, told: &Told, by: usize) -> Result<&Payment, Violation> {
+    /// Returns what it was about.
+    pub(super) fn told(&mut self, told: &Told, by: usize) -> Result<&[Payment], Violation> {
         self.answers += 1;
-        let payment = &mut self.payments[self.requests[told.request as usize]];
+        let (first, amounts) = self.requests[told.request as usize].clone();
+        match amounts {
+            None => self.told_one(told, first, by)?,
+            Some(amounts) => self.told_chain(told, first, &amounts, by)?,
+        }
+        let count = self.requests[told.request as usize].1.as_ref().map_or(1, Vec::len);
+        Ok(&self.payments[first..first + count])
+    }
+
+    fn told_chain(&mut self, told: &Told, first: usize, amounts: &[u64], by: usize) -> Result<(), Violation> {
+        // Nobody does it where an account has moved, or with other members than were sent first.
+        let gives_up = |refusal: Refusal| {
+            let has_moved = matches!(refusal, Refusal::MovedAccountSinglesOnly | Refusal::AccountMoved);
+            has_moved || (100..190).contains(&refusal.code())
+        };
+        let refusals = told.items.iter().filter_map(|(refusal, _)| *refusal).chain(told.refusal);
+        let is_given_up = refusals.into_iter().any(gives_up);
+        for (index, &amount) in amounts.iter().enumerate() {
+            let payment = &mut self.payments[first + index];
+            payment.is_over |= is_given_up;
+            // What was not recorded is no answer.
+            let Some(&(refusal, true)) = told.items.get(index) else { continue };
+            let answer = (refusal, if refusal.is_none() { amount } else { 0 });
+            if let Some(before) = payment.answer {
+                let id = payment.wire.id.get();
+                hold!(OneEffect, answer == before, "{id:x} was answered {before:?}, now {answer:?} in its chain");
+            }
+            payment.answer = Some(answer);
+            payment.done_at = refusal.is_none().then_some(by);
+            payment.is_over = true;
+        }
+        Ok(())
+    }
+
+    fn told_one(&mut self, told: &Told, payment: usize, by: usize) -> Result<(), Violation> {
+        let payment = &mut self.payments[payment];
         let is_final = told.refusal.is_none_or(Refusal::consumes_id);
         let answer = (told.refusal, told.amount);
         let debit = payment.wire.debit_account_id.get();
@@ -241,6 +337,6 @@ impl Workload {
             None => {}
         }
         payment.is_over |= is_final || told.refusal.is_some_and(|refusal| (100..190).contains(&refusal.code()));
-        Ok(payment)
+        Ok(())
     }
 }

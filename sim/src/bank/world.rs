@@ -9,11 +9,11 @@ use tally_ledger::two_phase::Decision;
 use tally_protocol::link::{BranchStatus, MoveOrder};
 use tally_protocol::{BranchId, Timestamp, TransferId};
 
-use super::branch::SimBranch;
+use super::branch::{SimBranch, Told};
 use super::network::{Item, Network};
 use super::outcome::{BankFailure, BankOutcome};
 use super::registry::Registry;
-use super::workload::{ACCOUNTS_PER_BRANCH, Workload, account, account_open, deposit};
+use super::workload::{ACCOUNTS_PER_BRANCH, Wanted, Workload, account, account_open, deposit};
 use super::{BankBug, checks};
 use crate::disk::Faults;
 use crate::invariants::{Rule, Violation, hold, violated};
@@ -193,16 +193,25 @@ impl World {
     }
 
     fn client_asks(&mut self) -> Result<(), Violation> {
-        let (request, at, wire) = self.workload.next(&mut self.random);
-        self.ask(request, at, &wire)
+        let (request, at, wanted) = self.workload.next(&mut self.random);
+        self.ask(request, at, &wanted)
     }
 
-    fn ask(&mut self, request: u64, at: usize, wire: &tally_protocol::message::Transfer) -> Result<(), Violation> {
+    fn ask(&mut self, request: u64, at: usize, wanted: &Wanted) -> Result<(), Violation> {
         let now = self.wall(at);
         let Some(life) = &mut self.branches[at].life else { return Ok(()) };
-        let (id, amount) = (wire.id.get(), wire.amount.get());
-        trace!(self.trace, "request {request} to branch {at}: {id:x} pays {amount}");
-        life.request(request, wire, now)
+        match wanted {
+            Wanted::One(wire) => {
+                let (id, amount) = (wire.id.get(), wire.amount.get());
+                trace!(self.trace, "request {request} to branch {at}: {id:x} pays {amount}");
+                life.request(request, wire, now)
+            }
+            Wanted::Chain(wires) => {
+                let (id, count) = (wires[0].id.get(), wires.len());
+                trace!(self.trace, "request {request} to branch {at}: chain {id:x} of {count}");
+                life.request_chain(request, wires, now)
+            }
+        }
     }
 
     /// An operator wants some account at some other branch.
@@ -244,6 +253,7 @@ impl World {
                 trace!(self.trace, "branch {at} hears: {}", words_of_instruction(&instruction));
                 let stamp = match &instruction {
                     Instruction::Prepare(cross) => cross.stamp.get(),
+                    Instruction::PrepareChain(chain) => chain.prefix.stamp.get(),
                     Instruction::Decide(.., decided_at) => decided_at.as_nanos(),
                     Instruction::Leave(order) => order.stamp.get(),
                     Instruction::TakeIn(item) => item.stamp.get(),
@@ -251,7 +261,7 @@ impl World {
                     Instruction::End(item) => item.stamp.get(),
                 };
                 let follows = self.options.bug == Some(BankBug::StampsIgnored) || life.shared.observe(stamp, wall);
-                if follows || !matches!(instruction, Instruction::Prepare(_)) {
+                if follows || !matches!(instruction, Instruction::Prepare(_) | Instruction::PrepareChain(_)) {
                     life.instruct(instruction, wall)?;
                 }
             }
@@ -429,10 +439,16 @@ impl World {
         for said in life.take_said() {
             match &said {
                 Said::Vote(vote) if vote.refusal.get() == 0 => {
-                    self.promised[at].insert(TransferId::new(vote.id.get()));
+                    let id = TransferId::new(vote.id.get());
+                    self.promised[at].insert(id);
+                    self.promised[at].extend(life.engine.holds.chain(id).iter().map(|hold| hold.id));
                 }
                 Said::Ask(mark) => drop(self.promised[at].insert(TransferId::new(mark.id.get()))),
                 Said::Acknowledge(mark) => drop(self.acknowledged[at].insert(TransferId::new(mark.id.get()))),
+                Said::BeginChain(chain) => {
+                    let ids = chain.members.iter().map(|member| TransferId::new(member.transfer.id.get()));
+                    self.promised[at].extend(ids);
+                }
                 Said::BeginMove(item) => drop(self.promised[at].insert(TransferId::new(item.id.get()))),
                 Said::End(item) => drop(self.ended[at].insert(TransferId::new(item.id.get()))),
                 Said::Heard(item) => drop(self.ended[at].insert(TransferId::new(item.id.get()))),
@@ -441,13 +457,21 @@ impl World {
             self.network.send(Item::FromBranch(at, said), &mut self.random);
         }
         for told in life.take_told() {
-            let payment = self.workload.told(&told, at)?;
-            let id = TransferId::new(payment.wire.id.get());
-            trace!(self.trace, "branch {at} answers {}: {id}, {:?}, {}", told.request, told.refusal, told.amount);
-            let is_done = told.refusal.is_none();
-            // Once accounts have moved it may be within a branch after all, also when its branch began it across and has
-            // forgotten that in a crash.
-            if payment.is_between && is_done {
+            let payments = self.workload.told(&told, at)?;
+            let id = TransferId::new(payments[0].wire.id.get());
+            let Told { request, refusal, amount, ref items, .. } = told;
+            trace!(self.trace, "branch {at} answers {request}: {id}, {refusal:?}, {amount} {items:?}");
+            for (index, payment) in payments.iter().enumerate() {
+                let is_done = match told.items.get(index) {
+                    Some((refusal, _)) => refusal.is_none(),
+                    None => refusal.is_none(),
+                };
+                // Once accounts have moved it may be within a branch after all, also when its branch began it across and
+                // has forgotten that in a crash.
+                if !payment.is_between || !is_done {
+                    continue;
+                }
+                let id = payment.decided_under();
                 let decision = self.registry.decision(id);
                 hold!(
                     Agreement,
@@ -493,8 +517,8 @@ impl World {
                 self.workload.end_holds();
                 let open = (0..self.workload.payments.len()).filter(|&at| !self.workload.payments[at].is_over);
                 for payment in open.collect::<Vec<_>>() {
-                    let (request, at, wire) = self.workload.ask(payment);
-                    self.ask(request, at, &wire)?;
+                    let (request, at, wanted) = self.workload.ask(payment);
+                    self.ask(request, at, &wanted)?;
                 }
             }
             self.registry.tick(self.registry_now());
@@ -555,8 +579,8 @@ impl World {
     fn outcome(&self) -> BankOutcome {
         let mut outcome = self.outcome;
         for payment in &self.workload.payments {
-            let id = TransferId::new(payment.wire.id.get());
-            match self.registry.decision(id) {
+            outcome.chains += u64::from(payment.chain == Some(payment.wire.id.get()));
+            match self.registry.decision(payment.decided_under()) {
                 _ if !payment.is_between => outcome.local += 1,
                 Some(Decision::Commit) => outcome.committed += 1,
                 Some(Decision::Abort(_)) | None => outcome.aborted += 1,
@@ -576,8 +600,9 @@ impl World {
 
 fn words_of(said: &Said) -> String {
     match said {
+        Said::BeginChain(chain) => format!("begin chain {:x} of {}", chain.prefix.id.get(), chain.members.len()),
         Said::Begin(cross) => format!("begin {:x}", cross.transfer.id.get()),
-        Said::Vote(vote) => format!("vote on {:x}, refusal {}", vote.id.get(), vote.refusal.get()),
+        Said::Vote(vote) => format!("vote on {:x}, refusal {} of {}", vote.id.get(), vote.refusal.get(), vote.member),
         Said::Acknowledge(mark) => format!("acknowledges {:x}", mark.id.get()),
         Said::Ask(mark) => format!("asks about {:x}", mark.id.get()),
         Said::End(item) => format!("has ended {:x} ({}), posted {}", item.id.get(), item.end, item.posted.get()),
@@ -591,6 +616,7 @@ fn words_of(said: &Said) -> String {
 
 fn words_of_instruction(instruction: &Instruction) -> String {
     match instruction {
+        Instruction::PrepareChain(chain) => format!("prepare chain {:x}", chain.prefix.id.get()),
         Instruction::Prepare(cross) => format!("prepare {:x}", cross.transfer.id.get()),
         Instruction::Decide(id, decision, _) => format!("{id} is decided: {decision:?}"),
         Instruction::End(item) => format!("{:x} has ended ({}), posted {}", item.id.get(), item.end, item.posted.get()),

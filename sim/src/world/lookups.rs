@@ -80,6 +80,8 @@ impl Running<'_> {
             Answer::Return(Returned::BatchIds(..)) => unreachable!("nobody asks for many ids at a time"),
             Answer::Return(
                 Returned::Prepare(..)
+                | Returned::PrepareChain(..)
+                | Returned::ChainInDoubt(..)
                 | Returned::Decide(..)
                 | Returned::End(..)
                 | Returned::Heard(..)

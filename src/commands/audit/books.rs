@@ -59,9 +59,13 @@ pub(super) fn legs(said: &Value) -> anyhow::Result<Vec<OpenLeg>> {
 }
 
 fn leg(said: &Value) -> anyhow::Result<OpenLeg> {
-    let id = said["id"].as_str().and_then(|text| u128::from_str_radix(text, 16).ok());
+    let id = |field: &str| {
+        let id = said[field].as_str().and_then(|text| u128::from_str_radix(text, 16).ok());
+        id.map(TransferId::new).with_context(|| format!("`{field}` is none in {said}"))
+    };
     Ok(OpenLeg {
-        id: TransferId::new(id.with_context(|| format!("`id` is none in {said}"))?),
+        id: id("id")?,
+        decided_under: id("decided_under")?,
         peer: branch_id(said, "peer")?,
         currency: currency(said)?,
         amount: Amount::new(number(said, "amount")?),
@@ -101,9 +105,10 @@ mod tests {
             *damaged.pointer_mut(pointer).expect("there") = wrong;
             assert!(books(BranchId::new(1), &damaged).is_err(), "{pointer}");
         }
-        let said = json!({ "id": "00000000000000000000000000000abc", "peer": 2, "currency": 978, "amount": 5, "outgoing": true, "hold": false });
+        let said = json!({ "id": "00000000000000000000000000000abc", "decided_under": "0000000000000000000000000000def0", "peer": 2, "currency": 978, "amount": 5, "outgoing": true, "hold": false });
         let read = legs(&json!({ "open": 1, "legs": [said] })).expect("as a branch says it");
         assert_eq!((read[0].id, read[0].amount, read[0].is_outgoing), (TransferId::new(0xabc), Amount::new(5), true));
+        assert_eq!(read[0].decided_under, TransferId::new(0xdef0));
         assert!(legs(&json!({ "legs": [{}] })).is_err());
     }
 }

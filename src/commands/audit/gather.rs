@@ -146,7 +146,7 @@ impl Asker<'_> {
                 .filter(|(id, leg)| !leg.is_hold && !settled.contains(&(*id, leg.id)))
                 .collect();
             for page in open.chunks(IDS_MAX) {
-                let ids: Vec<String> = page.iter().map(|(_, leg)| leg.id.to_string()).collect();
+                let ids: Vec<String> = page.iter().map(|(_, leg)| leg.decided_under.to_string()).collect();
                 let request = json!({ "call": "audit_legs", "stamp": self.stamp, "ids": ids });
                 let answer = self.calls.ask(&request).context("the registry does not say how transfers stood")?;
                 let states = answer["legs"].as_array().context("the registry names no transfers")?;

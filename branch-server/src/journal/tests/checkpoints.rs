@@ -40,6 +40,7 @@ fn hold(id: u128) -> Hold {
         currency: Currency::EUR,
         code: 1,
         expires_at: Timestamp::MAX,
+        chain: None,
         leg: tally_ledger::Leg::Whole,
         far_account_id: AccountId::NONE,
         lsn: Lsn::new(64),

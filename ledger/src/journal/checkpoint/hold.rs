@@ -1,17 +1,23 @@
-//! An open hold in a checkpoint: a fixed layout, for there are few.
+//! An open hold in a checkpoint: a fixed layout, for there are few. One that waits for the decision on a chain between
+//! branches has its place in that behind it.
 
 use tally_protocol::{AccountId, Amount, Currency, Lsn, Timestamp, TransferId};
 use zerocopy::byteorder::little_endian::{U16, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::CheckpointDamage;
+use crate::chain_between::ChainPlace;
 use crate::closing::Closes;
 use crate::hold::{Hold, HoldStage};
 use crate::leg::Leg;
 use crate::two_phase::Attempt;
 
-/// Size of each.
+/// Size of one that is in no chain.
 pub const HOLD_LEN_BYTES: usize = 112;
+/// What one in a chain has behind it.
+const PLACE_LEN_BYTES: usize = 24;
+/// The most that one takes.
+pub const HOLD_LEN_BYTES_MAX: usize = HOLD_LEN_BYTES + PLACE_LEN_BYTES;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -31,10 +37,21 @@ struct RawHold {
     /// Bit 0: the debit account; bit 1: the credit account.
     closes: u8,
     stage: u8,
-    reserved: u8,
+    /// 1: a place in a chain follows.
+    is_in_chain: u8,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawPlace {
+    id: U128,
+    member: u8,
+    is_head: u8,
+    reserved: [u8; 6],
 }
 
 const _: () = assert!(size_of::<RawHold>() == HOLD_LEN_BYTES);
+const _: () = assert!(size_of::<RawPlace>() == PLACE_LEN_BYTES);
 
 /// Appends `hold`.
 pub fn put(hold: &Hold, out: &mut Vec<u8>) {
@@ -53,15 +70,24 @@ pub fn put(hold: &Hold, out: &mut Vec<u8>) {
         leg: hold.leg as u8,
         closes: hold.closes.debit as u8 | (hold.closes.credit as u8) << 1,
         stage: hold.stage.raw(hold.leg),
-        reserved: 0,
+        is_in_chain: hold.chain.is_some() as u8,
     };
     out.extend_from_slice(raw.as_bytes());
+    if let Some(ChainPlace { id, member, is_head }) = hold.chain {
+        let raw = RawPlace { id: U128::new(id.get()), member, is_head: is_head as u8, reserved: [0; 6] };
+        out.extend_from_slice(raw.as_bytes());
+    }
 }
 
 /// Takes a hold off the front of `bytes`.
 pub fn take(bytes: &mut &[u8]) -> Result<Hold, CheckpointDamage> {
     let (raw, rest) = RawHold::ref_from_prefix(bytes).map_err(|_| CheckpointDamage::Short)?;
     *bytes = rest;
+    let chain = match raw.is_in_chain {
+        0 => None,
+        1 => Some(take_place(bytes)?),
+        _ => return Err(CheckpointDamage::Field("is_in_chain")),
+    };
     let leg = Leg::from_raw(raw.leg).ok_or(CheckpointDamage::Field("leg"))?;
     Ok(Hold {
         id: TransferId::new(raw.id.get()),
@@ -78,7 +104,19 @@ pub fn take(bytes: &mut &[u8]) -> Result<Hold, CheckpointDamage> {
         closes: Closes { debit: raw.closes & 1 != 0, credit: raw.closes & 2 != 0 },
         stage: HoldStage::from_raw(raw.stage, leg).ok_or(CheckpointDamage::Field("stage"))?,
         attempt: Attempt::new(raw.attempt.get()),
+        chain,
     })
+}
+
+fn take_place(bytes: &mut &[u8]) -> Result<ChainPlace, CheckpointDamage> {
+    let (raw, rest) = RawPlace::ref_from_prefix(bytes).map_err(|_| CheckpointDamage::Short)?;
+    *bytes = rest;
+    let is_head = match raw.is_head {
+        0 => false,
+        1 => true,
+        _ => return Err(CheckpointDamage::Field("is_head")),
+    };
+    Ok(ChainPlace { id: TransferId::new(raw.id.get()), member: raw.member, is_head })
 }
 
 #[cfg(test)]
@@ -103,14 +141,20 @@ mod tests {
             closes: Closes { debit: false, credit: true },
             stage: HoldStage::AwaitsPosting,
             attempt: Attempt::new(9),
+            chain: None,
         };
         let whole = Hold { leg: Leg::Whole, stage: HoldStage::Open, ..hold };
         let stages = [HoldStage::Open, HoldStage::AwaitsPosting, HoldStage::AwaitsKeeping];
         let ends = [HoldEnd::Settled, HoldEnd::Voided, HoldEnd::Expired].map(HoldStage::Ended);
-        for hold in stages.into_iter().chain(ends).map(|stage| Hold { stage, ..hold }).chain([whole]) {
+        let place = |member| Some(ChainPlace { id: TransferId::new(9), member, is_head: member == 0 });
+        let inner = Hold { leg: Leg::Inner, chain: place(0), ..hold };
+        let part = Hold { stage: HoldStage::AwaitsKeeping, chain: place(255), ..hold };
+        let plain = stages.into_iter().chain(ends).map(|stage| Hold { stage, ..hold });
+        for hold in plain.chain([whole, inner, part, Hold { chain: None, stage: HoldStage::Open, ..inner }]) {
             let mut out = Vec::new();
             put(&hold, &mut out);
-            assert_eq!(out.len(), HOLD_LEN_BYTES);
+            let place_len_bytes = if hold.chain.is_some() { PLACE_LEN_BYTES } else { 0 };
+            assert_eq!(out.len(), HOLD_LEN_BYTES + place_len_bytes);
             let mut bytes = &out[..];
             assert_eq!(take(&mut bytes), Ok(hold));
             assert_eq!(take(&mut bytes), Err(CheckpointDamage::Short));

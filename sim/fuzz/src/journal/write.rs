@@ -149,6 +149,7 @@ impl Branch {
             code: 1,
             flags: 0,
             kind,
+            chain: None,
             leg: tally_ledger::Leg::Whole,
         }
     }
