@@ -166,6 +166,18 @@ impl Workload {
         self.ask(first)
     }
 
+    /// A payment across that a branch was asked for last and has not answered, and may have forgotten in a crash: its client
+    /// asks again, or for another amount under the same id.
+    pub(super) fn forgotten(&mut self, at: usize, random: &mut Random) -> Option<usize> {
+        let is_open = |payment: &Payment| payment.at == at && payment.is_between && !payment.is_over;
+        let index = self.payments.iter().rposition(is_open)?;
+        if random.one_in(2) {
+            let wire = &mut self.payments[index].wire;
+            wire.amount = (wire.amount.get() + 1).into();
+        }
+        Some(index)
+    }
+
     fn new_payment(&self, random: &mut Random) -> Payment {
         let source = random.index(self.branches.len());
         let peer = random.index(self.branches.len());

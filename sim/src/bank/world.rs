@@ -344,7 +344,16 @@ impl World {
         )?;
         checks::ends(life, self.ended[at].iter().copied())?;
         self.link(at);
-        Ok(())
+        if self.is_healed {
+            return Ok(());
+        }
+        match self.workload.forgotten(at, &mut self.random) {
+            Some(payment) => {
+                let (request, at, wire) = self.workload.ask(payment);
+                self.ask(request, at, &wire)
+            }
+            None => Ok(()),
+        }
     }
 
     /// The branch reaches the leader, if there is one and nothing is between them.
