@@ -462,19 +462,19 @@ fn two_branches_agree_on_a_hold_and_its_end() {
 }
 
 #[test]
-#[ignore = "150,711 states: half a minute; see docs/TESTING.md"]
+#[ignore = "208,966 states: half a minute; see docs/TESTING.md"]
 fn two_branches_agree_on_a_hold_through_a_crash() {
     explore(2, 1, true);
 }
 
 #[test]
-#[ignore = "1,679,398 states: a minute, optimised; see docs/TESTING.md"]
+#[ignore = "1,519,033 states: a minute, optimised; see docs/TESTING.md"]
 fn two_branches_agree_through_two_crashes() {
     explore(2, 2, false);
 }
 
 #[test]
-#[ignore = "932,158 states: a minute, optimised; see docs/TESTING.md"]
+#[ignore = "648,043 states: a minute, optimised; see docs/TESTING.md"]
 fn three_branches_agree_whatever_is_lost_or_overtaken() {
     explore(3, 0, false);
 }
