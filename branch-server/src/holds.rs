@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tally_ledger::{Ending, Hold, HoldStage};
-use tally_protocol::{BranchId, Lsn, Timestamp, TransferId};
+use tally_protocol::{AccountId, BranchId, Lsn, Timestamp, TransferId};
 
 use crate::endings::Endings;
 
@@ -100,12 +100,7 @@ impl Holds {
     /// Removes a hold that ended.
     pub fn remove(&self, id: TransferId) -> Option<Hold> {
         let hold = self.shard(id).lock().remove(&id)?;
-        if hold.has_timeout() {
-            self.by_expiry.lock().remove(&(hold.expires_at, id));
-        }
-        if is_standing(&hold) {
-            self.standing.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.forget_stage(&hold);
         self.leave_chain(&hold);
         self.give_room_back();
         Some(hold)
@@ -143,6 +138,37 @@ impl Holds {
         }
     }
 
+    /// In the hold `id` the account `to` takes the place of `from`, which has gone ([`Hold::rehomed`]). Nothing happens where it
+    /// has done so before.
+    pub fn rehome(&self, id: TransferId, from: AccountId, to: AccountId) {
+        let mut shard = self.shard(id).lock();
+        let Some(hold) = shard.get_mut(&id) else { return };
+        let (before, Some(after)) = (*hold, hold.rehomed(from, to)) else { return };
+        *hold = after;
+        drop(shard);
+        self.forget_stage(&before);
+        self.note_stage(&after);
+    }
+
+    /// All that are open on an account, by id. Complete under the account's lock. Looks at every hold of the branch.
+    pub fn on_account(&self, id: AccountId) -> Vec<Hold> {
+        let mut holds: Vec<Hold> = self.iter().filter(|hold| hold.is_on(id)).collect();
+        holds.sort_unstable_by_key(|hold| hold.id);
+        holds
+    }
+
+    /// Not due until [`Holds::thaw`]: its account is on its way.
+    pub fn freeze(&self, hold: &Hold) {
+        self.by_expiry.lock().remove(&(hold.expires_at, hold.id));
+    }
+
+    /// Due again, if it has a time-out.
+    pub fn thaw(&self, hold: &Hold) {
+        if hold.has_timeout() {
+            self.by_expiry.lock().insert((hold.expires_at, hold.id));
+        }
+    }
+
     /// A hold between branches was removed and has ended so; it keeps its room until the payee's branch knows.
     pub fn note_ending(&self, ending: Ending) {
         if self.endings.insert(ending) {
@@ -167,6 +193,15 @@ impl Holds {
     /// Holds between branches that stand.
     pub fn standing(&self) -> usize {
         self.standing.load(Ordering::Relaxed)
+    }
+
+    fn forget_stage(&self, hold: &Hold) {
+        if hold.has_timeout() {
+            self.by_expiry.lock().remove(&(hold.expires_at, hold.id));
+        }
+        if is_standing(hold) {
+            self.standing.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn note_stage(&self, hold: &Hold) {

@@ -7,10 +7,12 @@
 //!   link            ==push==> [two_phase] ==============pop==^   behind control, before interactive
 //! ```
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tally_ledger::Actor;
 use tally_ledger::two_phase::Decision;
-use tally_protocol::link::{CrossChain, CrossTransfer, EndItem, IdItem, MoveItem, MoveOrder};
+use tally_protocol::link::{AccountMove, CrossChain, CrossTransfer, EndItem, IdItem, MoveOrder};
 use tally_protocol::message;
 use tally_protocol::request::Lookup;
 use tally_protocol::{AccountId, Timestamp, TransferId};
@@ -108,7 +110,7 @@ pub enum Instruction {
     /// Seal an account that is to move.
     Leave(MoveOrder),
     /// Take an account in.
-    TakeIn(MoveItem),
+    TakeIn(Arc<AccountMove>),
     /// Say whether an id was used here.
     AskId(IdItem),
     /// Whether an id was used at another branch.
@@ -124,7 +126,7 @@ impl Instruction {
             Self::Decide(id, ..) | Self::Heard(id) => id.get(),
             Self::End(item) => item.id.get(),
             Self::Leave(order) => order.id.get(),
-            Self::TakeIn(item) => item.id.get(),
+            Self::TakeIn(moving) => moving.account.id.get(),
             Self::AskId(item) | Self::IdTold(item) => item.id.get(),
         }
     }

@@ -71,9 +71,10 @@ impl Rebuilding {
 /// The accounts that replaying `record` touches.
 fn accounts_of(record: &Record) -> [AccountId; 2] {
     match &record.body {
-        RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => {
-            [transfer.debit_account_id, transfer.credit_account_id]
-        }
+        RecordBody::Transfer(transfer)
+        | RecordBody::Expired(transfer)
+        | RecordBody::Decided(_, transfer)
+        | RecordBody::Rehomed(transfer) => [transfer.debit_account_id, transfer.credit_account_id],
         RecordBody::Account(_, account) => [account.id; 2],
         RecordBody::Cancelled(_) => [AccountId::NONE; 2],
     }
@@ -127,7 +128,9 @@ impl RecoveryTarget for Rebuilding {
                     self.ids.record(named(place.id)?, record.lsn);
                 }
             }
-            RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => self.redo_transfer(record, transfer)?,
+            RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) | RecordBody::Rehomed(transfer) => {
+                self.redo_transfer(record, transfer)?;
+            }
             RecordBody::Account(_, account) => {
                 let existing = self.accounts.find(account.id).map(|slot| slot.read());
                 if let Some(account) = redo_account(existing.as_ref(), record) {
@@ -143,6 +146,7 @@ impl RecoveryTarget for Rebuilding {
                 self.ids.ended(named(id)?, record.lsn);
             }
             RecordEffect::HoldKept(id) => self.holds.keep(id, record.lsn),
+            RecordEffect::HoldRehomed { id, from, to } => self.holds.rehome(id, from, to),
             RecordEffect::Reversed(id) => self.ids.ended(named(id)?, record.lsn),
             RecordEffect::None => {}
         }

@@ -9,6 +9,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use tally_ledger::Actor;
 use tally_ledger::two_phase::{
     Attempt, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
 };
-use tally_protocol::link::{BranchStatus, CrossChain, CrossTransfer, MoveItem, MovedItem};
+use tally_protocol::link::{AccountMove, BranchStatus, CrossChain, CrossTransfer, MovedItem};
 use tally_protocol::message::{self, AccountOpen, Role, Sums, TransferKind, TransferState, transfer_flags};
 use tally_protocol::{AccountId, BranchId, Currency, CustomerId, Refusal, Timestamp, TransferId};
 use zerocopy::{FromZeros, IntoBytes};
@@ -129,7 +130,7 @@ struct Bank {
     coordinators: HashMap<u128, Coordinator>,
     begun: HashMap<u128, CrossTransfer>,
     begun_chains: HashMap<u128, CrossChain>,
-    begun_moves: HashMap<u128, MoveItem>,
+    begun_moves: HashMap<u128, Arc<AccountMove>>,
     /// Orders that a branch has refused.
     refused_moves: HashMap<u128, Refusal>,
     decided: HashMap<u128, (Decision, Participants)>,
@@ -199,7 +200,7 @@ impl Bank {
             match effect {
                 CoordinatorEffect::Prepare(branch) => {
                     let instruction = match (self.begun_moves.get(&id), self.begun_chains.get(&id)) {
-                        (Some(item), _) => Instruction::TakeIn(*item),
+                        (Some(moving), _) => Instruction::TakeIn(moving.clone()),
                         (None, Some(chain)) => Instruction::PrepareChain(chain.clone()),
                         (None, None) => Instruction::Prepare(self.begun[&id]),
                     };
@@ -223,7 +224,8 @@ impl Bank {
 
     /// Both branches are told where an account is, as the registry does in front of the decision.
     fn note_place(&self, id: u128, decision: Decision) {
-        let Some(item) = self.begun_moves.get(&id).filter(|_| decision == Decision::Commit) else { return };
+        let Some(moving) = self.begun_moves.get(&id).filter(|_| decision == Decision::Commit) else { return };
+        let item = &moving.account;
         let version = u64::from(item.moves);
         let moved = MovedItem {
             account_id: item.account_id,
@@ -305,9 +307,9 @@ impl Bank {
                         (0..times).for_each(|_| to.instruct(Instruction::Heard(id)));
                         continue;
                     }
-                    Said::BeginMove(item) => {
-                        let id = item.id.get();
-                        self.begun_moves.insert(id, item);
+                    Said::BeginMove(moving) => {
+                        let id = moving.account.id.get();
+                        self.begun_moves.insert(id, moving);
                         (id, begin(branch, Attempt::ONLY, true))
                     }
                     Said::RefuseMove(vote) => {
@@ -616,7 +618,7 @@ fn a_hold_stands_on_both_sides_until_the_payers_branch_ends_it() {
                 assert_eq!(bank.pay(payment(3 + round, 71)).0, Some(Refusal::InsufficientFunds), "it is promised");
                 (0..2).for_each(|at| bank.restart(at));
             }
-            assert_eq!(answer(bank.sides[1].ask(Op::Transfer(ending(8, kind, 2, 0)))).0, Some(Refusal::WrongBranch));
+            assert_eq!(answer(bank.sides[1].ask(Op::Transfer(ending(8, kind, 2, 0)))).0, Some(Refusal::HoldElsewhere));
             assert_eq!(state(&mut bank, 1, 8), None, "and the id stays free");
             let too_much = ending(9, TransferKind::Settle, 2, 31);
             assert_eq!(answer(bank.sides[0].ask(Op::Transfer(too_much))).0, Some(Refusal::AmountExceedsHold));

@@ -67,6 +67,7 @@ REFUSALS = {
     111: "exists_with_different_code", 112: "exists_with_different_owner", 113: "exists_with_different_limits",
     114: "id_cancelled", 115: "id_already_used",
     190: "branch_unknown", 191: "account_moved", 192: "id_used_elsewhere", 193: "moved_account_singles_only",
+    194: "hold_elsewhere",
     200: "chain_broken", 201: "reference_not_found", 202: "reference_kind_mismatch", 203: "hold_already_settled",
     204: "hold_already_voided", 205: "hold_expired", 206: "already_reversed", 207: "debit_account_not_found",
     208: "credit_account_not_found", 209: "not_owner", 210: "accounts_currency_mismatch",
@@ -85,7 +86,7 @@ REFUSALS = {
     253: "credit_account_moved",
     300: "account_not_found", 301: "account_closed", 302: "account_not_empty", 303: "account_already_frozen",
     304: "account_not_frozen", 305: "transfer_not_found", 306: "account_has_holds", 307: "account_frozen",
-    308: "account_moved_too_often",
+    308: "account_moved_too_often", 309: "account_holds_stay",
 }
 
 

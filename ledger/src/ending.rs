@@ -10,6 +10,9 @@
 //! Both branches hold the money, and neither can give it away, so an end cannot be refused and nobody need vote: the
 //! record of the payer's branch decides. It is told until the payee's branch has it, durably.
 //!
+//! Where an account of it has moved since, a branch in the middle has a settlement account on both sides of the hold: it carries
+//! out the end that it hears, and tells it on as if it were the payer's branch.
+//!
 //! **Invariant:** a hold between branches has one end, the first that the payer's branch records. The payee's branch posts
 //! the very amount that the payer's branch has posted.
 
@@ -48,11 +51,25 @@ impl Ending {
     pub fn of_record(body: &RecordBody, lsn: Lsn, timestamp: Timestamp) -> Option<Self> {
         match body {
             RecordBody::Transfer(record) => Self::of_transfer(record, lsn, timestamp),
-            RecordBody::Expired(record) if record.leg == Leg::Source => {
+            // Of a hold that is passed on, too: what has ended it there is told on.
+            RecordBody::Expired(record) => {
                 let peer = record.credit_account_id.settlement_peer()?;
                 Some(Self::new((record.id, HoldEnd::Expired, Amount::ZERO), record, peer, (lsn, timestamp)))
             }
-            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) | RecordBody::Cancelled(_) => {
+            RecordBody::Decided(None, record) if record.leg == Leg::Destination => {
+                let (end, posted) = match record.kind {
+                    TransferKind::Settle => (HoldEnd::Settled, record.amount),
+                    TransferKind::Void => (HoldEnd::Voided, Amount::ZERO),
+                    TransferKind::Transfer
+                    | TransferKind::Deposit
+                    | TransferKind::Withdraw
+                    | TransferKind::Hold
+                    | TransferKind::Reverse => return None,
+                };
+                let peer = record.credit_account_id.settlement_peer()?;
+                Some(Self::new((record.id, end, posted), record, peer, (lsn, timestamp)))
+            }
+            RecordBody::Decided(..) | RecordBody::Rehomed(_) | RecordBody::Account(..) | RecordBody::Cancelled(_) => {
                 None
             }
         }

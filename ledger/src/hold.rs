@@ -104,6 +104,36 @@ impl Hold {
 }
 
 impl Hold {
+    /// The same where `to` takes the place of `from`: one is an account that goes to another branch, the other the settlement
+    /// account for that branch. `None` when `from` is neither side.
+    ///
+    /// With a settlement account on both sides it is passed on: the branch of the debit side ends it, this one carries that
+    /// out and tells the branch of the credit side.
+    #[must_use]
+    pub fn rehomed(self, from: AccountId, to: AccountId) -> Option<Self> {
+        let mut hold = self;
+        match from {
+            _ if from == self.debit_account_id => hold.debit_account_id = to,
+            _ if from == self.credit_account_id => hold.credit_account_id = to,
+            _ => return None,
+        }
+        let is_settlement = |id: AccountId| id.settlement_peer().is_some();
+        hold.leg = match (is_settlement(hold.debit_account_id), is_settlement(hold.credit_account_id)) {
+            (false, false) => Leg::Whole,
+            (false, true) => Leg::Source,
+            (true, _) => Leg::Destination,
+        };
+        if !self.leg.is_part() {
+            hold.far_account_id = from;
+        }
+        Some(hold)
+    }
+
+    /// Whether `id` is one of its two accounts.
+    pub fn is_on(&self, id: AccountId) -> bool {
+        self.debit_account_id == id || self.credit_account_id == id
+    }
+
     /// Whether it is the money of an account that moves: then the account at the other branch is the same one.
     pub fn moves_account(&self) -> bool {
         self.leg.is_part() && self.near_account_id() == self.far_account_id

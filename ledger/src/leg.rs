@@ -149,7 +149,8 @@ impl TransferRecord {
     #[must_use]
     pub fn as_asked(&self) -> Self {
         let Some(far) = self.far_account_id() else { return *self };
-        let mut asked = Self { reference: TransferId::NONE, ..*self };
+        let user_data_64 = if self.came_along() { 0 } else { self.user_data_64 };
+        let mut asked = Self { reference: TransferId::NONE, user_data_64, ..*self };
         match self.leg {
             Leg::Whole | Leg::Inner => {}
             Leg::Source => asked.credit_account_id = far,
@@ -268,7 +269,7 @@ mod tests {
             assert_eq!(aborted.debit.debits_held, Amount::ZERO);
             match branch {
                 HERE => assert_eq!(Reference::of_open(standing), Reference::Open(standing)),
-                _ => assert_eq!(Reference::of_open(standing), Reference::NotNow(Refusal::WrongBranch)),
+                _ => assert_eq!(Reference::of_open(standing), Reference::NotNow(Refusal::HoldElsewhere)),
             }
             if branch == HERE {
                 let expired = crate::expire_hold(&standing, &debit, &credit);

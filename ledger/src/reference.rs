@@ -58,7 +58,7 @@ pub enum Reference {
     /// A void, a reversal, or a part of a transfer between branches: neither a hold, nor anything that can be
     /// reversed.
     Neither,
-    /// A hold between branches that cannot be acted on here (`WrongBranch`) or now (`Busy`: the registry has not
+    /// A hold between branches that cannot be acted on here (`HoldElsewhere`) or now (`Busy`: the registry has not
     /// decided). Whoever names it is refused without a trace, so the rules never see it.
     NotNow(Refusal),
 }
@@ -84,7 +84,9 @@ impl Ended {
                 TransferKind::Reverse => Some(Self::Reversed),
                 TransferKind::Transfer | TransferKind::Deposit | TransferKind::Withdraw | TransferKind::Hold => None,
             },
-            RecordBody::Transfer(_) | RecordBody::Account(..) | RecordBody::Cancelled(_) => None,
+            RecordBody::Transfer(_) | RecordBody::Rehomed(_) | RecordBody::Account(..) | RecordBody::Cancelled(_) => {
+                None
+            }
         }
     }
 }
@@ -96,7 +98,7 @@ impl Reference {
         match body {
             RecordBody::Transfer(record) => Self::of_transfer(record, lsn, timestamp, ended),
             RecordBody::Expired(_) => Self::Ended(HoldEnd::Expired),
-            RecordBody::Decided(..) => Self::Neither,
+            RecordBody::Decided(..) | RecordBody::Rehomed(_) => Self::Neither,
             RecordBody::Account(..) | RecordBody::Cancelled(_) => Self::Absent,
         }
     }
@@ -105,7 +107,7 @@ impl Reference {
         match (record.refusal, ended) {
             (Some(_), _) => return Self::Refused,
             (None, _) if record.leg == Leg::Destination && record.kind == TransferKind::Hold => {
-                return Self::NotNow(Refusal::WrongBranch);
+                return Self::NotNow(Refusal::HoldElsewhere);
             }
             (None, Some(Ended::Hold(end))) => return Self::Ended(end),
             (None, Some(Ended::Reversed)) => return Self::ReversedBefore,
@@ -140,7 +142,7 @@ impl Reference {
     pub const fn of_open(hold: Hold) -> Self {
         match (hold.stage, hold.leg) {
             (HoldStage::AwaitsPosting, _) => Self::Neither,
-            (_, Leg::Destination) => Self::NotNow(Refusal::WrongBranch),
+            (_, Leg::Destination) => Self::NotNow(Refusal::HoldElsewhere),
             (HoldStage::AwaitsKeeping, _) => Self::NotNow(Refusal::Busy),
             (HoldStage::Open, _) => Self::Open(hold),
             // Not among the open ones.

@@ -19,10 +19,14 @@ const NOT_CONTENT: u16 = transfer_flags::WANT_BALANCES;
 /// `IdCancelled`, or those of [`same_content`]. None of them is recorded.
 pub fn repeat<'a>(transfer: &Transfer, known: &'a RecordBody) -> Result<&'a TransferRecord, Refusal> {
     match known {
+        // Here is what goes on with it; what was asked is known where it was made.
+        RecordBody::Transfer(record) if record.came_along() => Err(Refusal::IdUsedElsewhere),
         RecordBody::Transfer(record) => same_content(transfer, record).map(|()| record),
         RecordBody::Cancelled(_) => Err(Refusal::IdCancelled),
         // No transfer's own record; an index that leads here is answered, not trusted.
-        RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) => Err(Refusal::IdAlreadyUsed),
+        RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Rehomed(_) | RecordBody::Account(..) => {
+            Err(Refusal::IdAlreadyUsed)
+        }
     }
 }
 
@@ -35,9 +39,13 @@ pub fn cancel_id(known: Option<&RecordBody>) -> Result<bool, Refusal> {
     match known {
         None => Ok(true),
         Some(RecordBody::Cancelled(_)) => Ok(false),
-        Some(RecordBody::Transfer(_) | RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..)) => {
-            Err(Refusal::IdAlreadyUsed)
-        }
+        Some(
+            RecordBody::Transfer(_)
+            | RecordBody::Expired(_)
+            | RecordBody::Decided(..)
+            | RecordBody::Rehomed(_)
+            | RecordBody::Account(..),
+        ) => Err(Refusal::IdAlreadyUsed),
     }
 }
 

@@ -6,7 +6,7 @@
 //! applying a stretch of the journal a second time changes nothing.
 
 use tally_protocol::message::TransferKind;
-use tally_protocol::{Currency, Lsn, Timestamp, TransferId};
+use tally_protocol::{AccountId, Currency, Lsn, Timestamp, TransferId};
 
 use crate::account::Account;
 use crate::closing::Closes;
@@ -30,6 +30,15 @@ pub enum RecordEffect {
     Decided(TransferId),
     /// The registry let the hold between branches with this id stand.
     HoldKept(TransferId),
+    /// In the hold with this id the account `to` has the place of `from`: see [`Hold::rehomed`].
+    HoldRehomed {
+        /// The hold's.
+        id: TransferId,
+        /// The account that has gone.
+        from: AccountId,
+        /// The settlement account that stands for it.
+        to: AccountId,
+    },
 }
 
 impl RecordEffect {
@@ -47,6 +56,9 @@ impl RecordEffect {
                 }
             },
             RecordBody::Decided(Some(_), record) => Self::Decided(record.id),
+            RecordBody::Rehomed(record) => {
+                Self::HoldRehomed { id: record.id, from: record.credit_account_id, to: record.debit_account_id }
+            }
             RecordBody::Account(..) | RecordBody::Cancelled(_) => Self::None,
         }
     }
@@ -72,6 +84,8 @@ impl RecordEffect {
 
 /// The hold that a record made.
 pub(crate) fn opened_hold(record: &TransferRecord, lsn: Lsn, timestamp: Timestamp) -> Hold {
+    // Time runs, and the day's limit counts, from when it was made.
+    let timestamp = if record.came_along() { Timestamp::from_nanos(record.user_data_64) } else { timestamp };
     let expires_at = match record.timeout_s {
         0 => Timestamp::MAX,
         // The payer's branch looks at the clock.
@@ -147,6 +161,7 @@ pub fn redo_account(existing: Option<&Account>, record: &Record) -> Option<Accou
         | RecordBody::Transfer(_)
         | RecordBody::Expired(_)
         | RecordBody::Decided(..)
+        | RecordBody::Rehomed(_)
         | RecordBody::Cancelled(_) => None,
     }
 }

@@ -216,6 +216,7 @@ pub fn feed_entry(record: &Record) -> message::FeedEntry {
     match &record.body {
         RecordBody::Transfer(of) if of.is_prepared() => moved(FeedKind::Prepared, of),
         RecordBody::Transfer(of) => moved(FeedKind::Transfer, of),
+        RecordBody::Rehomed(of) => moved(FeedKind::Rehomed, of),
         RecordBody::Expired(of) => moved(FeedKind::Expired, &of.decided(Timestamp::default())),
         RecordBody::Decided(refusal, of) => {
             // The registry's stamp is the bank's own, no client's data.

@@ -180,6 +180,38 @@ fn an_expired_hold() {
     );
 }
 
+/// The settlement account 17 has taken the place of account 34.
+#[test]
+fn a_hold_of_an_account_that_has_gone() {
+    check(
+        RecordBody::Rehomed(hold()),
+        "
+        14 c6 84 d6                                       # check
+        b8 00  06  00                                     # len_bytes (184), kind, flags
+        40 41 00 00 00 00 00 00                           # lsn
+        01 02 03 04 05 06 07 08                           # timestamp
+        05 00 00 00 00 00 00 00                           # actor
+        04 03 02 01 00 00 00 00 00 00 00 00 00 00 00 00   # id
+        11 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00   # debit_account_id
+        22 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00   # credit_account_id
+        90 01 00 00 00 00 00 00                           # amount_asked
+        90 01 00 00 00 00 00 00                           # amount
+        32 00 00 00 00 00 00 00                           # day_spent
+        01 00 00 00 00 00 00 00                           # debit: debits_held
+        02 00 00 00 00 00 00 00                           # debits_posted
+        00 00 00 00 00 00 00 00                           # credits_held
+        00 00 00 00 00 00 00 00                           # credits_posted
+        00 00 00 00 00 00 00 00                           # credit: debits_held
+        00 00 00 00 00 00 00 00                           # debits_posted
+        03 00 00 00 00 00 00 00                           # credits_held
+        04 00 00 00 00 00 00 00                           # credits_posted
+        20 4e 00 00                                       # day
+        07 00  d2 03  00 00  00 00                        # code, currency, flags, refusal
+        04  0f  00 00                                     # kind, given, reserved
+        ",
+    );
+}
+
 /// With its extension, and refused.
 #[test]
 fn a_settle_that_was_refused() {

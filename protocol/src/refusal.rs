@@ -189,6 +189,8 @@ refusals! {
     IdUsedElsewhere = 192 "id_used_elsewhere";
     /// An account that has moved takes part in single requests only: not in a batch or chain.
     MovedAccountSinglesOnly = 193 "moved_account_singles_only";
+    /// The hold is ended at another branch, that of the payer; the hint is that branch's number.
+    HoldElsewhere = 194 "hold_elsewhere";
 
     // 200..=299: the state of the ledger. Recorded; the id is used up.
     /// Another entry of the chain was refused. For an account: not recorded.
@@ -293,6 +295,9 @@ refusals! {
     AccountFrozen = 307 "account_frozen";
     /// The account has been at as many branches as one account may be.
     AccountMovedTooOften = 308 "account_moved_too_often";
+    /// An open hold on the account cannot go along: it is with the branch that the account is to go to, which may know its id
+    /// already, or it closes an account when it is settled; or there are more than may go along.
+    AccountHoldsStay = 309 "account_holds_stay";
 }
 
 impl Refusal {
@@ -369,7 +374,7 @@ impl Refusal {
 
     /// Whether the hint that comes with it is the number of the branch to ask instead.
     pub const fn names_branch(self) -> bool {
-        matches!(self, Self::AccountMoved | Self::IdUsedElsewhere)
+        matches!(self, Self::AccountMoved | Self::IdUsedElsewhere | Self::HoldElsewhere)
     }
 
     /// Whether the server closes the connection behind this refusal, whenever it is sent. `LoginRequired` and

@@ -23,12 +23,15 @@ fn every_planted_bug_of_the_bank_is_caught() {
 
 #[test]
 fn seeds_of_the_bank_pass_and_move_accounts() {
-    let mut moves = 0;
+    let (mut moves, mut holds) = (0, 0);
     for seed in 0..SEEDS_TO_PASS {
         let outcome = run_bank_seed(seed, &BankOptions::default()).unwrap_or_else(|failure| panic!("{failure}"));
         moves += outcome.moves;
+        holds += outcome.moved_holds;
     }
     assert!(moves > SEEDS_TO_PASS, "{moves} accounts moved in {SEEDS_TO_PASS} seeds");
+    assert!(holds > 0, "no hold moved with them");
+    println!("{moves} accounts moved with {holds} holds");
 }
 
 #[test]

@@ -180,7 +180,7 @@ impl Branch {
             engine
                 .holds
                 .iter()
-                .filter(|hold| hold.is_in_doubt())
+                .filter(|hold| engine.awaits_decision(hold))
                 .for_each(|hold| shared.doubts.insert_recovered(&hold));
             let channel = || replies::channels::<Said>(options.workers, std::slice::from_ref(&link_bell.bell));
             let ((say, mut says), (begin, mut begins)) = (channel(), channel());

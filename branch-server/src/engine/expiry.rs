@@ -19,11 +19,16 @@ impl Engine {
         let find = |id| self.accounts.find(id).expect("a hold's accounts exist");
         let (debit_slot, credit_slot) = (find(hold.debit_account_id), find(hold.credit_account_id));
         let (debit_lock, credit_lock) = accounts::lock_both(debit_slot, credit_slot);
-        // Settled or voided before the locks were there.
-        if self.holds.get(id).is_none() {
+        // Settled or voided before the locks were there; or an account of it has gone, and with it perhaps the clock.
+        if self.holds.get(id) != Some(hold) {
             return true;
         }
         let (mut debit, mut credit) = (debit_lock.load(), credit_lock.load());
+        if !debit.status.is_here() || !credit.status.is_here() {
+            // It is on its way: the end of the move looks at the clock again.
+            self.holds.freeze(&hold);
+            return true;
+        }
         let reservation = writer.reserve(len_bytes as u64, 1, now);
         let outcome = expire_hold(&hold, &debit, &credit);
         outcome.apply(&mut debit, &mut credit, reservation.lsn(), reservation.timestamp());

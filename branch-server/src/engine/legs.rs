@@ -6,7 +6,7 @@
 
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::two_phase::Decision;
-use tally_ledger::{Hold, HoldEnd, HoldStage, Leg, Transfer, decide_leg, end_leg, hold_end_record, leg};
+use tally_ledger::{Ending, Hold, HoldEnd, HoldStage, Leg, Transfer, decide_leg, end_leg, hold_end_record, leg};
 use tally_protocol::message;
 use tally_protocol::{Amount, BranchId, CustomerId, Refusal, Timestamp, TransferId};
 
@@ -57,6 +57,8 @@ pub enum Ended {
     NotOpen,
     /// The log has no room just now.
     NoRoom,
+    /// An account of it is on its way between branches: it will be told again.
+    Later,
     /// What is open here is no hold of that branch, or less than what was posted there.
     Impossible,
 }
@@ -206,8 +208,13 @@ impl Engine {
         let (debit_slot, credit_slot) = (find(hold.debit_account_id), find(hold.credit_account_id));
         let (debit_lock, credit_lock) = accounts::lock_both(debit_slot, credit_slot);
         // Ended by another copy of the message before the locks were there; or let stand, which changes nothing here.
+        let before = hold;
         let Some(hold) = self.holds.get(id) else { return Ended::NotOpen };
         let (mut debit, mut credit) = (debit_lock.load(), credit_lock.load());
+        // On its way, or gone since: then these are not its accounts' locks.
+        if !hold.is_on(before.credit_account_id) || !credit.status.is_here() {
+            return Ended::Later;
+        }
         let Some((outcome, body)) = end_leg(&hold, end, (posted, ended_at), &debit, &credit) else {
             return Ended::Impossible;
         };
@@ -218,6 +225,10 @@ impl Engine {
         credit_lock.publish_sums(&credit);
         self.holds.remove(id).expect("it was open under these locks");
         self.ids.note_ended(id, lsn);
+        // It is passed on to the branch where its payee is.
+        if let Some(ending) = Ending::of_record(&body, lsn, timestamp) {
+            self.holds.note_ending(ending);
+        }
         drop((debit_lock, credit_lock));
         let done = Done { is_prepared: false, ..Done::of(lsn, timestamp, &hold_end_record(&hold, &outcome)) };
         let record = Record { lsn, timestamp, actor: CustomerId::BANK, body };

@@ -1,6 +1,7 @@
 //! Moves of accounts between branches: sealing one, taking one in, and what the registry decided about either.
 //!
-//! Each step is two records in one stretch of the log, so a crash leaves both or neither (`tally_ledger::moving`).
+//! Each step is two records, and one for each open hold that goes along, in one stretch of the log: a crash leaves all or none
+//! (`tally_ledger::moving`).
 //!
 //! **Invariant:** the account's status is published under its lock before anything is said, and every way of recording
 //! something looks at it under that lock ([`Engine::whereabouts`]).
@@ -8,21 +9,23 @@
 use tally_ledger::journal::record::{AccountChange, Record, RecordBody, TransferRecord};
 use tally_ledger::two_phase::Decision;
 use tally_ledger::{
-    Account, Hold, Leg, MoveStep, Residence, Transfer, arrive, end_move, leg, seal, settlement_account,
-    settlement_account_id,
+    Account, Hold, Leg, MoveStep, RecordEffect, Residence, Sums, Transfer, arrive, end_move, leg, seal,
+    settlement_account, settlement_account_id,
 };
-use tally_protocol::link::{MoveItem, MoveOrder};
+use tally_protocol::link::{AccountMove, MoveItem, MoveOrder};
 use tally_protocol::message::{self, TransferKind, account_flags};
 use tally_protocol::{AccountId, AccountStatus, BranchId, Currency, CustomerId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::{Decided, Done, Engine, Step, Writer, refusal_of};
 use crate::accounts::{self, Slot};
 use crate::ids::Reserve;
-use crate::lookup::Asker;
+use crate::lookup::{Asker, Looked};
 
 const ACCOUNT_LEN_BYTES: usize = RecordBody::account_len_bytes(AccountChange::Moved);
 const MONEY_LEN_BYTES: usize = TransferRecord::len_bytes_of(false);
 const STRETCH_LEN_BYTES: usize = ACCOUNT_LEN_BYTES + MONEY_LEN_BYTES;
+/// The most that a step takes for each hold that goes along.
+const HOLD_LEN_BYTES: usize = TransferRecord::len_bytes_of(false);
 /// Room for a step, and for the settlement account that it may open on the way.
 const SECURE_LEN_BYTES: usize = STRETCH_LEN_BYTES + ACCOUNT_LEN_BYTES;
 
@@ -46,6 +49,8 @@ pub enum TakenIn {
     Now(Done),
     /// Recorded before.
     Before(Hold),
+    /// The disk has to be asked first whether the ids are known here.
+    Lookup,
 }
 
 /// Where a payee's account is.
@@ -71,7 +76,7 @@ impl Engine {
         order: &MoveOrder,
         deadline_ns: u64,
         now: Timestamp,
-    ) -> Result<(Done, MoveItem), Refusal> {
+    ) -> Result<(Done, AccountMove), Refusal> {
         let id = TransferId::new(order.id.get());
         let between = (self.branch, BranchId::new(order.destination.get()));
         if between.0 == between.1 {
@@ -81,12 +86,19 @@ impl Engine {
         let slot = self.accounts.find(AccountId::new(order.account_id.get())).ok_or(Refusal::AccountNotFound)?;
         let draft = slot.read();
         // Nothing is opened for a move that cannot be.
-        seal(id, Some(&draft), &settlement_account(self.branch, between.1, draft.currency, now), between)?;
+        seal(id, Some(&draft), &settlement_account(self.branch, between.1, draft.currency, now), between, &[])?;
         let settlement_slot = self.settlement_slot(writer, between.1, draft.currency, now)?;
-        self.claim_move(id)?;
+        match self.claim_id(id, None) {
+            Ok(true) => {}
+            // A random id is new; where a filter cannot say so, the operator's next attempt has another one.
+            Ok(false) => return Err(Refusal::IdAlreadyUsed),
+            Err(refusal) => return Err(refusal),
+        }
         let (account_lock, settlement_lock) = accounts::lock_both(slot, settlement_slot);
-        let sealed = seal(id, Some(&account_lock.load_all()), &settlement_lock.load_all(), between);
-        let (step, item) = sealed.inspect_err(|_| self.give_move_back(id))?;
+        // Under the account's lock nothing is held on it, and nothing given back.
+        let holds = self.holds.on_account(slot.read().id);
+        let sealed = seal(id, Some(&account_lock.load_all()), &settlement_lock.load_all(), between, &holds);
+        let (step, moving) = sealed.inspect_err(|_| self.give_back_id(id))?;
         let (done, records, reservation) = self.begin_move(writer, step, now, |account, settlement| {
             account_lock.publish_all(account);
             settlement_lock.publish_sums(settlement);
@@ -94,25 +106,36 @@ impl Engine {
         drop((account_lock, settlement_lock));
         fill(writer, reservation, &records);
         let stamp = done.timestamp.as_nanos();
-        let item = MoveItem { stamp: stamp.into(), deadline: stamp.saturating_add(deadline_ns).into(), ..item };
-        Ok((done, item))
+        let deadline = stamp.saturating_add(deadline_ns);
+        let account = MoveItem { stamp: stamp.into(), deadline: deadline.into(), ..moving.account };
+        Ok((done, AccountMove { account, ..moving }))
     }
 
-    /// Takes an account in that its branch has sealed; it stays closed to everybody until the move is decided.
+    /// Takes an account in that its branch has sealed, with its holds; it stays closed to everybody until the move is decided.
     ///
     /// # Errors
-    /// `AccountMoving`, `IdAlreadyUsed`, `Busy`, `DiskFull`, `CapacityReached`, and those of [`arrive`]. Nothing is
+    /// `AccountMoving`, `IdAlreadyUsed`, `AccountHoldsStay` (the id of a hold is known here), `Busy`, `DiskFull`, `CapacityReached`, and those of [`arrive`]. Nothing is
     /// recorded.
-    pub fn take_account_in(&self, writer: &mut Writer, item: &MoveItem, now: Timestamp) -> Result<TakenIn, Refusal> {
+    pub fn take_account_in(
+        &self,
+        writer: &mut Writer,
+        moving: &AccountMove,
+        looked: Option<&Looked>,
+        now: Timestamp,
+    ) -> Result<TakenIn, Refusal> {
+        let item = &moving.account;
         let (id, account_id) = (TransferId::new(item.id.get()), AccountId::new(item.account_id.get()));
         if let Some(hold) = self.holds.get(id) {
             let is_same = hold.moves_account() && hold.far_account_id == account_id;
             return if is_same { Ok(TakenIn::Before(hold)) } else { Err(Refusal::IdAlreadyUsed) };
         }
-        writer.secure(SECURE_LEN_BYTES as u64).map_err(refusal_of)?;
+        let secure_len_bytes = SECURE_LEN_BYTES + HOLD_LEN_BYTES * moving.holds.len();
+        writer.secure(secure_len_bytes as u64).map_err(refusal_of)?;
         let currency = Currency::new(item.currency.get()).ok_or(Refusal::CurrencyInvalid)?;
         let settlement_slot = self.settlement_slot(writer, BranchId::new(item.source.get()), currency, now)?;
-        self.claim_move(id)?;
+        if !self.claim_ids(moving, looked)? {
+            return Ok(TakenIn::Lookup);
+        }
         // Nobody opens an account with this id meanwhile.
         let opening = self.accounts.opening();
         let known = self.accounts.find(account_id);
@@ -128,8 +151,8 @@ impl Engine {
             Some(_) => Ok(()),
             None => opening.secure(1).map_err(|_| Refusal::CapacityReached),
         };
-        let step = is_free.and_then(|()| arrive(item, &locks.1.load_all()));
-        let step = step.inspect_err(|_| self.give_move_back(id))?;
+        let step = is_free.and_then(|()| arrive(moving, &locks.1.load_all()));
+        let step = step.inspect_err(|_| ids_of(moving).for_each(|id| self.give_back_id(id)))?;
         let (done, records, reservation) = self.begin_move(writer, step, now, |account, settlement| {
             match &locks.0 {
                 Some(lock) => lock.publish_all(account),
@@ -150,7 +173,13 @@ impl Engine {
         (decision, decided_at): (Decision, Timestamp),
         now: Timestamp,
     ) -> Decided {
-        if writer.secure(STRETCH_LEN_BYTES as u64).is_err() {
+        // Nobody but this decision changes what is held on an account that moves.
+        let held = || {
+            let mut holds = self.holds.on_account(hold.near_account_id());
+            holds.retain(|hold| !hold.moves_account());
+            holds
+        };
+        if writer.secure((STRETCH_LEN_BYTES + HOLD_LEN_BYTES * held().len()) as u64).is_err() {
             return Decided::NoRoom;
         }
         let find = |id| self.accounts.find(id).expect("a hold's accounts exist");
@@ -161,24 +190,58 @@ impl Engine {
         }
         let (account, settlement) = (near_lock.load_all(), settlement_lock.load_all());
         let peer = settlement.id.settlement_peer().expect("the other side of a move is a settlement account");
-        let MoveStep { mut account, mut settlement, money } = end_move(&hold, decision, &account, &settlement, peer);
-        let reservation = writer.reserve(STRETCH_LEN_BYTES as u64, 2, now);
-        let (first, second) = places(&reservation, MONEY_LEN_BYTES);
-        (settlement.lsn, settlement.timestamp) = first;
-        (account.lsn, account.timestamp) = second;
+        let held = held();
+        let MoveStep { mut account, mut settlement, money, holds, .. } =
+            end_move(&hold, decision, &account, &settlement, peer, &held);
+        let refusal = leg::refusal_of(decision);
+        let mut bodies: Vec<RecordBody> = holds.into_iter().map(|body| stamped(body, decided_at)).collect();
+        bodies.push(RecordBody::Decided(refusal, money.decided(decided_at)));
+        bodies.push(RecordBody::Account(AccountChange::Moved, account.clone()));
+        let (mut records, reservation) = reserve(writer, bodies, now);
+        let [.., first, second] = &mut records[..] else { unreachable!("two are there") };
+        (settlement.lsn, settlement.timestamp) = (first.lsn, first.timestamp);
+        (account.lsn, account.timestamp) = (second.lsn, second.timestamp);
+        second.body = RecordBody::Account(AccountChange::Moved, account.clone());
+        let done = Done { refusal, is_prepared: false, ..Done::of(first.lsn, first.timestamp, &money) };
         near_lock.publish_all(&account);
         settlement_lock.publish_sums(&settlement);
-        self.holds.remove(hold.id).expect("it was open under these locks");
-        self.ids.note_ended(hold.id, first.0);
+        for record in &records {
+            self.note_end_of_move(record);
+        }
+        // Where the account stays, the clock was not looked at meanwhile.
+        held.iter().filter(|hold| self.holds.get(hold.id) == Some(**hold)).for_each(|hold| self.holds.thaw(hold));
         drop((near_lock, settlement_lock));
-        let refusal = leg::refusal_of(decision);
-        let done = Done { refusal, is_prepared: false, ..Done::of(first.0, first.1, &money) };
-        let records = [
-            record(first, RecordBody::Decided(refusal, money.decided(decided_at))),
-            record(second, RecordBody::Account(AccountChange::Moved, account)),
-        ];
         fill(writer, reservation, &records);
         Decided::Now(done, hold)
+    }
+
+    /// Holds and ids after a record of a move's end. Under the locks of account and settlement account.
+    fn note_end_of_move(&self, record: &Record) {
+        match RecordEffect::of(&record.body, record.lsn, record.timestamp) {
+            RecordEffect::Decided(id) => {
+                self.holds.remove(id).expect("it was open under these locks");
+                self.ids.note_ended(id, record.lsn);
+            }
+            RecordEffect::HoldKept(id) => self.holds.keep(id, record.lsn),
+            RecordEffect::HoldRehomed { id, from, to } => self.holds.rehome(id, from, to),
+            RecordEffect::None
+            | RecordEffect::HoldOpened(_)
+            | RecordEffect::HoldEnded(..)
+            | RecordEffect::Reversed(_) => {}
+        }
+    }
+
+    /// Whether the registry decides on this hold by its own id. What has come along with an account waits for the decision on
+    /// that account's move.
+    pub fn awaits_decision(&self, hold: &Hold) -> bool {
+        let is_arriving = |id| self.accounts.find(id).is_some_and(|slot| slot.read().status == AccountStatus::Arriving);
+        hold.is_in_doubt() && (hold.moves_account() || !is_arriving(hold.near_account_id()))
+    }
+
+    /// The branch that ends an open hold of which this one has only the payee's part.
+    pub fn ender_of(&self, hold: TransferId) -> Option<BranchId> {
+        let hold = self.holds.get(hold).filter(|hold| hold.leg == Leg::Destination)?;
+        hold.debit_account_id.settlement_peer()
     }
 
     /// Where the payee of a plain transfer or a hold is. `moved` knows where accounts went.
@@ -264,6 +327,12 @@ impl Engine {
         // that began it: their ids were never sent elsewhere.
         let belongs_to = match transfer.kind {
             _ if transfer.leg == Leg::Destination => None,
+            // But a hold between branches may have come here with its payer: what ends it may have been sent there before.
+            TransferKind::Settle | TransferKind::Void
+                if credit.is_some_and(|account| account.id.settlement_peer().is_some()) =>
+            {
+                debit
+            }
             TransferKind::Settle | TransferKind::Void | TransferKind::Reverse => None,
             TransferKind::Deposit => credit,
             TransferKind::Transfer | TransferKind::Withdraw | TransferKind::Hold => debit,
@@ -305,69 +374,105 @@ impl Engine {
         found.ok_or(Refusal::CapacityReached)
     }
 
-    /// The move's id, and room for its hold.
-    fn claim_move(&self, id: TransferId) -> Result<(), Refusal> {
-        match self.ids.reserve(id) {
+    /// An id, and room for its hold. `false` when only the disk knows whether it is new.
+    fn claim_id(&self, id: TransferId, looked: Option<&Looked>) -> Result<bool, Refusal> {
+        match self.reserve_id(id, looked.and_then(|looked| looked.id(id))) {
             Reserve::New => {}
-            // A random id is new; where a filter cannot say so, the operator's next attempt has another one.
-            Reserve::InFlight | Reserve::Known(_) | Reserve::MaybeOld => return Err(Refusal::IdAlreadyUsed),
+            Reserve::InFlight => return Err(Refusal::Busy),
+            Reserve::Known(_) if looked.is_some() => return Err(Refusal::IdAlreadyUsed),
+            Reserve::Known(_) | Reserve::MaybeOld => return Ok(false),
             Reserve::Full => return Err(Refusal::Busy),
         }
         if self.holds.secure_room() {
-            return Ok(());
+            return Ok(true);
         }
         self.ids.release(id);
         Err(Refusal::CapacityReached)
     }
 
-    fn give_move_back(&self, id: TransferId) {
+    /// The move's id and those of all holds, or none.
+    fn claim_ids(&self, moving: &AccountMove, looked: Option<&Looked>) -> Result<bool, Refusal> {
+        for (claimed, id) in ids_of(moving).enumerate() {
+            let is_claimed = self.claim_id(id, looked);
+            if is_claimed != Ok(true) {
+                ids_of(moving).take(claimed).for_each(|id| self.give_back_id(id));
+                return match is_claimed {
+                    Err(Refusal::IdAlreadyUsed) if claimed > 0 => Err(Refusal::AccountHoldsStay),
+                    other => other,
+                };
+            }
+        }
+        Ok(true)
+    }
+
+    fn give_back_id(&self, id: TransferId) {
         self.ids.release(id);
         self.holds.give_room_back();
     }
 
-    /// Publishes a prepare: first the account as it is without the money, then the money.
+    /// Publishes a prepare: first the account as it is without the move, then what it holds, then the money.
     fn begin_move(
         &self,
         writer: &mut Writer,
         step: MoveStep,
         now: Timestamp,
         publish: impl FnOnce(&Account, &Account),
-    ) -> (Done, [Record; 2], tally_journal::Reservation) {
-        let MoveStep { mut account, mut settlement, money } = step;
-        let reservation = writer.reserve(STRETCH_LEN_BYTES as u64, 2, now);
-        let (first, second) = places(&reservation, ACCOUNT_LEN_BYTES);
-        let mut bare = account.clone();
-        // Nothing else is held on it.
-        (bare.sums.debits_held, bare.sums.credits_held) = Default::default();
-        (bare.lsn, bare.timestamp) = first;
-        (account.lsn, account.timestamp) = second;
-        (settlement.lsn, settlement.timestamp) = second;
+    ) -> (Done, Vec<Record>, tally_journal::Reservation) {
+        let MoveStep { mut account, mut settlement, money, holds, before } = step;
+        let bare = |account: &Account, before: Sums| Account { sums: before, ..account.clone() };
+        let mut bodies = vec![RecordBody::Account(AccountChange::Moved, bare(&account, before))];
+        bodies.extend(holds);
+        bodies.push(RecordBody::Transfer(money));
+        let (mut records, reservation) = reserve(writer, bodies, now);
+        let (first, last) = (&records[0], &records[records.len() - 1]);
+        let (begun, ended) = ((first.lsn, first.timestamp), (last.lsn, last.timestamp));
+        let first = Account { lsn: begun.0, timestamp: begun.1, ..bare(&account, before) };
+        records[0].body = RecordBody::Account(AccountChange::Moved, first);
+        (account.lsn, account.timestamp) = ended;
+        (settlement.lsn, settlement.timestamp) = ended;
         publish(&account, &settlement);
-        self.note_effects(&money, second.0, second.1);
-        let done = Done::of(second.0, second.1, &money);
-        let records = [
-            record(first, RecordBody::Account(AccountChange::Moved, bare)),
-            record(second, RecordBody::Transfer(money)),
-        ];
-        (done, records, reservation)
+        for record in &records {
+            if let RecordBody::Transfer(transfer) = &record.body {
+                self.note_effects(transfer, record.lsn, record.timestamp);
+            }
+        }
+        (Done::of(ended.0, ended.1, &money), records, reservation)
     }
 }
 
-/// Position and stamp of two records, the first of which takes `first_len_bytes`.
-fn places(reservation: &tally_journal::Reservation, first_len_bytes: usize) -> ((Lsn, Timestamp), (Lsn, Timestamp)) {
-    let (lsn, stamp) = (reservation.lsn(), reservation.timestamp());
-    let second = (Lsn::new(lsn.get() + first_len_bytes as u64), Timestamp::from_nanos(stamp.as_nanos() + 1));
-    ((lsn, stamp), second)
+/// The move's, and those of all holds that go along.
+fn ids_of(moving: &AccountMove) -> impl Iterator<Item = TransferId> + '_ {
+    std::iter::once(moving.account.id.get()).chain(moving.holds.iter().map(|hold| hold.id.get())).map(TransferId::new)
 }
 
-fn record((lsn, timestamp): (Lsn, Timestamp), body: RecordBody) -> Record {
-    Record { lsn, timestamp, actor: CustomerId::BANK, body }
+/// The registry's stamp goes with what it decided.
+fn stamped(body: RecordBody, decided_at: Timestamp) -> RecordBody {
+    match body {
+        RecordBody::Decided(refusal, of) => RecordBody::Decided(refusal, of.decided(decided_at)),
+        other => other,
+    }
 }
 
-fn fill(writer: &mut Writer, reservation: tally_journal::Reservation, records: &[Record; 2]) {
+/// One stretch of the log for all of `bodies`.
+fn reserve(writer: &mut Writer, bodies: Vec<RecordBody>, now: Timestamp) -> (Vec<Record>, tally_journal::Reservation) {
+    let len_bytes: usize = bodies.iter().map(RecordBody::len_bytes).sum();
+    let reservation = writer.reserve(len_bytes as u64, bodies.len() as u32, now);
+    let (mut lsn, stamp) = (reservation.lsn().get(), reservation.timestamp().as_nanos());
+    let records = bodies.into_iter().zip(stamp..).map(|(body, stamp)| {
+        let at = Lsn::new(lsn);
+        lsn += body.len_bytes() as u64;
+        Record { lsn: at, timestamp: Timestamp::from_nanos(stamp), actor: CustomerId::BANK, body }
+    });
+    (records.collect(), reservation)
+}
+
+fn fill(writer: &mut Writer, reservation: tally_journal::Reservation, records: &[Record]) {
     writer.fill(reservation, |space| {
-        let (first, second) = space.split_at_mut(records[0].body.len_bytes());
-        records[0].encode_into(first);
-        records[1].encode_into(second);
+        let mut rest = space;
+        for record in records {
+            let (own, behind) = rest.split_at_mut(record.body.len_bytes());
+            record.encode_into(own);
+            rest = behind;
+        }
     });
 }

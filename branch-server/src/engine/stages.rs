@@ -330,7 +330,8 @@ impl Engine {
     /// locked by now, and without these locks no hold ends and no transfer is reversed.
     pub(super) fn still_holds(&self, transfer: &Transfer, reference: &Reference, looked_up: Option<&LookedUp>) -> bool {
         match reference {
-            Reference::Open(hold) => self.holds.get(hold.id).is_some(),
+            // Nor has an account of it gone to another branch.
+            Reference::Open(hold) => self.holds.get(hold.id).is_some_and(|open| open == *hold),
             // What the past says does not change, except that a posted transfer may be reversed.
             Reference::Posted(_) => {
                 let looked_up = looked_up.expect("posted transfers are found by looking up");
@@ -382,7 +383,9 @@ impl Engine {
                     self.holds.note_ending(ending);
                 }
             }
-            RecordEffect::HoldKept(_) => unreachable!("a decision's record, not a transfer's"),
+            RecordEffect::HoldKept(_) | RecordEffect::HoldRehomed { .. } => {
+                unreachable!("a decision's record, not a transfer's")
+            }
             RecordEffect::Reversed(id) => self.ids.note_ended(id, lsn),
             RecordEffect::None if opens_hold(record.kind, record.leg) => self.holds.give_room_back(),
             RecordEffect::None => {}

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tally_protocol::link::{self, CrossTransfer, LinkFrame, MoveItem, MoveOrder};
+use tally_protocol::link::{self, CrossTransfer, LinkFrame, MoveOrder};
 use tally_protocol::{Timestamp, TransferId, split_frame};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -121,10 +121,11 @@ impl Incoming {
                 let is_followed = |order: &&MoveOrder| follow(order.stamp.get());
                 self.pending.extend(items.iter().filter(is_followed).map(|order| Instruction::Leave(*order)));
             }
-            LinkFrame::MovePrepare(items) => {
-                let here = shared.branch().get();
-                let is_ours = |item: &&MoveItem| item.destination.get() == here && follow(item.stamp.get());
-                self.pending.extend(items.iter().filter(is_ours).map(|item| Instruction::TakeIn(*item)));
+            LinkFrame::MovePrepare(moving) => {
+                let account = moving.account;
+                if account.destination.get() == shared.branch().get() && follow(account.stamp.get()) {
+                    self.pending.push(Instruction::TakeIn(Arc::new(moving.to_owned())));
+                }
             }
             LinkFrame::IdAsk(items) => self.pending.extend(items.iter().map(|item| Instruction::AskId(*item))),
             LinkFrame::IdTold(items) => self.pending.extend(items.iter().map(|item| Instruction::IdTold(*item))),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tally_protocol::Envelope;
 use tally_protocol::link::{
-    BranchStatus, CrossChain, CrossTransfer, EndItem, IdItem, LinkFrame, LinkHeartbeat, LinkType, MarkItem, MoveItem,
-    VoteItem, append_items, stamp_frames,
+    AccountMove, BranchStatus, CrossChain, CrossTransfer, EndItem, IdItem, LinkFrame, LinkHeartbeat, LinkType,
+    MarkItem, VoteItem, append_items, stamp_frames,
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -36,7 +36,7 @@ struct Gathered {
     questions: Vec<MarkItem>,
     ends: Vec<EndItem>,
     heard: Vec<EndItem>,
-    moves: Vec<MoveItem>,
+    moves: Vec<Arc<AccountMove>>,
     refused_moves: Vec<VoteItem>,
     asked_ids: Vec<IdItem>,
     told_ids: Vec<IdItem>,
@@ -52,7 +52,7 @@ impl Gathered {
             Said::Ask(item) => self.questions.push(item),
             Said::End(item) => self.ends.push(item),
             Said::Heard(item) => self.heard.push(item),
-            Said::BeginMove(item) => self.moves.push(item),
+            Said::BeginMove(moving) => self.moves.push(moving),
             Said::RefuseMove(item) => self.refused_moves.push(item),
             Said::AskId(item) => self.asked_ids.push(item),
             Said::TellId(item) => self.told_ids.push(item),
@@ -69,7 +69,9 @@ impl Gathered {
         append_items(bytes, LinkType::LinkAsk, self.questions.drain(..));
         append_items(bytes, LinkType::LinkEnd, self.ends.drain(..));
         append_items(bytes, LinkType::LinkHeard, self.heard.drain(..));
-        append_items(bytes, LinkType::LinkMoveBegin, self.moves.drain(..));
+        for moving in self.moves.drain(..) {
+            LinkFrame::MoveBegin(moving.body()).append_to(bytes, Envelope::request(0));
+        }
         append_items(bytes, LinkType::LinkMoveRefused, self.refused_moves.drain(..));
         append_items(bytes, LinkType::LinkIdAsk, self.asked_ids.drain(..));
         append_items(bytes, LinkType::LinkIdTold, self.told_ids.drain(..));

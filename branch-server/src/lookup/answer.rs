@@ -20,13 +20,14 @@ pub(super) fn repeated(
     known: &Recorded,
 ) -> Option<ReplyBody> {
     if let RecordBody::Transfer(first) = &known.record.body
-        && first.leg == Leg::Destination
-        && first.far_account_id().is_some_and(|payer| payer.get() == wire.debit_account_id.get())
+        && (first.came_along()
+            || first.leg == Leg::Destination
+                && first.far_account_id().is_some_and(|payer| payer.get() == wire.debit_account_id.get()))
     {
-        // The payer's account has moved here since: its answer is where the payment began. That branch may have forgotten in
+        // The payer's account has moved here since, or the hold: its answer is where the payment began. That branch may have forgotten in
         // a crash what it began, but then it was aborted, and of that this branch knows as much.
         let (refusal, retry_after_ms) = match (first.refusal, &known.ended) {
-            (None, Some((Ended::Decided(Some(refusal)), _))) => (*refusal, 0),
+            (None, Some((Ended::Decided(Some(refusal)), _))) if !first.came_along() => (*refusal, 0),
             (Some(_), _) => (Refusal::IdAlreadyUsed, 0),
             _ => (Refusal::IdUsedElsewhere, u32::from(first.peer().get())),
         };
@@ -69,6 +70,7 @@ enum Again<'r> {
 fn repeated_parts<'r>(engine: &Engine, wire: &message::Transfer, known: &'r Recorded) -> Again<'r> {
     let Recorded { record, ended, is_kept } = known;
     let transfer = match &record.body {
+        RecordBody::Transfer(first) if first.came_along() => Err(Refusal::IdUsedElsewhere),
         RecordBody::Transfer(first) if first.leg == Leg::Destination => Err(Refusal::IdAlreadyUsed),
         // Accounts count as at home where they did then.
         RecordBody::Transfer(first) => {
@@ -117,6 +119,11 @@ pub(super) fn found(engine: &Engine, asker: &Asker, known: &Known) -> ReplyBody 
     let Some(record) = known.record.as_ref().filter(|_| !known.is_alias) else {
         return refuse(Refusal::TransferNotFound);
     };
+    let has_come = matches!(&record.body, RecordBody::Transfer(transfer) if transfer.came_along());
+    if has_come && matches!(known.ended, Some((Ended::Decided(Some(_)), _))) {
+        // A hold that was to come here with an account, and did not.
+        return refuse(Refusal::TransferNotFound);
+    }
     if !may_read(engine, asker, record) {
         return refuse(Refusal::NotPermitted);
     }
@@ -138,7 +145,7 @@ pub(super) fn found(engine: &Engine, asker: &Asker, known: &Known) -> ReplyBody 
             }
         }
         RecordBody::Cancelled(id) => id_found(*id, TransferState::Cancelled, record.lsn, record.timestamp),
-        RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) => {
+        RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Rehomed(_) | RecordBody::Account(..) => {
             unreachable!("`known` checked the kind")
         }
     }))
@@ -162,11 +169,12 @@ fn may_read(engine: &Engine, asker: &Asker, record: &Record) -> bool {
         return true;
     }
     match &record.body {
-        RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => {
-            [transfer.debit_account_id, transfer.credit_account_id]
-                .into_iter()
-                .any(|id| engine.may_read(&asker.actor, id))
-        }
+        RecordBody::Transfer(transfer)
+        | RecordBody::Expired(transfer)
+        | RecordBody::Decided(_, transfer)
+        | RecordBody::Rehomed(transfer) => [transfer.debit_account_id, transfer.credit_account_id]
+            .into_iter()
+            .any(|id| engine.may_read(&asker.actor, id)),
         RecordBody::Account(..) | RecordBody::Cancelled(_) => false,
     }
 }

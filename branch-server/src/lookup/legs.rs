@@ -1,11 +1,14 @@
 //! What the past says about a leg of a transfer between branches, in answer to the registry.
 
+use std::sync::Arc;
+
 use tally_ledger::journal::record::{Record, RecordBody, TransferRecord};
 use tally_ledger::two_phase::{
     Attempt, Contradiction, Decision, Objection, Participant, ParticipantEffect, ParticipantEvent, Vote,
 };
 use tally_ledger::{Ended, Guests, HoldEnd, Leg, Transfer, same_content};
-use tally_protocol::link::{CrossChain, CrossTransfer, EndItem, IdItem, MoveItem, id_answer};
+use tally_protocol::link::{AccountMove, CrossChain, CrossTransfer, EndItem, IdItem, id_answer};
+use tally_protocol::message::TransferKind;
 use tally_protocol::{AccountId, Refusal, Timestamp, TransferId};
 
 use super::resolve::{Known, RecordReader, ResolveError, Resolver};
@@ -86,17 +89,38 @@ pub(super) fn prepare_chain<R: RecordReader>(
     say(engine, id, state, prepare_again(Attempt::ONLY))
 }
 
-/// An account is to be taken in, under an id that was used here: by the very move, or by something else.
-pub(super) fn take_in<R: RecordReader>(engine: &Engine, resolver: &Resolver<'_, R>, item: MoveItem) -> Returned {
+/// An account is to be taken in, under an id that was used here: by the very move, or by something else. Or nothing but the disk
+/// knows whether it and those of the holds were.
+pub(super) fn take_in<R: RecordReader>(
+    engine: &Engine,
+    resolver: &Resolver<'_, R>,
+    moving: Arc<AccountMove>,
+) -> Returned {
+    let item = &moving.account;
     let (id, account_id) = (TransferId::new(item.id.get()), AccountId::new(item.account_id.get()));
     let known = match resolver.known(id) {
         Ok(known) => known,
         Err(error) => return unreadable(&error),
     };
+    if known.record.is_none() {
+        let mut ids = vec![(id, known.looked_up)];
+        for hold in &moving.holds {
+            let id = TransferId::new(hold.id.get());
+            match engine.ids.lookup_on_disk(id) {
+                Ok(looked_up) => ids.push((id, looked_up)),
+                Err(error) => return unreadable(&error.into()),
+            }
+        }
+        ids.sort_unstable_by_key(|(id, _)| *id);
+        return Returned::TakeIn(moving, Looked { ids, ..Looked::default() });
+    }
+    // With a negative balance the money goes the other way.
     let is_same = |record: &&TransferRecord| {
-        record.credit_account_id == account_id && record.far_account_id() == Some(account_id)
+        let near = if record.leg == Leg::Source { record.debit_account_id } else { record.credit_account_id };
+        near == account_id && record.far_account_id() == Some(account_id)
     };
-    if leg_of(&known, Leg::Destination).filter(is_same).is_none() {
+    let leg = leg_of(&known, Leg::Destination).or_else(|| leg_of(&known, Leg::Source));
+    if leg.filter(is_same).is_none() {
         return Returned::Leg(id, ParticipantEffect::Vote(Vote::No(Refusal::IdAlreadyUsed.into())));
     }
     say(engine, id, state_of(&known), prepare_again(Attempt::ONLY))
@@ -223,10 +247,21 @@ fn chain_of(known: &Known) -> Option<TransferId> {
     }
 }
 
+/// A hold that was made within this branch may be between two by now, for an account of it has moved.
+fn state_of_whole(known: &Known) -> Participant {
+    let is_hold =
+        leg_of(known, Leg::Whole).is_some_and(|record| record.kind == TransferKind::Hold && record.refusal.is_none());
+    match known.ended.as_ref().map(|(ended, _)| ended) {
+        Some(Ended::Hold(end)) if is_hold => Participant::Ended(*end),
+        None if is_hold => Participant::Held,
+        _ => Participant::Absent,
+    }
+}
+
 /// The participant's state, as the journal has it.
 fn state_of(known: &Known) -> Participant {
     let legs = [Leg::Source, Leg::Destination, Leg::Inner];
-    let Some(record) = legs.into_iter().find_map(|leg| leg_of(known, leg)) else { return Participant::Absent };
+    let Some(record) = legs.into_iter().find_map(|leg| leg_of(known, leg)) else { return state_of_whole(known) };
     match (record.refusal, known.ended.as_ref().map(|(ended, _)| ended)) {
         (Some(refusal), _) => Participant::Refused(refusal.into()),
         (None, Some(Ended::Decided(None))) => Participant::Settled,

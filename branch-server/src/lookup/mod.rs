@@ -18,10 +18,11 @@ mod threads;
 use bytes::Bytes;
 use crossbeam::channel;
 use crossbeam::queue::ArrayQueue;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tally_ledger::two_phase::{Decision, ParticipantEffect};
 use tally_ledger::{Actor, Reference};
-use tally_protocol::link::{CrossChain, CrossTransfer, EndItem, IdItem, MoveItem};
+use tally_protocol::link::{AccountMove, CrossChain, CrossTransfer, EndItem, IdItem};
 use tally_protocol::message;
 use tally_protocol::{CustomerId, Timestamp, TransferId};
 
@@ -140,7 +141,7 @@ pub enum Question {
     /// The same of this branch's part of a chain.
     PrepareChain(CrossChain),
     /// Whether an account under this move's id was taken in, or the id is that of something else.
-    TakeIn(MoveItem),
+    TakeIn(Arc<AccountMove>),
     /// What became of a leg that is not open and was decided.
     Decide(TransferId, Decision, Timestamp),
     /// What became of a hold that is not open, and that the payer's branch has ended.
@@ -196,6 +197,8 @@ pub enum Returned {
     Prepare(CrossTransfer, Looked),
     /// This branch's part of the chain is new: go on.
     PrepareChain(CrossChain, Looked),
+    /// The move is new: go on.
+    TakeIn(Arc<AccountMove>, Looked),
     /// The leg is open after all: go on.
     Decide(TransferId, Decision, Timestamp),
     /// The hold is open after all: go on.

@@ -4,7 +4,7 @@ use tally_ledger::cancel_id;
 use tally_ledger::journal::record::RecordBody;
 use tally_ledger::wire::item_result;
 use tally_protocol::message::{self, MessageType};
-use tally_protocol::{Refusal, Timestamp, TransferId};
+use tally_protocol::{BranchId, Refusal, Timestamp, TransferId};
 use zerocopy::IntoBytes;
 
 use super::answer;
@@ -35,8 +35,8 @@ struct Reading<'a, R> {
 }
 
 enum Found {
-    /// None of them is known.
-    New(Looked),
+    /// None of them is known. The branch that ends the hold which the last of them names, where that is another one.
+    New(Looked, Option<BranchId>),
     /// What is known of each that is.
     Known(Vec<Option<Recorded>>),
 }
@@ -45,7 +45,12 @@ impl<R: RecordReader> Reading<'_, R> {
     fn resolve(&self, question: Question) -> Answer {
         match question {
             Question::Transfer(asker, transfer) => match self.look_up(std::slice::from_ref(&transfer)) {
-                Ok(Found::New(looked)) => Answer::Return(Returned::Transfer(asker, transfer, looked)),
+                Ok(Found::New(_, Some(branch))) => {
+                    let refusal = Refusal::HoldElsewhere;
+                    let retry_after_ms = u32::from(branch.get());
+                    Answer::Reply(asker, ReplyBody::Refused { refusal, retry_after_ms, text: None })
+                }
+                Ok(Found::New(looked, None)) => Answer::Return(Returned::Transfer(asker, transfer, looked)),
                 Ok(Found::Known(records)) => {
                     let known = records.into_iter().flatten().next().expect("the one that was asked for is known");
                     let decided_under = decision_id(&known).unwrap_or(TransferId::new(transfer.id.get()));
@@ -59,7 +64,7 @@ impl<R: RecordReader> Reading<'_, R> {
             Question::Chain(asker, entries) => {
                 let transfers = crate::worker::transfers_of(&entries).expect("the worker checked the length");
                 match self.look_up(transfers) {
-                    Ok(Found::New(looked)) => Answer::Return(Returned::Chain(asker, entries, looked)),
+                    Ok(Found::New(looked, _)) => Answer::Return(Returned::Chain(asker, entries, looked)),
                     Ok(Found::Known(records)) => match self.chain_items(transfers, &records) {
                         Ok(items) => {
                             let items = items.as_bytes().to_vec();
@@ -71,7 +76,7 @@ impl<R: RecordReader> Reading<'_, R> {
                 }
             }
             Question::BatchEntry { batch, transfers } => Answer::Return(match self.look_up(&transfers) {
-                Ok(Found::New(looked)) => Returned::BatchEntryNew(batch, looked),
+                Ok(Found::New(looked, _)) => Returned::BatchEntryNew(batch, looked),
                 Ok(Found::Known(records)) => {
                     // No batch holds what is decided elsewhere, and that has no answer yet.
                     let in_doubt = |_| transfers.iter().map(|_| answer::refused_item(Refusal::IdAlreadyUsed)).collect();
@@ -96,7 +101,7 @@ impl<R: RecordReader> Reading<'_, R> {
                 Answer::Return(legs::decide(self.engine, &self.resolver, id, decision, at))
             }
             Question::PrepareChain(chain) => Answer::Return(legs::prepare_chain(self.engine, &self.resolver, chain)),
-            Question::TakeIn(item) => Answer::Return(legs::take_in(self.engine, &self.resolver, item)),
+            Question::TakeIn(moving) => Answer::Return(legs::take_in(self.engine, &self.resolver, moving)),
             Question::End(item) => Answer::Return(legs::end(self.engine, &self.resolver, item)),
             Question::IdUsed(item) => Answer::Return(legs::id_used(&self.resolver, item)),
             // Looked at first: what is done by the time of the second look is found by it.
@@ -164,21 +169,23 @@ impl<R: RecordReader> Reading<'_, R> {
             && self.is_under_way(transfers, &records)?
         {
             // Nothing is said of any id: the worker asks again, behind what it has in hand.
-            return Ok(Found::New(Looked::default()));
+            return Ok(Found::New(Looked::default(), None));
         }
         if records.iter().any(Option::is_some) {
             return Ok(Found::Known(records));
         }
+        let mut ender = None;
         for (index, transfer) in transfers.iter().enumerate() {
             let reference = TransferId::new(transfer.reference.get());
             // What a later link will make is not there yet.
             let in_chain = transfers[..index].iter().any(|earlier| earlier.id.get() == reference.get());
             if !reference.is_none() && !in_chain {
-                let (found, looked_up) = resolver.reference(reference)?;
+                let (found, looked_up, branch) = resolver.reference(reference)?;
+                ender = branch;
                 looked.references.push((reference, found, looked_up));
             }
         }
-        Ok(Found::New(looked))
+        Ok(Found::New(looked, ender))
     }
 
     /// A chain, some of which is known: the first answers again if all of it is, unchanged; else nothing

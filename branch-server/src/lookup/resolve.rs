@@ -2,9 +2,9 @@
 
 use tally_journal::ReadError;
 use tally_ledger::journal::record::{Record, RecordBody};
-use tally_ledger::{Ended, Reference};
+use tally_ledger::{Ended, Leg, Reference};
 use tally_protocol::message::TransferKind;
-use tally_protocol::{Lsn, TransferId};
+use tally_protocol::{BranchId, Lsn, Refusal, TransferId};
 
 use crate::engine::Engine;
 use crate::ids::LookedUp;
@@ -112,10 +112,16 @@ impl<R: RecordReader> Resolver<'_, R> {
         Ok(Known { record, ended, is_kept, is_alias: false, looked_up })
     }
 
-    /// What a settle, void or reversal finds under its `reference`.
-    pub(super) fn reference(&self, reference: TransferId) -> Result<(Reference, LookedUp), ResolveError> {
+    /// What a settle, void or reversal finds under its `reference`; with the branch that ends it, where that is another one.
+    pub(super) fn reference(
+        &self,
+        reference: TransferId,
+    ) -> Result<(Reference, LookedUp, Option<BranchId>), ResolveError> {
         let known = self.known(reference)?;
+        let ender = ender_of(&known);
         let found = match &known.record {
+            // What was sent there is known there.
+            Some(_) if ender.is_some() => Reference::NotNow(Refusal::HoldElsewhere),
             Some(record) => Reference::of_record(
                 &record.body,
                 record.lsn,
@@ -124,7 +130,7 @@ impl<R: RecordReader> Resolver<'_, R> {
             ),
             None => Reference::Absent,
         };
-        Ok((found, known.looked_up))
+        Ok((found, known.looked_up, ender))
     }
 
     fn record_of(&self, id: TransferId, lsn: Lsn) -> Result<Record, ResolveError> {
@@ -132,7 +138,9 @@ impl<R: RecordReader> Resolver<'_, R> {
         let is_it = match &record.body {
             RecordBody::Transfer(transfer) => transfer.id == id || member_of(id, &record).is_some(),
             RecordBody::Cancelled(cancelled) => *cancelled == id,
-            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) => false,
+            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Rehomed(_) | RecordBody::Account(..) => {
+                false
+            }
         };
         if is_it { Ok(record) } else { Err(ResolveError::Mismatch { id, lsn }) }
     }
@@ -142,7 +150,7 @@ impl<R: RecordReader> Resolver<'_, R> {
         let is_it = match &record.body {
             RecordBody::Transfer(transfer) => transfer.reference == id,
             RecordBody::Expired(hold) | RecordBody::Decided(_, hold) => hold.id == id,
-            RecordBody::Account(..) | RecordBody::Cancelled(_) => false,
+            RecordBody::Rehomed(_) | RecordBody::Account(..) | RecordBody::Cancelled(_) => false,
         };
         let ended = Ended::of_record(&record.body).filter(|_| is_it).ok_or(ResolveError::Mismatch { id, lsn })?;
         Ok((ended, record))
@@ -157,6 +165,23 @@ fn member_of(id: TransferId, record: &Record) -> Option<TransferId> {
         }
         _ => None,
     }
+}
+
+/// The branch that ended a hold, or will, where this one has only the payee's part.
+fn ender_of(known: &Known) -> Option<BranchId> {
+    let part = match (&known.record.as_ref()?.body, known.ended.as_ref()) {
+        // It was to come here with an account, and did not.
+        (RecordBody::Transfer(record), Some((Ended::Decided(Some(_)), _))) if record.came_along() => {
+            return Some(record.peer());
+        }
+        // An account of it has moved since it was made here.
+        (_, Some((Ended::Hold(_), Record { body: RecordBody::Decided(_, last) | RecordBody::Expired(last), .. }))) => {
+            last
+        }
+        (RecordBody::Transfer(record), _) if record.kind == TransferKind::Hold && record.refusal.is_none() => record,
+        _ => return None,
+    };
+    (part.leg == Leg::Destination).then(|| part.peer())
 }
 
 /// Whether the record is of a hold whose other account is at another branch, and was not refused here.

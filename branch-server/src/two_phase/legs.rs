@@ -223,6 +223,8 @@ impl TwoPhase {
                 self.heard(item, done.lsn, done.timestamp, led);
             }
             Ended::NotOpen => led.question = Some(Question::End(*item)),
+            // Told again until it is heard.
+            Ended::Later => {}
             Ended::NoRoom => led.again = Some(Instruction::End(*item)),
             Ended::Impossible => self.contradicted(id, Contradiction::NotPromised(self.branch)),
         }

@@ -19,12 +19,13 @@ mod moves;
 mod stats;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use tally_ledger::two_phase::{AbortReason, Decision, Objection};
 use tally_protocol::link::{
-    self, BranchStatus, CrossChain, CrossTransfer, DecisionItem, EndItem, IdItem, MarkItem, MoveItem, VoteItem,
+    self, AccountMove, BranchStatus, CrossChain, CrossTransfer, DecisionItem, EndItem, IdItem, MarkItem, VoteItem,
 };
 use tally_protocol::{BranchId, Refusal, Timestamp};
 
@@ -58,7 +59,7 @@ pub enum Said {
     /// The same has been carried out here, at the payee's branch.
     Heard(EndItem),
     /// An account moves: this branch is its source and has sealed it.
-    BeginMove(MoveItem),
+    BeginMove(Arc<AccountMove>),
     /// An account cannot move.
     RefuseMove(VoteItem),
     /// Was this id used?

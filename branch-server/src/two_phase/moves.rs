@@ -1,16 +1,17 @@
 //! Moves of accounts, as a branch takes part in them: from what the registry wants to what is to be said.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use tally_ledger::two_phase::{Attempt, ParticipantEffect, Vote};
-use tally_protocol::link::{MoveItem, MoveOrder, MovedItem, VoteItem};
+use tally_protocol::link::{AccountMove, MoveOrder, MovedItem, VoteItem};
 use tally_protocol::{AccountId, BranchId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::{Led, Said, TwoPhase, VOTES_TIMEOUT_NS};
 use crate::engine::{Engine, TakenIn, Writer};
-use crate::lookup::Question;
+use crate::lookup::{Looked, Question};
 
 /// Where accounts are that have moved, as the registry told. It bounds how many there are.
 #[derive(Debug, Default)]
@@ -50,9 +51,9 @@ impl TwoPhase {
     pub fn leave(&self, engine: &Engine, writer: &mut Writer, order: &MoveOrder, now: Timestamp, led: &mut Led) {
         let id = TransferId::new(order.id.get());
         match engine.seal_account(writer, order, VOTES_TIMEOUT_NS, now) {
-            Ok((done, item)) => {
+            Ok((done, moving)) => {
                 // The begin is the source's vote: it leaves once the seal is durable.
-                led.says.push((done.lsn, Said::BeginMove(item)));
+                led.says.push((done.lsn, Said::BeginMove(Arc::new(moving))));
                 self.note_prepared(id, Attempt::ONLY, &done, Vec::new());
             }
             // The order came again.
@@ -65,18 +66,29 @@ impl TwoPhase {
     }
 
     /// The registry wants an account taken in.
-    pub fn take_in(&self, engine: &Engine, writer: &mut Writer, item: &MoveItem, now: Timestamp, led: &mut Led) {
+    pub fn take_in(
+        &self,
+        engine: &Engine,
+        writer: &mut Writer,
+        moving: &Arc<AccountMove>,
+        looked: Option<&Looked>,
+        now: Timestamp,
+        led: &mut Led,
+    ) {
+        let item = &moving.account;
         let id = TransferId::new(item.id.get());
         // Causes come before effects: what happens here is stamped behind the seal.
         let now = now.max(Timestamp::from_nanos(item.stamp.get().saturating_add(1)));
-        match engine.take_account_in(writer, item, now) {
+        match engine.take_account_in(writer, moving, looked, now) {
             Ok(TakenIn::Now(done)) => {
                 self.note_prepared(id, Attempt::ONLY, &done, Vec::new());
                 led.say(id, done.lsn, ParticipantEffect::Vote(Vote::Yes(Attempt::ONLY)), done.timestamp);
             }
             Ok(TakenIn::Before(hold)) => led.say(id, hold.lsn, ParticipantEffect::Vote(Vote::Yes(Attempt::ONLY)), now),
             // It may be this very move, decided meanwhile: then nobody is told "no".
-            Err(Refusal::IdAlreadyUsed) => led.question = Some(Question::TakeIn(*item)),
+            Ok(TakenIn::Lookup) | Err(Refusal::IdAlreadyUsed) => {
+                led.question = Some(Question::TakeIn(moving.clone()));
+            }
             Err(refusal) => self.vote_no(id, refusal, now, led),
         }
     }

@@ -213,7 +213,7 @@ impl Running {
             Instruction::End(item) => between.shared.end(engine, writer, item, now, led),
             Instruction::Heard(id) => engine.holds.ending_heard(*id),
             Instruction::Leave(order) => between.shared.leave(engine, writer, order, now, led),
-            Instruction::TakeIn(item) => between.shared.take_in(engine, writer, item, now, led),
+            Instruction::TakeIn(moving) => between.shared.take_in(engine, writer, moving, looked, now, led),
             Instruction::AskId(item) => led.question = Some(Question::IdUsed(*item)),
             Instruction::IdTold(item) => match between.shared.hear_former(item) {
                 Some(heard) => return self.go_on(heard, now),

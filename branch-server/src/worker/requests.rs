@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tally_ledger::wire::{account_message, balance_message, item_result};
 use tally_protocol::message::{self, MessageType};
 use tally_protocol::request::Lookup;
-use tally_protocol::{AccountId, Refusal, Timestamp};
+use tally_protocol::{AccountId, Refusal, Timestamp, TransferId};
 
 use super::bulk::Bulk;
 use super::{Running, WAITING_LEN_MAX};
@@ -61,6 +61,7 @@ impl Running {
             Returned::PrepareChain(chain, looked) => {
                 self.instruct(Instruction::PrepareChain(chain), Some(&looked), now);
             }
+            Returned::TakeIn(moving, looked) => self.instruct(Instruction::TakeIn(moving), Some(&looked), now),
             Returned::Decide(id, decision, at) => self.instruct(Instruction::Decide(id, decision, at), None, now),
             Returned::End(item) => self.instruct(Instruction::End(item), None, now),
             Returned::Heard(item) => self.say_heard(&item, now),
@@ -106,6 +107,10 @@ impl Running {
                 worker.count(&done);
                 let body = worker.engine.transfer_body(&transfer, &done, &asker);
                 self.reply(asker, done.lsn, body);
+            }
+            Step::NotRecorded(refusal @ Refusal::HoldElsewhere) => {
+                let branch = self.worker.engine.ender_of(TransferId::new(transfer.reference.get()));
+                self.refuse(asker, refusal, u32::from(branch.unwrap_or_default().get()));
             }
             Step::NotRecorded(refusal) => self.refuse(asker, refusal, retry_hint_ms(refusal)),
             Step::InFlight => self.wait(asker, Op::Transfer(transfer)),

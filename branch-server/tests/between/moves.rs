@@ -229,19 +229,231 @@ fn while_it_moves_an_account_takes_nothing_and_leaves_no_trace() {
     bank.mirrors();
 }
 
+/// Somebody else here, with 50.
+const OTHER: AccountId = AccountId::of_branch(HERE, 8);
+
+impl Bank {
+    fn with_other() -> Self {
+        let mut bank = Self::new();
+        let open = AccountOpen {
+            id: OTHER.get().into(),
+            owner: 6.into(),
+            currency: Currency::EUR.get().into(),
+            code: 1.into(),
+            kind: 1,
+            day_limit: u64::MAX.into(),
+            ..AccountOpen::new_zeroed()
+        };
+        let opened = bank.sides[0].ask(Op::OpenAccounts(Bytes::copy_from_slice(open.as_bytes())));
+        assert!(matches!(opened, ReplyBody::Items(..)), "{opened:?}");
+        let deposit = message::Transfer {
+            debit_account_id: 0.into(),
+            credit_account_id: OTHER.get().into(),
+            kind: TransferKind::Deposit as u8,
+            ..payment(8, 50)
+        };
+        assert_eq!(bank.transfer_at(0, deposit), (None, 50, false, 0));
+        bank
+    }
+
+    fn states_of(&mut self, id: u128) -> [Option<TransferState>; 2] {
+        [0, 1].map(|at| state(self, at, id))
+    }
+}
+
+/// A hold within `HERE`, from the account that moves or to it.
+fn local_hold(id: u128, amount: u64, timeout_s: u32, pays: bool) -> message::Transfer {
+    let (debit, credit) = if pays { (customer(HERE), OTHER) } else { (OTHER, customer(HERE)) };
+    message::Transfer {
+        debit_account_id: debit.get().into(),
+        credit_account_id: credit.get().into(),
+        ..hold(id, amount, timeout_s)
+    }
+}
+
 #[test]
-fn an_account_with_holds_or_legs_stays() {
-    let mut bank = Bank::new();
-    let hold = message::Transfer {
-        kind: TransferKind::Hold as u8,
-        credit_account_id: AccountId::of_house(HERE, tally_protocol::AccountKind::Cash, Currency::EUR).get().into(),
-        ..payment(5, 10)
-    };
-    assert_eq!(bank.transfer_at(0, hold).0, None);
+fn open_holds_go_along_and_are_ended_where_the_payer_is() {
+    let (here, there) = (u32::from(HERE.get()), u32::from(THERE.get()));
+    for stammers in [false, true] {
+        let mut bank = Bank::with_other();
+        bank.stammers = stammers;
+        let (pays, is_paid) = (local_hold(5, 30, 0, true), local_hold(6, 20, 0, false));
+        assert_eq!(bank.transfer_at(0, pays), (None, 30, false, 0));
+        assert_eq!(bank.transfer_at(0, is_paid), (None, 20, false, 0));
+        bank.move_over(900, 0);
+        for _ in 0..2 {
+            assert_eq!(bank.found(), [(1, 100)]);
+            assert_eq!(bank.sides[1].sums(customer(HERE)), [30, 0, 20, 100]);
+            assert_eq!(bank.sides[0].sums(OTHER), [20, 0, 30, 50]);
+            assert_eq!(bank.sides[0].settlement(HERE, THERE), [30, 0, 20, 100]);
+            assert_eq!(bank.sides[1].settlement(THERE, HERE), [20, 100, 30, 0]);
+            assert_eq!([bank.states_of(5), bank.states_of(6)], [[Some(TransferState::Done); 2]; 2]);
+            assert_eq!(bank.transfer_at(1, withdrawal(7, 71)).0, Some(Refusal::InsufficientFunds), "it is promised");
+            // What was asked is known where it was asked.
+            assert_eq!(bank.transfer_at(0, pays), (None, 30, true, 0));
+            assert_eq!(bank.transfer_at(1, pays), (Some(Refusal::IdUsedElsewhere), 0, false, here));
+            (0..2).for_each(|at| bank.restart(at));
+        }
+        // Each is ended at one branch, and the other says at which; nothing is recorded there.
+        for (id, of, at, branch) in [(10, 5, 0, there), (11, 6, 1, here)] {
+            for kind in [TransferKind::Settle, TransferKind::Void] {
+                let refused = bank.transfer_at(at, ending(id, kind, of, 0));
+                assert_eq!(refused, (Some(Refusal::HoldElsewhere), 0, false, branch));
+                assert_eq!(bank.states_of(id), [None; 2]);
+            }
+        }
+        let settle = ending(10, TransferKind::Settle, 5, 12);
+        assert_eq!(bank.transfer_at(1, ending(12, TransferKind::Settle, 5, 31)).0, Some(Refusal::AmountExceedsHold));
+        assert_eq!(bank.transfer_at(1, settle), (None, 12, false, 0));
+        assert_eq!(bank.transfer_at(0, ending(11, TransferKind::Void, 6, 0)), (None, 20, false, 0));
+        bank.settle_down();
+        for _ in 0..2 {
+            assert_eq!(bank.states_of(5), [Some(TransferState::Settled); 2]);
+            assert_eq!(bank.states_of(6), [Some(TransferState::Voided); 2]);
+            assert_eq!(bank.found(), [(1, 88)]);
+            assert_eq!(bank.sides[0].sums(OTHER), [0, 0, 0, 62]);
+            bank.mirrors();
+            // Whoever asks again is answered by the branch that did it, and by no other.
+            assert_eq!(bank.transfer_at(1, settle), (None, 12, true, 0));
+            assert_eq!(bank.transfer_at(0, settle), (Some(Refusal::HoldElsewhere), 0, false, there));
+            assert_eq!(bank.transfer_at(1, ending(11, TransferKind::Void, 6, 0)).0, Some(Refusal::HoldElsewhere));
+            (0..2).for_each(|at| bank.restart(at));
+        }
+    }
+}
+
+#[test]
+fn holds_that_went_along_expire_by_the_clock_of_the_payers_branch() {
+    let mut bank = Bank::with_other();
+    assert_eq!(bank.transfer_at(0, local_hold(5, 30, 1, true)).0, None);
+    assert_eq!(bank.transfer_at(0, local_hold(6, 20, 1, false)).0, None);
+    bank.move_over(900, 0);
+    bank.until("they have expired at both", |bank| {
+        [5, 6].iter().all(|&id| bank.states_of(id) == [Some(TransferState::Expired); 2])
+    });
+    bank.settle_down();
+    assert_eq!(bank.found(), [(1, 100)]);
+    assert_eq!(bank.sides[0].sums(OTHER), [0, 0, 0, 50]);
+    bank.mirrors();
+    // While the move is in doubt, the clock of the branch that is left ends nothing.
+    let mut bank = Bank::with_other();
+    assert_eq!(bank.transfer_at(0, local_hold(5, 30, 1, true)).0, None);
+    bank.decides = false;
+    bank.order(900, 0);
+    bank.until("it is sealed and taken in", |bank| in_doubt(bank) == [1, 1]);
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert_eq!(state(&mut bank, 0, 5), Some(TransferState::Done));
+    (0..2).for_each(|at| bank.restart(at));
+    assert_eq!(in_doubt(&bank), [1, 1], "only the move is asked about");
+    let settle = ending(10, TransferKind::Settle, 5, 0);
+    assert_eq!(bank.transfer_at(0, settle).0, Some(Refusal::AccountMoving));
+    bank.decides = true;
+    bank.change_leader();
+    bank.until("it is decided, and the hold has expired", |bank| {
+        in_doubt(bank) == [0, 0] && state(bank, 0, 5) == Some(TransferState::Expired)
+    });
+    bank.settle_down();
+    assert_eq!(bank.sides[0].sums(OTHER), [0, 0, 0, 50]);
+    bank.mirrors();
+}
+
+#[test]
+fn holds_go_along_or_stay_whatever_is_lost() {
+    let losses: [fn(&Said) -> bool; 6] = [
+        |said| matches!(said, Said::BeginMove(_)),
+        |said| matches!(said, Said::Vote(_)),
+        |said| matches!(said, Said::Acknowledge(_)),
+        |said| matches!(said, Said::End(_)),
+        |said| matches!(said, Said::Heard(_)),
+        |_| false,
+    ];
+    for deaf in losses {
+        for changes_leader in [false, true] {
+            let mut bank = Bank::with_other();
+            assert_eq!(bank.transfer_at(0, local_hold(5, 30, 0, true)).0, None);
+            assert_eq!(bank.transfer_at(0, local_hold(6, 20, 0, false)).0, None);
+            bank.deaf = deaf;
+            bank.order(900, 0);
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(100) {
+                bank.pump();
+            }
+            if changes_leader {
+                bank.change_leader();
+            }
+            (0..2).for_each(|at| bank.restart(at));
+            bank.until("what is in doubt is asked about", |bank| in_doubt(bank) == [0, 0]);
+            bank.change_leader();
+            let place = bank.found()[0].0;
+            let refusal_of_other = bank.transfer_at(1 - place, ending(10, TransferKind::Settle, 5, 12)).0;
+            assert!(refusal_of_other.is_some_and(|refusal| !refusal.consumes_id() || place == 0));
+            let settle = ending(11, TransferKind::Settle, 5, 12);
+            assert_eq!(bank.transfer_at(place, settle), (None, 12, false, 0));
+            assert_eq!(bank.transfer_at(0, ending(12, TransferKind::Settle, 6, 0)), (None, 20, false, 0));
+            (0..2).for_each(|at| bank.restart(at));
+            bank.deaf = |_| false;
+            bank.change_leader();
+            bank.settle_down();
+            assert_eq!(bank.found(), [(place, 108)]);
+            assert_eq!(bank.sides[0].sums(OTHER), [0, 20, 0, 62]);
+            assert_eq!(state(&mut bank, place, 5), Some(TransferState::Settled));
+            bank.mirrors();
+        }
+    }
+}
+
+#[test]
+fn an_account_stays_with_a_hold_that_cannot_go_along() {
+    let mut bank = Bank::with_other();
+    // Its other account is at the branch where it is to go.
+    assert_eq!(bank.pay(hold(5, 10, 0)).0, None);
+    bank.settle_down();
     bank.order(900, 0);
     bank.until("it is refused", |bank| bank.refused_moves.contains_key(&900));
-    assert_eq!(bank.refused_moves[&900], Refusal::AccountHasHolds);
-    assert_eq!(bank.found(), [(0, 100)]);
+    assert_eq!(bank.refused_moves[&900], Refusal::AccountHoldsStay);
+    assert_eq!(bank.pay(ending(6, TransferKind::Void, 5, 0)).0, None);
+    bank.settle_down();
+    // One that is not decided is waited for.
+    bank.decides = false;
+    bank.sides[0].send(TELLER, Op::Transfer(payment(7, 1)));
+    bank.until("it is prepared", |bank| in_doubt(bank) == [1, 1]);
+    bank.order(901, 0);
+    bank.until("it is refused", |bank| bank.refused_moves.contains_key(&901));
+    assert_eq!(bank.refused_moves[&901], Refusal::AccountHasHolds);
+    bank.decides = true;
+    bank.change_leader();
+    bank.until("what is in doubt is asked about", |bank| in_doubt(bank) == [0, 0]);
+    // The id of the hold was used for something else at the other branch.
+    let deposit = message::Transfer {
+        debit_account_id: 0.into(),
+        credit_account_id: customer(THERE).get().into(),
+        kind: TransferKind::Deposit as u8,
+        ..payment(20, 3)
+    };
+    assert_eq!(bank.transfer_at(1, deposit), (None, 3, false, 0));
+    assert_eq!(bank.transfer_at(0, local_hold(20, 9, 0, true)).0, None);
+    bank.order(902, 0);
+    bank.until("it is decided", |bank| bank.decided.contains_key(&902));
+    bank.settle_down();
+    assert_eq!(bank.found().len(), 1);
+    assert_eq!(bank.found()[0].0, 0);
+    assert_eq!(bank.transfer_at(0, ending(21, TransferKind::Settle, 20, 4)), (None, 4, false, 0));
+    bank.mirrors();
+}
+
+#[test]
+fn a_frozen_account_moves_and_stays_frozen() {
+    let mut bank = Bank::with_other();
+    assert_eq!(bank.transfer_at(0, local_hold(5, 30, 0, true)).0, None);
+    assert!(matches!(bank.sides[0].ask(Op::FreezeAccount(customer(HERE))), ReplyBody::Item(..)));
+    bank.move_over(900, 0);
+    (0..2).for_each(|at| bank.restart(at));
+    assert_eq!(bank.transfer_at(1, withdrawal(4, 1)).0, Some(Refusal::DebitAccountFrozen));
+    assert_eq!(bank.transfer_at(1, ending(6, TransferKind::Settle, 5, 0)), (None, 30, false, 0), "what was promised");
+    assert!(matches!(bank.sides[1].ask(Op::UnfreezeAccount(customer(HERE))), ReplyBody::Item(..)));
+    assert_eq!(bank.transfer_at(1, withdrawal(7, 1)), (None, 1, false, 0));
+    bank.settle_down();
+    bank.mirrors();
 }
 
 #[test]

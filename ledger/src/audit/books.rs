@@ -118,11 +118,20 @@ impl OpenLeg {
     }
 }
 
+impl OpenLeg {
+    /// The transfer, and the branch that the money comes from, where the leg is `branch`'s. A hold that is passed on has legs in
+    /// several branches, and each of them posts at its own time.
+    pub const fn key(&self, branch: BranchId) -> (TransferId, BranchId) {
+        (self.id, if self.is_outgoing { branch } else { self.peer })
+    }
+}
+
 /// The other branch, and whether money between these accounts goes there.
 fn peer_of(debit: AccountId, credit: AccountId) -> Option<(BranchId, bool)> {
-    match (credit.settlement_peer(), debit.settlement_peer()) {
-        (Some(peer), _) => Some((peer, true)),
-        (None, Some(peer)) => Some((peer, false)),
+    // Where it is passed on, what comes in waits for another branch; what goes out is this one's own doing.
+    match (debit.settlement_peer(), credit.settlement_peer()) {
+        (Some(peer), _) => Some((peer, false)),
+        (None, Some(peer)) => Some((peer, true)),
         (None, None) => None,
     }
 }

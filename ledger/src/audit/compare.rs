@@ -70,9 +70,12 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
+/// Open legs that had been decided by a cut, and how much of each is posted.
+pub type Committed = BTreeMap<(TransferId, BranchId), Amount>;
+
 /// Compares the books of branches at one cut. `committed` says which of their open legs had been decided by then (by the
-/// registry, or, of a hold, by the payer's branch), and how much of them is posted; those that are not in it count nowhere.
-pub fn compare(books: &[BranchBooks], committed: &BTreeMap<TransferId, Amount>) -> Report {
+/// registry, or, of a hold, by the payer's branch), and how much of them is posted; those that are not in it count nowhere. By [`super::OpenLeg::key`].
+pub fn compare(books: &[BranchBooks], committed: &Committed) -> Report {
     let mut report = Report::default();
     for branch in books {
         for (&currency, totals) in &branch.currencies {
@@ -127,14 +130,14 @@ struct Flow {
     received: i128,
 }
 
-fn counted(books: &BranchBooks, committed: &BTreeMap<TransferId, Amount>) -> Counted {
+fn counted(books: &BranchBooks, committed: &Committed) -> Counted {
     let flow = |settlement: &super::Settlement| Flow {
         sent: settlement.credits.counted(),
         received: settlement.debits.counted(),
     };
     let mut all: Counted = books.settlements.iter().map(|(&key, settlement)| (key, flow(settlement))).collect();
     for leg in &books.open {
-        let Some(amount) = committed.get(&leg.id) else { continue };
+        let Some(amount) = committed.get(&leg.key(books.branch)) else { continue };
         let flow = all.entry((leg.peer, leg.currency)).or_default();
         let side = if leg.is_outgoing { &mut flow.sent } else { &mut flow.received };
         *side += i128::from(amount.get());

@@ -33,6 +33,9 @@ pub struct Cut {
     opened: BTreeMap<TransferId, Hold>,
     /// Ended before the cut; the checkpoint may have caught them while they were open.
     ended: BTreeSet<TransferId>,
+    /// Holds in which a settlement account has taken the place of one that has gone, before the cut: from which to which, in order. The
+    /// checkpoint may have caught them before that.
+    rehomed: BTreeMap<TransferId, Vec<(AccountId, AccountId)>>,
     books: BranchBooks,
     open: BTreeMap<TransferId, OpenLeg>,
     /// Holds between branches that this one, as the payer's, has ended, and how much of each it posted.
@@ -62,6 +65,7 @@ impl Cut {
             touched: BTreeMap::new(),
             opened: BTreeMap::new(),
             ended: BTreeSet::new(),
+            rehomed: BTreeMap::new(),
             books: BranchBooks { branch, ..BranchBooks::default() },
             open: BTreeMap::new(),
             endings: BTreeMap::new(),
@@ -77,7 +81,9 @@ impl Cut {
             return false;
         }
         match &record.body {
-            RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) => self.touch_both(record.lsn, transfer),
+            RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) | RecordBody::Rehomed(transfer) => {
+                self.touch_both(record.lsn, transfer);
+            }
             RecordBody::Decided(refusal, transfer) => {
                 self.touch_both(record.lsn, transfer);
                 if posts(*refusal, transfer) && transfer.decided_at() > self.stamp {
@@ -90,6 +96,12 @@ impl Cut {
         match RecordEffect::of(&record.body, record.lsn, record.timestamp) {
             RecordEffect::HoldOpened(hold) => drop(self.opened.insert(hold.id, hold)),
             RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => self.end(id),
+            RecordEffect::HoldRehomed { id, from, to } => {
+                if let Some(hold) = self.opened.get_mut(&id) {
+                    *hold = hold.rehomed(from, to).unwrap_or(*hold);
+                }
+                self.rehomed.entry(id).or_default().push((from, to));
+            }
             // It stands as it was held.
             RecordEffect::HoldKept(_) | RecordEffect::Reversed(_) | RecordEffect::None => {}
         }
@@ -113,6 +125,9 @@ impl Cut {
         if let Some(ending) = Ending::of_hold(&hold) {
             self.endings.insert(ending.hold_id, ending.posted);
         } else if !self.ended.contains(&hold.id) {
+            let changes = self.rehomed.get(&hold.id).map(Vec::as_slice).unwrap_or_default();
+            // What it was caught behind has happened to it already.
+            let hold = changes.iter().fold(hold, |hold, &(from, to)| hold.rehomed(from, to).unwrap_or(hold));
             self.opened.insert(hold.id, hold);
         }
     }
@@ -123,7 +138,23 @@ impl Cut {
             self.add(id, &touched.sums, touched.currency);
         }
         self.ended.clear();
-        for (id, hold) in std::mem::take(&mut self.opened) {
+        self.rehomed.clear();
+        let opened = std::mem::take(&mut self.opened);
+        // An account that is on its way may be open at the other branch already, and a hold have been settled there: then the
+        // decision on the move is on its way here.
+        let moving: BTreeMap<AccountId, AccountId> = opened
+            .values()
+            .filter(|hold| hold.moves_account())
+            .map(|hold| (hold.near_account_id(), hold.settlement_account_id()))
+            .collect();
+        for (id, hold) in opened {
+            if let Some(&to) = moving.get(&hold.debit_account_id)
+                && !hold.moves_account()
+                && hold.credit_account_id != to
+                && let Some(leg) = hold.rehomed(hold.debit_account_id, to).and_then(|gone| OpenLeg::of(&gone))
+            {
+                self.open.insert(id, leg);
+            }
             self.books.currencies.entry(hold.currency).or_default().holds += u128::from(hold.amount.get());
             // A hold that is open at its payer's branch is posted nowhere.
             if let Some(leg) = OpenLeg::of(&hold).filter(|leg| !(leg.is_hold && leg.is_outgoing)) {
@@ -137,7 +168,9 @@ impl Cut {
         let transfer = match &record.body {
             RecordBody::Decided(None, transfer) if transfer.kind == TransferKind::Hold => return,
             RecordBody::Decided(_, transfer) | RecordBody::Expired(transfer) => transfer,
-            RecordBody::Transfer(_) | RecordBody::Account(..) | RecordBody::Cancelled(_) => return,
+            RecordBody::Transfer(_) | RecordBody::Rehomed(_) | RecordBody::Account(..) | RecordBody::Cancelled(_) => {
+                return;
+            }
         };
         let is_posted = matches!(&record.body, RecordBody::Decided(refusal, _) if posts(*refusal, transfer));
         if self.open.remove(&transfer.id).is_some() && is_posted && transfer.decided_at() <= self.stamp {

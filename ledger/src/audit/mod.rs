@@ -22,5 +22,5 @@ mod cut;
 mod tests;
 
 pub use books::{BranchBooks, OpenLeg, Settlement, Side, Totals};
-pub use compare::{Finding, Pair, Report, compare};
+pub use compare::{Committed, Finding, Pair, Report, compare};
 pub use cut::Cut;

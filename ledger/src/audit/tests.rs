@@ -45,7 +45,7 @@ fn every_kind_of_damage_is_found_and_named() {
     let pair = |source, destination, sent, received| {
         Finding::MirrorDiffers(Pair { source, destination, currency: EUR, sent, received })
     };
-    type Damage = fn(&mut [BranchBooks; 2], &mut BTreeMap<TransferId, Amount>);
+    type Damage = fn(&mut [BranchBooks; 2], &mut Committed);
     let table: [(&str, Damage, Vec<Finding>); 14] = [
         ("nothing", |_, _| {}, vec![]),
         (
@@ -114,7 +114,7 @@ fn every_kind_of_damage_is_found_and_named() {
             |books, committed| {
                 books[0].open.push(leg(9, B, 5, true));
                 books[1].open.push(leg(9, A, 5, false));
-                committed.insert(TransferId::new(9), Amount::new(5));
+                committed.insert((TransferId::new(9), A), Amount::new(5));
             },
             vec![],
         ),
@@ -123,7 +123,7 @@ fn every_kind_of_damage_is_found_and_named() {
             |books, committed| {
                 books[0].open.push(leg(9, B, 5, true));
                 books[1].settlements.get_mut(&(A, EUR)).expect("there").debits.posted += 5;
-                committed.insert(TransferId::new(9), Amount::new(5));
+                committed.insert((TransferId::new(9), A), Amount::new(5));
             },
             vec![],
         ),
@@ -287,7 +287,10 @@ impl History {
         let (mut accounts, mut holds) = self.states.last().cloned().unwrap_or_default();
         match &record.body {
             RecordBody::Account(_, account) => drop(accounts.insert(account.id, Account { lsn, ..account.clone() })),
-            RecordBody::Transfer(transfer) | RecordBody::Decided(_, transfer) | RecordBody::Expired(transfer) => {
+            RecordBody::Transfer(transfer)
+            | RecordBody::Decided(_, transfer)
+            | RecordBody::Expired(transfer)
+            | RecordBody::Rehomed(transfer) => {
                 for (id, sums) in
                     [(transfer.debit_account_id, transfer.debit), (transfer.credit_account_id, transfer.credit)]
                 {
@@ -300,6 +303,7 @@ impl History {
         match RecordEffect::of(&record.body, lsn, timestamp) {
             RecordEffect::HoldOpened(hold) => drop(holds.insert(hold.id, hold)),
             RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => drop(holds.remove(&id)),
+            RecordEffect::HoldRehomed { .. } => unreachable!("no account moves here"),
             RecordEffect::HoldKept(_) | RecordEffect::Reversed(_) | RecordEffect::None => {}
         }
         self.records.push(record);

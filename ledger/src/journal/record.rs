@@ -33,6 +33,7 @@ const KIND_EXPIRED: u8 = 2;
 const KIND_ACCOUNT: u8 = 3;
 const KIND_CANCELLED: u8 = 4;
 const KIND_DECIDED: u8 = 5;
+const KIND_REHOMED: u8 = 6;
 
 const FLAG_EXTENSION: u8 = 1 << 0;
 const FLAG_CHAIN: u8 = 1 << 1;
@@ -192,6 +193,10 @@ pub const GIVEN_CURRENCY: u8 = 1 << 2;
 /// [`TransferRecord::given`]: the client wrote the code.
 pub const GIVEN_CODE: u8 = 1 << 3;
 
+/// [`TransferRecord::given`], of a hold: it was made at another branch, and has come here with an account. The client's data are
+/// there; `user_data_64` is when it was made.
+pub const CAME_ALONG: u8 = 1 << 7;
+
 /// What was done to an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -223,6 +228,9 @@ pub enum RecordBody {
     /// `Hold`: it stands. `Settle`, `Void`: the payer's branch ended a hold that stood, and `amount` was posted here, or
     /// given back. `id` is the transfer's or hold's.
     Decided(Option<Refusal>, TransferRecord),
+    /// An account has gone to another branch, and the settlement account for that has its place in this hold. `id` is the hold's;
+    /// the credit account has gone, the debit account has taken over. Nothing is posted.
+    Rehomed(TransferRecord),
     /// A transfer id that no transfer will ever carry.
     Cancelled(TransferId),
 }
@@ -255,6 +263,11 @@ pub enum RecordError {
 }
 
 impl TransferRecord {
+    /// Whether it is of a hold that was made at another branch, and came here with an account.
+    pub const fn came_along(&self) -> bool {
+        self.given & CAME_ALONG != 0
+    }
+
     /// Whether everything that the extension holds is zero, so that it is left out.
     pub const fn is_plain(&self) -> bool {
         self.chain.is_none()
@@ -360,7 +373,10 @@ impl RecordBody {
     /// Bytes that a record with this body takes in the log, header included; a multiple of 8.
     pub const fn len_bytes(&self) -> usize {
         let body = match self {
-            Self::Transfer(transfer) | Self::Expired(transfer) | Self::Decided(_, transfer) => {
+            Self::Transfer(transfer)
+            | Self::Expired(transfer)
+            | Self::Decided(_, transfer)
+            | Self::Rehomed(transfer) => {
                 return match transfer.chain {
                     Some(_) => TransferRecord::LEN_BYTES_IN_CHAIN,
                     None => TransferRecord::len_bytes_of(transfer.is_plain()),
@@ -389,7 +405,10 @@ impl Record {
         let (head, body) = out.split_at_mut(RECORD_HEADER_LEN_BYTES);
         let mut flags = 0;
         let kind = match &self.body {
-            RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => {
+            RecordBody::Transfer(transfer)
+            | RecordBody::Expired(transfer)
+            | RecordBody::Decided(_, transfer)
+            | RecordBody::Rehomed(transfer) => {
                 let (fixed, extension) = body.split_at_mut(size_of::<RawTransfer>());
                 let mut raw = transfer.raw();
                 if let RecordBody::Decided(refusal, _) = &self.body {
@@ -417,6 +436,7 @@ impl Record {
                 match &self.body {
                     RecordBody::Expired(_) => KIND_EXPIRED,
                     RecordBody::Decided(..) => KIND_DECIDED,
+                    RecordBody::Rehomed(_) => KIND_REHOMED,
                     RecordBody::Transfer(_) | RecordBody::Account(..) | RecordBody::Cancelled(_) => KIND_TRANSFER,
                 }
             }
@@ -463,7 +483,7 @@ impl Record {
 
 fn decode_body(header: &RawHeader, body: &[u8], lsn: Lsn, timestamp: Timestamp) -> Result<RecordBody, RecordError> {
     match header.kind {
-        KIND_TRANSFER | KIND_EXPIRED | KIND_DECIDED => {
+        KIND_TRANSFER | KIND_EXPIRED | KIND_DECIDED | KIND_REHOMED => {
             let (raw, rest) = RawTransfer::ref_from_prefix(body).map_err(|_| RecordError::Short)?;
             let (extension, rest) = match header.flags & FLAG_EXTENSION {
                 0 => (None, rest),
@@ -490,6 +510,7 @@ fn decode_body(header: &RawHeader, body: &[u8], lsn: Lsn, timestamp: Timestamp) 
             }
             Ok(match header.kind {
                 KIND_EXPIRED => RecordBody::Expired(transfer),
+                KIND_REHOMED => RecordBody::Rehomed(transfer),
                 KIND_DECIDED => RecordBody::Decided(transfer.refusal, TransferRecord { refusal: None, ..transfer }),
                 _ => RecordBody::Transfer(transfer),
             })

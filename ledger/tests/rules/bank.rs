@@ -286,7 +286,7 @@ impl Bank {
         Some(match &self.log[known].body {
             RecordBody::Transfer(record) => transfer_state(record, self.ended_of(id)),
             RecordBody::Cancelled(_) => TransferState::Cancelled,
-            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) => {
+            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Rehomed(_) | RecordBody::Account(..) => {
                 panic!("{id} is indexed to a record of another kind")
             }
         })
@@ -296,9 +296,11 @@ impl Bank {
     pub(crate) fn record_of(&self, id: TransferId) -> Option<&TransferRecord> {
         match &self.log[*self.ids.get(&id)?].body {
             RecordBody::Transfer(record) => Some(record),
-            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) | RecordBody::Cancelled(_) => {
-                None
-            }
+            RecordBody::Expired(_)
+            | RecordBody::Decided(..)
+            | RecordBody::Rehomed(_)
+            | RecordBody::Account(..)
+            | RecordBody::Cancelled(_) => None,
         }
     }
 
@@ -318,7 +320,10 @@ impl Bank {
         for record in &self.log[from..] {
             let (lsn, at) = (record.lsn, record.timestamp);
             match &record.body {
-                RecordBody::Transfer(of) | RecordBody::Expired(of) | RecordBody::Decided(_, of)
+                RecordBody::Transfer(of)
+                | RecordBody::Expired(of)
+                | RecordBody::Decided(_, of)
+                | RecordBody::Rehomed(of)
                     if of.refusal.is_none() =>
                 {
                     redo_debit(accounts.get_mut(&of.debit_account_id).expect("opened before"), of, lsn, at);
@@ -332,10 +337,12 @@ impl Bank {
                 RecordBody::Transfer(_)
                 | RecordBody::Expired(_)
                 | RecordBody::Decided(..)
+                | RecordBody::Rehomed(_)
                 | RecordBody::Cancelled(_) => {}
             }
             match RecordEffect::of(&record.body, lsn, at) {
                 RecordEffect::None | RecordEffect::Reversed(_) | RecordEffect::HoldKept(_) => {}
+                RecordEffect::HoldRehomed { .. } => unreachable!("this branch stands alone"),
                 RecordEffect::HoldOpened(hold) => drop(holds.insert(hold.id, hold)),
                 RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => drop(holds.remove(&id)),
             }
@@ -398,6 +405,7 @@ impl Bank {
                     assert!(self.ended.insert(of.reference, index).is_none(), "{} ended twice", of.reference);
                 }
             }
+            RecordBody::Rehomed(_) => {}
             RecordBody::Expired(of) | RecordBody::Decided(_, of) => {
                 assert!(self.ended.insert(of.id, index).is_none(), "{} ended twice", of.id);
             }
@@ -418,6 +426,7 @@ impl Bank {
         let last = self.log.last().expect("the record was appended");
         let (lsn, at) = (last.lsn, last.timestamp);
         match RecordEffect::of(&last.body, lsn, at) {
+            RecordEffect::HoldRehomed { .. } => unreachable!("this branch stands alone"),
             RecordEffect::None | RecordEffect::Reversed(_) | RecordEffect::HoldKept(_) => {}
             RecordEffect::HoldOpened(hold) => drop(self.holds.insert(hold.id, hold)),
             RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => {

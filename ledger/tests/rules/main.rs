@@ -48,6 +48,8 @@ fn every_table_holds_and_every_refusal_has_a_case() {
         Refusal::AccountHasHolds,
         Refusal::AccountFrozen,
         Refusal::AccountMovedTooOften,
+        Refusal::HoldElsewhere,
+        Refusal::AccountHoldsStay,
     ];
     let elsewhere = [[Refusal::CountInvalid, Refusal::TransferNotFound].as_slice(), &between, &moved].concat();
     let of_the_ledger = |refusal: &&Refusal| refusal.code() >= 50 && !elsewhere.contains(refusal);

@@ -155,7 +155,7 @@ impl NaiveBooks {
             match &record.body {
                 RecordBody::Transfer(of) if of.refusal.is_none() => books.post(of, record.timestamp.day()),
                 RecordBody::Expired(of) => books.end(of.id, 0),
-                RecordBody::Decided(..) => unreachable!("this branch stands alone"),
+                RecordBody::Decided(..) | RecordBody::Rehomed(_) => unreachable!("this branch stands alone"),
                 RecordBody::Transfer(_) | RecordBody::Account(..) | RecordBody::Cancelled(_) => {}
             }
         }

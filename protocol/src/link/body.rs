@@ -7,7 +7,8 @@ use super::chains::ChainError;
 use super::{
     BranchStatus, CrossTransfer, DecisionItem, EndItem, IdItem, LINK_ENDPOINT_LEN_BYTES_MAX, LINK_ITEMS_MAX,
     LINK_MAGIC, LINK_VERSION, LinkChain, LinkHeartbeat, LinkHelloPrefix, LinkItem, LinkPeerHello, LinkRedirectPrefix,
-    LinkType, LinkWelcome, MarkItem, MoveItem, MoveOrder, MovedItem, Route, Routes, RoutesError, VoteItem,
+    LinkType, LinkWelcome, MarkItem, MoveBody, MoveHold, MoveItem, MoveOrder, MovedItem, Route, Routes, RoutesError,
+    VoteItem,
 };
 use crate::{BranchId, Envelope, FrameHeader, Refusal, Timestamp};
 
@@ -64,9 +65,9 @@ pub enum LinkFrame<'a> {
     /// See [`LinkType::LinkMoveOrder`].
     MoveOrder(&'a [MoveOrder]),
     /// See [`LinkType::LinkMoveBegin`].
-    MoveBegin(&'a [MoveItem]),
+    MoveBegin(MoveBody<'a>),
     /// See [`LinkType::LinkMovePrepare`].
-    MovePrepare(&'a [MoveItem]),
+    MovePrepare(MoveBody<'a>),
     /// See [`LinkType::LinkMoveRefused`].
     MoveRefused(&'a [VoteItem]),
     /// See [`LinkType::LinkIdAsk`].
@@ -179,8 +180,8 @@ pub fn decode<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<LinkFrame<'a>,
         LinkType::LinkPeerCall => LinkFrame::PeerCall(body.bytes),
         LinkType::LinkPeerReply => LinkFrame::PeerReply(body.bytes),
         LinkType::LinkMoveOrder => LinkFrame::MoveOrder(body.items()?),
-        LinkType::LinkMoveBegin => LinkFrame::MoveBegin(body.items()?),
-        LinkType::LinkMovePrepare => LinkFrame::MovePrepare(body.items()?),
+        LinkType::LinkMoveBegin => LinkFrame::MoveBegin(body.moving()?),
+        LinkType::LinkMovePrepare => LinkFrame::MovePrepare(body.moving()?),
         LinkType::LinkMoveRefused => LinkFrame::MoveRefused(body.items()?),
         LinkType::LinkIdAsk => LinkFrame::IdAsk(body.items()?),
         LinkType::LinkIdTold => LinkFrame::IdTold(body.items()?),
@@ -224,6 +225,16 @@ impl<'a> Body<'a> {
         match items.iter().find_map(T::invalid_field) {
             Some(field) => Err(LinkError::Field { link_type: self.link_type, field }),
             None => Ok(items),
+        }
+    }
+
+    fn moving(self) -> Result<MoveBody<'a>, LinkError> {
+        let (account, holds) = self.prefix::<MoveItem>()?;
+        let holds = <[MoveHold]>::ref_from_bytes(holds).map_err(|_| self.len_error())?;
+        let body = MoveBody { account, holds };
+        match body.invalid_field() {
+            Some(field) => Err(LinkError::Field { link_type: self.link_type, field }),
+            None => Ok(body),
         }
     }
 
@@ -393,7 +404,7 @@ impl LinkFrame<'_> {
             Self::PeerHello(hello) => [hello.as_bytes(), &[]],
             Self::PeerCall(bytes) | Self::PeerReply(bytes) => [bytes, &[]],
             Self::MoveOrder(items) => [items.as_bytes(), &[]],
-            Self::MoveBegin(items) | Self::MovePrepare(items) => [items.as_bytes(), &[]],
+            Self::MoveBegin(body) | Self::MovePrepare(body) => [body.account.as_bytes(), body.holds.as_bytes()],
             Self::MoveRefused(items) => [items.as_bytes(), &[]],
             Self::IdAsk(items) | Self::IdTold(items) => [items.as_bytes(), &[]],
             Self::Moved(items) => [items.as_bytes(), &[]],

@@ -24,7 +24,10 @@ pub use items::{
     CrossTransfer, DecisionItem, EndItem, LINK_ITEMS_MAX, LinkItem, MarkItem, VoteItem, append_items, end, outcome,
     reason,
 };
-pub use moves::{FORMER_BRANCHES_MAX, IdItem, MoveItem, MoveOrder, MovedItem, id_answer};
+pub use moves::{
+    AccountMove, FORMER_BRANCHES_MAX, IdItem, MOVE_HOLDS_MAX, MoveBody, MoveHold, MoveItem, MoveOrder, MovedItem,
+    id_answer, move_side,
+};
 pub use routes::{Route, Routes, RoutesError};
 pub use stamp::stamp_frames;
 pub use structs::{
@@ -53,6 +56,7 @@ pub const LINK_STRUCTS: &[(&str, usize, &[FieldLayout])] = &[
     ("LinkPeerHello", LinkPeerHello::LEN_BYTES, LinkPeerHello::FIELDS),
     ("MoveOrder", MoveOrder::LEN_BYTES, MoveOrder::FIELDS),
     ("MoveItem", MoveItem::LEN_BYTES, MoveItem::FIELDS),
+    ("MoveHold", MoveHold::LEN_BYTES, MoveHold::FIELDS),
     ("IdItem", IdItem::LEN_BYTES, IdItem::FIELDS),
     ("MovedItem", MovedItem::LEN_BYTES, MovedItem::FIELDS),
 ];

@@ -8,6 +8,17 @@ use crate::{AccountKind, BranchId, Currency};
 
 /// Branches that an account remembers, beside the one that it is at.
 pub const FORMER_BRANCHES_MAX: usize = 3;
+/// Open holds that may go along with one account: what both branches write down of them stays far below what one stretch
+/// of their journals takes.
+pub const MOVE_HOLDS_MAX: usize = 256;
+
+/// Values of [`MoveHold::side`].
+pub mod move_side {
+    /// The account that moves is the payer.
+    pub const DEBIT: u8 = 1;
+    /// The account that moves is the payee.
+    pub const CREDIT: u8 = 2;
+}
 
 /// Values of [`IdItem::answer`].
 pub mod id_answer {
@@ -86,8 +97,32 @@ wire! {
         146 destination: U16,
         /// Where it was before, the source first; 0 behind the last.
         148 former: [U16; 3],
+        /// Open holds that go along: as many [`MoveHold`] follow.
+        154 holds: U16,
         /// 0.
-        154 reserved: [u8; 6],
+        156 reserved: [u8; 4],
+    }
+}
+
+wire! {
+    /// An open hold on an account on its way.
+    MoveHold 64 {
+        /// The hold's.
+        0 id: U128,
+        /// The other account of it, wherever that is; not 0, not the one that moves.
+        16 other_account_id: U128,
+        /// What is held, in minor units.
+        32 amount: U64,
+        /// When it was made, in nanoseconds since 1970: its day is the one whose limit it counts for.
+        40 made_at: U64,
+        /// It ends by itself so many seconds later; 0 for never, and where the branch of the payer looks at the clock.
+        48 timeout_s: U32,
+        /// Its reason code.
+        52 code: U16,
+        /// Which side the account that moves is on: 1 debit, 2 credit.
+        54 side: u8,
+        /// 0.
+        55 reserved: [u8; 9],
     }
 }
 
@@ -153,8 +188,77 @@ impl LinkItem for MoveItem {
             _ if self.former[0] != self.source || self.former[ends..].iter().any(|branch| branch.get() != 0) => {
                 Some("former")
             }
-            _ if self.reserved != [0; 6] => Some("reserved"),
+            _ if usize::from(self.holds.get()) > MOVE_HOLDS_MAX => Some("holds"),
+            _ if self.reserved != [0; 4] => Some("reserved"),
             _ => None,
+        }
+    }
+}
+
+impl sealed::Sealed for MoveHold {}
+impl LinkItem for MoveHold {
+    fn invalid_field(&self) -> Option<&'static str> {
+        match self {
+            _ if !is_transfer_id(self.id.get()) => Some("id"),
+            _ if !is_transfer_id(self.other_account_id.get()) => Some("other_account_id"),
+            _ if !(move_side::DEBIT..=move_side::CREDIT).contains(&self.side) => Some("side"),
+            _ if self.timeout_s.get() != 0 && self.side == move_side::CREDIT => Some("timeout_s"),
+            _ if self.reserved != [0; 9] => Some("reserved"),
+            _ => None,
+        }
+    }
+}
+
+/// An account on its way with its open holds, as the body of one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoveBody<'a> {
+    /// The account. Invariant: `account.holds` is how many `holds` there are.
+    pub account: &'a MoveItem,
+    /// Its open holds, each id once, rising.
+    pub holds: &'a [MoveHold],
+}
+
+/// The same for keeps, shared by all who pass it on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountMove {
+    /// The account. Invariant: `account.holds` is how many `holds` there are.
+    pub account: MoveItem,
+    /// Its open holds, each id once, rising.
+    pub holds: Vec<MoveHold>,
+}
+
+impl AccountMove {
+    /// The account with its holds, whatever it says of their number.
+    ///
+    /// # Panics
+    /// When there are more than [`MOVE_HOLDS_MAX`].
+    pub fn new(account: MoveItem, holds: Vec<MoveHold>) -> Self {
+        assert!(holds.len() <= MOVE_HOLDS_MAX, "{} holds go along", holds.len());
+        Self { account: MoveItem { holds: U16::new(holds.len() as u16), ..account }, holds }
+    }
+
+    /// As the body of a frame.
+    pub fn body(&self) -> MoveBody<'_> {
+        MoveBody { account: &self.account, holds: &self.holds }
+    }
+}
+
+impl MoveBody<'_> {
+    /// Copied.
+    pub fn to_owned(self) -> AccountMove {
+        AccountMove { account: *self.account, holds: self.holds.to_vec() }
+    }
+
+    /// The field that no sender that keeps the rules would send, if there is one.
+    pub fn invalid_field(&self) -> Option<&'static str> {
+        let rises = |pair: &[MoveHold]| pair[0].id.get() < pair[1].id.get();
+        match self {
+            _ if usize::from(self.account.holds.get()) != self.holds.len() => Some("holds"),
+            _ if !self.holds.windows(2).all(rises) => Some("holds"),
+            _ if self.holds.iter().any(|hold| hold.other_account_id == self.account.account_id) => {
+                Some("other_account_id")
+            }
+            _ => self.account.invalid_field().or_else(|| self.holds.iter().find_map(MoveHold::invalid_field)),
         }
     }
 }
@@ -243,7 +347,8 @@ mod tests {
             (MoveItem { destination: 3.into(), ..good }, Some("destination")),
             (MoveItem { former: [0.into(); 3], ..good }, Some("former")),
             (MoveItem { former: [3.into(), 0.into(), 5.into()], ..good }, Some("former")),
-            (MoveItem { reserved: [1; 6], ..good }, Some("reserved")),
+            (MoveItem { holds: 257.into(), ..good }, Some("holds")),
+            (MoveItem { reserved: [1; 4], ..good }, Some("reserved")),
         ] {
             assert_eq!(item.invalid_field(), invalid, "{item:?}");
         }
@@ -254,6 +359,42 @@ mod tests {
         let moved = MovedItem { account_id: 2.into(), branch_id: 3.into(), ..MovedItem::new_zeroed() };
         assert_eq!(moved.invalid_field(), None);
         assert_eq!(MovedItem { branch_id: 0.into(), ..moved }.invalid_field(), Some("branch_id"));
+    }
+
+    #[test]
+    fn a_hold_that_cannot_go_along_is_refused_by_its_field() {
+        let account = MoveItem {
+            id: 1.into(),
+            account_id: 2.into(),
+            currency: Currency::EUR.get().into(),
+            kind: 1,
+            moves: 2,
+            source: 3.into(),
+            destination: 4.into(),
+            former: [3.into(), 5.into(), 0.into()],
+            ..MoveItem::new_zeroed()
+        };
+        let good = MoveHold { id: 7.into(), other_account_id: 8.into(), side: 1, ..MoveHold::new_zeroed() };
+        let later = MoveHold { id: 9.into(), ..good };
+        let of = |holds: &[MoveHold]| AccountMove::new(account, holds.to_vec()).body().invalid_field();
+        for (holds, invalid) in [
+            (vec![], None),
+            (vec![good, later], None),
+            (vec![MoveHold { timeout_s: 5.into(), ..good }], None),
+            (vec![later, good], Some("holds")),
+            (vec![good, good], Some("holds")),
+            (vec![MoveHold { id: 0.into(), ..good }], Some("id")),
+            (vec![MoveHold { other_account_id: 0.into(), ..good }], Some("other_account_id")),
+            (vec![MoveHold { other_account_id: 2.into(), ..good }], Some("other_account_id")),
+            (vec![MoveHold { side: 0, ..good }], Some("side")),
+            (vec![MoveHold { side: 3, ..good }], Some("side")),
+            (vec![MoveHold { side: 2, timeout_s: 5.into(), ..good }], Some("timeout_s")),
+            (vec![MoveHold { reserved: [1; 9], ..good }], Some("reserved")),
+        ] {
+            assert_eq!(of(&holds), invalid, "{holds:?}");
+        }
+        let more = MoveItem { holds: 2.into(), ..account };
+        assert_eq!(MoveBody { account: &more, holds: &[good] }.invalid_field(), Some("holds"));
     }
 
     #[test]

@@ -74,9 +74,9 @@ link_types! {
 
     /// Registry to branch. Body: 1 to 4,096 [`MoveOrder`]: an operator wants these accounts moved.
     LinkMoveOrder = 0x0140;
-    /// Branch to registry. Body: 1 to 4,096 [`MoveItem`]: sealed, durably; the source's vote.
+    /// Branch to registry. Body: one [`MoveItem`] and its [`MoveHold`]: sealed, durably; the source's vote.
     LinkMoveBegin = 0x0141;
-    /// Registry to branch. Body: 1 to 4,096 [`MoveItem`] to prepare.
+    /// Registry to branch. Body: one [`MoveItem`] and its [`MoveHold`] to prepare.
     LinkMovePrepare = 0x0142;
     /// Branch to registry. Body: 1 to 4,096 [`VoteItem`]: orders that the branch refuses, and why.
     LinkMoveRefused = 0x0143;

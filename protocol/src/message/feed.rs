@@ -49,6 +49,9 @@ pub enum FeedKind {
     Prepared = 5,
     /// What was prepared was posted, or given back (`reply.refusal` says why); `transfer.id` names it.
     Decided = 6,
+    /// An account has gone to another branch with its open holds: in the one that `transfer.id` names, `transfer.debit_account_id`
+    /// has taken the place of `transfer.credit_account_id`. Nothing was posted.
+    Rehomed = 7,
 }
 
 impl FeedKind {
@@ -61,6 +64,7 @@ impl FeedKind {
             4 => Self::Account,
             5 => Self::Prepared,
             6 => Self::Decided,
+            7 => Self::Rehomed,
             _ => return None,
         })
     }

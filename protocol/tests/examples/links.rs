@@ -102,8 +102,8 @@ static ORDERS: LazyLock<[MoveOrder; 1]> = LazyLock::new(|| {
     }]
 });
 
-static MOVES: LazyLock<[MoveItem; 1]> = LazyLock::new(|| {
-    [MoveItem {
+static MOVES: LazyLock<[MoveItem; 2]> = LazyLock::new(|| {
+    let alone = MoveItem {
         id: HOLD.into(),
         account_id: AccountId::of_branch(BRANCH, 1_001).get().into(),
         user_data_128: 0x0102.into(),
@@ -127,13 +127,29 @@ static MOVES: LazyLock<[MoveItem; 1]> = LazyLock::new(|| {
         source: BRANCH.get().into(),
         destination: OTHER.get().into(),
         former: [BRANCH.get().into(), 3.into(), 0.into()],
-        reserved: [0; 6],
-    }]
+        holds: 0.into(),
+        reserved: [0; 4],
+    };
+    [alone, MoveItem { holds: 2.into(), ..alone }]
 });
 
 static IDS: LazyLock<[IdItem; 3]> = LazyLock::new(|| {
     let question = |id| IdItem::question(id, STAMP, OTHER, BRANCH);
     [question(PAYMENT), question(PAYMENT).answered(id_answer::KNOWN), question(HOLD).answered(id_answer::UNKNOWN)]
+});
+
+static HOLDS: LazyLock<[MoveHold; 2]> = LazyLock::new(|| {
+    let first = MoveHold {
+        id: HOLD.into(),
+        other_account_id: AccountId::of_branch(BRANCH, 0xb0b).get().into(),
+        amount: 5_000.into(),
+        made_at: (STAMP - 1_000_000_000).into(),
+        timeout_s: 3_600.into(),
+        code: 42.into(),
+        side: move_side::DEBIT,
+        reserved: [0; 9],
+    };
+    [first, MoveHold { id: (HOLD + 1).into(), timeout_s: 0.into(), side: move_side::CREDIT, ..first }]
 });
 
 static MOVED: LazyLock<[MovedItem; 1]> = LazyLock::new(|| {
@@ -183,6 +199,11 @@ pub(super) fn routes_layout() -> Vec<(&'static str, Vec<FieldLayout>)> {
         layout("LinkRoutePrefix"),
         tail("endpoint", 18),
     ]
+}
+
+/// A move as the body of a frame.
+fn moving(at: usize, holds: &'static [MoveHold]) -> MoveBody<'static> {
+    MoveBody { account: &MOVES[at], holds }
 }
 
 /// Every example.
@@ -247,8 +268,13 @@ pub(super) fn all() -> Vec<Example> {
         link("link/peer_call", "LinkPeerCall", LinkFrame::PeerCall(&[1, 2, 3]), vec![tail("bytes", 3)]),
         link("link/peer_reply", "LinkPeerReply", LinkFrame::PeerReply(&[4, 5]), vec![tail("bytes", 2)]),
         link("link/move_order", "LinkMoveOrder", LinkFrame::MoveOrder(&*ORDERS), vec![layout("MoveOrder")]),
-        link("link/move_begin", "LinkMoveBegin", LinkFrame::MoveBegin(&*MOVES), vec![layout("MoveItem")]),
-        link("link/move_prepare", "LinkMovePrepare", LinkFrame::MovePrepare(&*MOVES), vec![layout("MoveItem")]),
+        link("link/move_begin", "LinkMoveBegin", LinkFrame::MoveBegin(moving(0, &[])), vec![layout("MoveItem")]),
+        link(
+            "link/move_prepare",
+            "LinkMovePrepare: with two open holds",
+            LinkFrame::MovePrepare(moving(1, &*HOLDS)),
+            vec![layout("MoveItem"), layout("MoveHold"), layout("MoveHold")],
+        ),
         link("link/move_refused", "LinkMoveRefused", LinkFrame::MoveRefused(&VOTES[1..]), vec![layout("VoteItem")]),
         link("link/id_ask", "LinkIdAsk", LinkFrame::IdAsk(&IDS[..1]), vec![layout("IdItem")]),
         link("link/id_told", "LinkIdTold: used, and not", LinkFrame::IdTold(&IDS[1..]), two("IdItem")),

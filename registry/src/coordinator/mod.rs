@@ -32,12 +32,13 @@ pub use moves::{Ordered, refusal_name};
 pub use outbox::OUTBOX_ITEMS_MAX;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use tally_ledger::two_phase::{
     Attempt, Contradiction, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
 };
-use tally_protocol::link::{BranchStatus, CrossTransfer, EndItem, MarkItem, MoveItem, VoteItem};
+use tally_protocol::link::{AccountMove, BranchStatus, CrossTransfer, EndItem, MarkItem, VoteItem};
 use tally_protocol::{AccountId, BranchId, Timestamp, TransferId};
 
 use crate::state::{BATCH_HEADER_LEN_BYTES, BatchBuilder, Command, Known, State};
@@ -74,7 +75,7 @@ pub struct Coordinators {
     acknowledged_since: Option<Timestamp>,
     contradictions: Vec<(TransferId, Contradiction)>,
     /// The moves of the table.
-    moves: HashMap<TransferId, MoveItem, RandomState>,
+    moves: HashMap<TransferId, Arc<AccountMove>, RandomState>,
     /// The chains of the table.
     chains: HashMap<TransferId, ChainInHand, RandomState>,
     /// Members of all of them.
@@ -207,7 +208,7 @@ impl Coordinators {
                     if missing.contains(branch) && branch != source =>
                 {
                     match (self.moves.get(&id), self.chains.get(&id)) {
-                        (Some(item), _) => outbox.prepare_move(item),
+                        (Some(moving), _) => outbox.prepare_move(moving),
                         (None, Some(in_hand)) => outbox.prepare_chain(&in_hand.chain),
                         (None, None) => outbox.prepare(transfer),
                     };
@@ -385,10 +386,10 @@ impl Coordinators {
             && let Some(Proposal { id, decision, participants, stamp }) = self.decisions.pop_front()
         {
             batch.push(&match self.moves.get(&id) {
-                Some(item) if decision == Decision::Commit => Command::MoveAccount {
+                Some(moving) if decision == Decision::Commit => Command::MoveAccount {
                     id,
-                    account_id: AccountId::new(item.account_id.get()),
-                    branch_id: BranchId::new(item.destination.get()),
+                    account_id: AccountId::new(moving.account.account_id.get()),
+                    branch_id: BranchId::new(moving.account.destination.get()),
                     participants,
                     stamp,
                 },
@@ -546,8 +547,8 @@ impl Coordinators {
         match effect {
             CoordinatorEffect::Prepare(branch) => {
                 let chain = self.chains.get(&id).map(|in_hand| in_hand.chain.clone());
-                match (self.moves.get(&id).copied(), chain, slot.transfer) {
-                    (Some(item), ..) => self.outbox(branch, |outbox| outbox.prepare_move(&item)),
+                match (self.moves.get(&id).cloned(), chain, slot.transfer) {
+                    (Some(moving), ..) => self.outbox(branch, |outbox| outbox.prepare_move(&moving)),
                     (None, Some(chain), _) => self.outbox(branch, |outbox| outbox.prepare_chain(&chain)),
                     (None, None, Some(transfer)) => self.outbox(branch, |outbox| outbox.prepare(&transfer)),
                     (None, None, None) => {}

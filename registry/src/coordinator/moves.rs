@@ -4,8 +4,10 @@
 //! its commit changes in the same command where the account is. An order is kept in memory only; the operator who wants the
 //! move asks for it until the directory says that it is done.
 
+use std::sync::Arc;
+
 use tally_ledger::two_phase::{Attempt, Contradiction, CoordinatorEvent, Participants};
-use tally_protocol::link::{CrossTransfer, IdItem, MarkItem, MoveItem, MoveOrder, VoteItem, id_answer};
+use tally_protocol::link::{CrossTransfer, IdItem, MarkItem, MoveBody, MoveItem, MoveOrder, VoteItem, id_answer};
 use tally_protocol::message::{Transfer, TransferKind};
 use tally_protocol::{AccountId, BranchId, Refusal, Timestamp, TransferId};
 
@@ -48,45 +50,44 @@ impl Coordinators {
         self.orders.remove(&id);
     }
 
-    /// `from` has sealed accounts.
-    pub fn begin_moves(&mut self, from: BranchId, items: &[MoveItem], state: &State, now: Timestamp) {
-        for item in items {
-            let (id, account_id) = (TransferId::new(item.id.get()), AccountId::new(item.account_id.get()));
-            let (source, destination) = (BranchId::new(item.source.get()), BranchId::new(item.destination.get()));
-            if source != from {
-                self.contradiction(id, Contradiction::Stranger(from));
-                continue;
-            }
-            let is_known = self.table.contains_key(&id) || state.decisions.get(id).is_some();
-            let is_possible = || {
-                let is_here = state.directory.branch_of(account_id) == source;
-                is_here && state.directory.has_room_for(account_id) && self.is_there(destination, state)
-            };
-            if !is_known
-                && (self.is_closed || self.table.len() + self.chain_members >= self.transfers_max || !is_possible())
-            {
-                // The source asks in time, and hears of an abort.
-                if let Some(ordered) = self.orders.get_mut(&id) {
-                    *ordered = Ordered::Refused(Refusal::Busy.code());
-                }
-                self.counters.busy += 1;
-                self.outbox(from, |outbox| outbox.busy(MarkItem::new(id.get(), now.as_nanos())));
-                continue;
-            }
-            if let Some(ordered) = self.orders.get_mut(&id) {
-                *ordered = Ordered::Begun;
-            }
-            if !is_known {
-                self.moves.insert(id, *item);
-                self.counters.begun += 1;
-            }
-            let deadline = item.deadline.get().min(now.as_nanos().saturating_add(DEADLINE_NANOS_MAX));
-            let participants = Participants::one(source).with(destination).expect("two are few");
-            let deadline = Timestamp::from_nanos(deadline);
-            let attempt = Attempt::ONLY;
-            let event = CoordinatorEvent::Begin { source, participants, deadline, attempt, is_promised: true };
-            self.step(id, event, Some(&shown(item)), state, now);
+    /// `from` has sealed an account.
+    pub fn begin_move(&mut self, from: BranchId, moving: MoveBody<'_>, state: &State, now: Timestamp) {
+        let item = moving.account;
+        let (id, account_id) = (TransferId::new(item.id.get()), AccountId::new(item.account_id.get()));
+        let (source, destination) = (BranchId::new(item.source.get()), BranchId::new(item.destination.get()));
+        if source != from {
+            self.contradiction(id, Contradiction::Stranger(from));
+            return;
         }
+        let is_known = self.table.contains_key(&id) || state.decisions.get(id).is_some();
+        let is_possible = || {
+            let is_here = state.directory.branch_of(account_id) == source;
+            is_here && state.directory.has_room_for(account_id) && self.is_there(destination, state)
+        };
+        if !is_known
+            && (self.is_closed || self.table.len() + self.chain_members >= self.transfers_max || !is_possible())
+        {
+            // The source asks in time, and hears of an abort.
+            if let Some(ordered) = self.orders.get_mut(&id) {
+                *ordered = Ordered::Refused(Refusal::Busy.code());
+            }
+            self.counters.busy += 1;
+            self.outbox(from, |outbox| outbox.busy(MarkItem::new(id.get(), now.as_nanos())));
+            return;
+        }
+        if let Some(ordered) = self.orders.get_mut(&id) {
+            *ordered = Ordered::Begun;
+        }
+        if !is_known {
+            self.moves.insert(id, Arc::new(moving.to_owned()));
+            self.counters.begun += 1;
+        }
+        let deadline = item.deadline.get().min(now.as_nanos().saturating_add(DEADLINE_NANOS_MAX));
+        let participants = Participants::one(source).with(destination).expect("two are few");
+        let deadline = Timestamp::from_nanos(deadline);
+        let attempt = Attempt::ONLY;
+        let event = CoordinatorEvent::Begin { source, participants, deadline, attempt, is_promised: true };
+        self.step(id, event, Some(&shown(item)), state, now);
     }
 
     /// `from` refuses orders.

@@ -1,7 +1,9 @@
 //! What waits for one branch's link.
 
+use std::sync::Arc;
+
 use tally_protocol::link::{
-    CrossChain, CrossTransfer, DecisionItem, EndItem, IdItem, LinkFrame, MarkItem, MoveItem, MoveOrder, append_items,
+    AccountMove, CrossChain, CrossTransfer, DecisionItem, EndItem, IdItem, LinkFrame, MarkItem, MoveOrder, append_items,
 };
 use tally_protocol::{Envelope, LinkType};
 
@@ -21,7 +23,7 @@ pub(super) struct Outbox {
     ends: Vec<EndItem>,
     heard: Vec<EndItem>,
     orders: Vec<MoveOrder>,
-    moves: Vec<MoveItem>,
+    moves: Vec<Arc<AccountMove>>,
     asked_ids: Vec<IdItem>,
     told_ids: Vec<IdItem>,
 }
@@ -60,8 +62,8 @@ impl Outbox {
         push(&mut self.orders, item)
     }
 
-    pub(super) fn prepare_move(&mut self, item: &MoveItem) -> bool {
-        push(&mut self.moves, *item)
+    pub(super) fn prepare_move(&mut self, moving: &Arc<AccountMove>) -> bool {
+        push(&mut self.moves, moving.clone())
     }
 
     pub(super) fn ask_id(&mut self, item: IdItem) -> bool {
@@ -97,7 +99,9 @@ impl Outbox {
         append_items(out, LinkType::LinkHeard, self.heard.drain(..));
         append_items(out, LinkType::LinkBusy, self.busy.drain(..));
         append_items(out, LinkType::LinkMoveOrder, self.orders.drain(..));
-        append_items(out, LinkType::LinkMovePrepare, self.moves.drain(..));
+        for moving in self.moves.drain(..) {
+            LinkFrame::MovePrepare(moving.body()).append_to(out, Envelope::request(0));
+        }
         append_items(out, LinkType::LinkIdAsk, self.asked_ids.drain(..));
         append_items(out, LinkType::LinkIdTold, self.told_ids.drain(..));
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tally_ledger::two_phase::{AbortReason, Objection, Participant, ParticipantEffect, ParticipantEvent};
-use tally_protocol::link::{CrossChain, IdItem, LinkFrame, MoveOrder, decode, id_answer};
+use tally_protocol::link::{CrossChain, IdItem, LinkFrame, MoveHold, MoveItem, MoveOrder, decode, id_answer};
 use tally_protocol::message::Transfer;
 use tally_protocol::{AccountId, Currency, LinkType, Refusal, split_frame};
 use zerocopy::{FromBytes, FromZeros};
@@ -79,7 +79,10 @@ fn heard(coordinators: &mut Coordinators, branch: BranchId) -> Vec<Heard> {
             LinkFrame::End(items) => all.extend(items.iter().map(|item| Heard::End(item.id.get()))),
             LinkFrame::Heard(items) => all.extend(items.iter().map(|item| Heard::Known(item.id.get()))),
             LinkFrame::MoveOrder(items) => all.extend(items.iter().map(|item| other(item.id.get()))),
-            LinkFrame::MovePrepare(items) => all.extend(items.iter().map(|item| other(item.id.get()))),
+            LinkFrame::MovePrepare(moving) => {
+                assert_eq!(moving.holds.len(), usize::from(moving.account.holds.get()));
+                all.push(other(moving.account.id.get()));
+            }
             LinkFrame::IdAsk(items) => all.extend(items.iter().map(|item| other(item.id.get()))),
             LinkFrame::IdTold(items) => {
                 all.extend(items.iter().map(|item| other(item.id.get() << 8 | u128::from(item.answer))));
@@ -253,8 +256,8 @@ fn a_transfer_from_begin_to_forgotten() {
     assert_eq!(all.counters(), counters);
 }
 
-fn sealed(id: u128, account_id: AccountId, source: BranchId, destination: BranchId, now: u64) -> MoveItem {
-    MoveItem {
+fn sealed(id: u128, account_id: AccountId, source: BranchId, destination: BranchId, now: u64) -> AccountMove {
+    let account = MoveItem {
         id: id.into(),
         account_id: account_id.get().into(),
         stamp: now.into(),
@@ -266,7 +269,9 @@ fn sealed(id: u128, account_id: AccountId, source: BranchId, destination: Branch
         destination: destination.get().into(),
         former: [source.get().into(), 0.into(), 0.into()],
         ..MoveItem::new_zeroed()
-    }
+    };
+    let hold = MoveHold { id: (id << 32).into(), other_account_id: 9.into(), side: 1, ..MoveHold::new_zeroed() };
+    AccountMove::new(account, vec![hold])
 }
 
 #[test]
@@ -291,7 +296,7 @@ fn a_move_changes_the_place_with_its_commit_and_only_then() {
     assert_eq!(all.ordered(TransferId::new(7)), None);
 
     assert!(all.order_move(A, order(8)));
-    all.begin_moves(A, &[sealed(8, account, A, B, now)], &state, at(now));
+    all.begin_move(A, sealed(8, account, A, B, now).body(), &state, at(now));
     assert_eq!(all.ordered(TransferId::new(8)), Some(Ordered::Begun));
     assert_eq!(heard(&mut all, B), [Heard::Other(LinkType::LinkMovePrepare, 8)]);
     // A link that comes back is told again.
@@ -309,14 +314,14 @@ fn a_move_changes_the_place_with_its_commit_and_only_then() {
         (B, sealed(11, account, A, C, now)),
     ] {
         heard(&mut all, from);
-        all.begin_moves(from, &[item], &state, at(now));
+        all.begin_move(from, item.body(), &state, at(now));
         let told = heard(&mut all, from);
-        let is_stranger = item.source.get() != from.get();
-        assert_eq!(told, if is_stranger { vec![] } else { vec![Heard::Busy(item.id.get())] });
+        let is_stranger = item.account.source.get() != from.get();
+        assert_eq!(told, if is_stranger { vec![] } else { vec![Heard::Busy(item.account.id.get())] });
     }
     assert_eq!(all.take_contradictions().len(), 1);
     // What is refused stays where it is.
-    all.begin_moves(B, &[sealed(12, account, B, C, now)], &state, at(now));
+    all.begin_move(B, sealed(12, account, B, C, now).body(), &state, at(now));
     all.vote(C, &[VoteItem::no(12, now, Refusal::CapacityReached.code())], &state, at(now));
     replicate(&mut all, &mut state, at(now));
     assert_eq!(state.directory.branch_of(account), B);

@@ -292,9 +292,9 @@ fn take(node: &Node, core: &mut Core, branch: BranchId, number: u64, frame: &Fra
             all.heard(branch, items);
             items.len()
         }
-        LinkFrame::MoveBegin(items) => {
-            all.begin_moves(branch, items, state, now);
-            items.len()
+        LinkFrame::MoveBegin(moving) => {
+            all.begin_move(branch, moving, state, now);
+            1
         }
         LinkFrame::MoveRefused(items) => {
             all.refuse_moves(items);
@@ -346,7 +346,7 @@ fn latest(frame: &LinkFrame<'_>) -> Timestamp {
         LinkFrame::Vote(items) => items.iter().map(|item| item.stamp.get()).max(),
         LinkFrame::Acknowledge(items) | LinkFrame::Ask(items) => items.iter().map(|item| item.stamp.get()).max(),
         LinkFrame::End(items) | LinkFrame::Heard(items) => items.iter().map(|item| item.stamp.get()).max(),
-        LinkFrame::MoveBegin(items) => items.iter().map(|item| item.stamp.get()).max(),
+        LinkFrame::MoveBegin(moving) => Some(moving.account.stamp.get()),
         LinkFrame::Heartbeat(beat) => Some(beat.stamp.get()),
         _ => None,
     };

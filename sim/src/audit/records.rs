@@ -64,7 +64,7 @@ impl Audit {
                 self.expired_record(first, expired)?;
                 1
             }
-            RecordBody::Decided(_, decided) => {
+            RecordBody::Decided(_, decided) | RecordBody::Rehomed(decided) => {
                 violated!(OneEffect, "{} was decided by a registry that this branch does not have", decided.id)
             }
             RecordBody::Account(change, account) => self.account_records(*change, account, records)?,

@@ -137,6 +137,13 @@ impl RecoveryTarget for Target {
             return Ok(());
         }
         let is_behind_first = matches!(&record.body, RecordBody::Decided(_, transfer) if transfer.chain.is_some_and(|place| !place.is_head));
+        let has_come = matches!(&record.body, RecordBody::Transfer(transfer) if transfer.came_along());
+        if has_come && self.bug == Some(BankBug::CameHoldsForgotten) {
+            return Ok(());
+        }
+        if matches!(record.body, RecordBody::Rehomed(_)) && self.bug == Some(BankBug::RehomesNotReplayed) {
+            return Ok(());
+        }
         if is_behind_first && self.bug == Some(BankBug::ChainDecisionsReplayedInPart) {
             return Ok(());
         }
@@ -184,7 +191,7 @@ impl SimBranch {
             Err(error) => violated!(Recoverable, "branch {} does not start: {error}", self.id),
         }
         let life = self.life.as_mut().expect("just made");
-        let mut legs: Vec<Hold> = life.engine.holds.iter().filter(Hold::is_in_doubt).collect();
+        let mut legs: Vec<Hold> = life.engine.holds.iter().filter(|hold| life.engine.awaits_decision(hold)).collect();
         legs.sort_by_key(|hold| hold.id);
         for hold in &legs {
             match self.bug {
@@ -402,6 +409,10 @@ impl Life {
         let Some(peer) = peer else {
             match self.engine.transfer(&mut self.writer, wire, asker, looked, now) {
                 Step::Done(done) => self.tell(asker, &done),
+                Step::NotRecorded(refusal @ Refusal::HoldElsewhere) => {
+                    let branch = self.engine.ender_of(TransferId::new(wire.reference.get()));
+                    self.refuse(asker, refusal, u32::from(branch.unwrap_or_default().get()));
+                }
                 Step::NotRecorded(refusal) => self.refuse(asker, refusal, 0),
                 Step::InFlight => unreachable!("one at a time"),
                 Step::Lookup => return self.look_up(Question::Transfer(*asker, *wire), now),
@@ -560,6 +571,9 @@ impl Life {
                     item.posted = hold.amount.get().into();
                 }
                 self.shared.end(engine, writer, &item, now, led);
+                if self.bug == Some(BankBug::EndsNotPassedOn) {
+                    engine.holds.ending_heard(id);
+                }
             }
             Instruction::Heard(id) => engine.holds.ending_heard(id),
             Instruction::Decide(id, decision, decided_at) => {
@@ -598,7 +612,7 @@ impl Life {
                     self.unseal(tally_protocol::AccountId::new(order.account_id.get()));
                 }
             }
-            Instruction::TakeIn(item) => self.shared.take_in(engine, writer, &item, now, led),
+            Instruction::TakeIn(moving) => self.shared.take_in(engine, writer, &moving, looked, now, led),
             Instruction::AskId(item) => led.question = Some(Question::IdUsed(item)),
             Instruction::IdTold(item) => {
                 return match self.shared.hear_former(&item) {
@@ -625,6 +639,9 @@ impl Life {
         }
         for id in self.engine.holds.due(now, usize::MAX) {
             self.engine.expire(&mut self.writer, id, now);
+        }
+        if self.bug == Some(BankBug::GoneHoldsExpire) {
+            self.expire_gone(now);
         }
         if self.bug == Some(BankBug::PayeeExpires) {
             self.expire_as_payee(now);
@@ -708,6 +725,9 @@ impl Life {
             }
             Answer::Return(Returned::Prepare(cross, looked)) => {
                 self.carry_out(Instruction::Prepare(cross), Some(&looked), now)
+            }
+            Answer::Return(Returned::TakeIn(moving, looked)) => {
+                self.carry_out(Instruction::TakeIn(moving), Some(&looked), now)
             }
             Answer::Return(Returned::Decide(id, decision, _)) => {
                 violated!(Agreement, "{id} is prepared on disk, and not open in memory ({decision:?} came)")
@@ -835,6 +855,18 @@ impl Life {
         let mut due: Vec<Hold> = self.engine.holds.iter().filter(standing).collect();
         due.sort_by_key(|hold| hold.id);
         for hold in due.iter().filter(|hold| hold.timestamp.as_nanos() + 2_000_000 < now.as_nanos()) {
+            let source = hold.debit_account_id.settlement_peer().expect("a leg's own side is a settlement account");
+            let end = (HoldEnd::Expired, tally_protocol::Amount::ZERO, now);
+            self.engine.end_hold(&mut self.writer, (hold.id, source), end, now);
+        }
+    }
+
+    /// The planted bug: a hold whose payer has gone to another branch is given back here when its time has run out.
+    fn expire_gone(&mut self, now: Timestamp) {
+        let is_due = |hold: &Hold| hold.leg == Leg::Destination && hold.expires_at <= now;
+        let mut due: Vec<Hold> = self.engine.holds.iter().filter(is_due).collect();
+        due.sort_by_key(|hold| hold.id);
+        for hold in due {
             let source = hold.debit_account_id.settlement_peer().expect("a leg's own side is a settlement account");
             let end = (HoldEnd::Expired, tally_protocol::Amount::ZERO, now);
             self.engine.end_hold(&mut self.writer, (hold.id, source), end, now);

@@ -61,8 +61,22 @@ fn posted(life: &Life, peer: BranchId, leg: Leg, registry: &Registry) -> u64 {
 /// What `source` has posted of holds that are still open at `destination`.
 fn untold(source: &Life, destination: &Life) -> u64 {
     let endings = &source.engine.holds.endings;
-    let is_its_part = |hold: &Hold| {
-        hold.leg == Leg::Destination && hold.debit_account_id.settlement_peer() == Some(source.engine.branch)
+    let branch = source.engine.branch;
+    // Payers on their way to `source`: it may have heard that they have arrived, and `destination` not that they are gone.
+    let leaving: Vec<AccountId> = destination
+        .engine
+        .holds
+        .iter()
+        .filter(|hold| hold.moves_account() && hold.settlement_account_id().settlement_peer() == Some(branch))
+        .map(|hold| hold.near_account_id())
+        .collect();
+    let is_its_part = |hold: &Hold| match hold.leg {
+        Leg::Destination => hold.debit_account_id.settlement_peer() == Some(branch),
+        Leg::Whole | Leg::Inner | Leg::Source => {
+            leaving.contains(&hold.debit_account_id)
+                && !hold.moves_account()
+                && hold.credit_account_id.settlement_peer() != Some(branch)
+        }
     };
     let posted = |hold: Hold| endings.get(hold.id).map_or(0, |ending| ending.posted.get());
     destination.engine.holds.iter().filter(is_its_part).map(posted).sum()
@@ -180,10 +194,13 @@ fn effect(lives: &mut [&mut Life], registry: &Registry, payment: &Payment) -> Re
     let decision = registry.decision(payment.decided_under());
     let is_right = match decision {
         Some(Decision::Commit) if payment.chain.is_some() && !payment.is_between => amounts.len() == 1,
-        Some(Decision::Commit) => amounts.len() == 2,
+        // A hold is at one branch more for each time that an account has moved with it.
+        Some(Decision::Commit) => amounts.len() == 2 || payment.is_hold() && amounts.len() > 2,
         // Begun and forgotten in a crash, and then within one branch, for the account had moved.
-        Some(Decision::Abort(_)) => amounts.is_empty() || (amounts.len() == 1 && registry.has_moved()),
-        None => amounts.len() <= 1,
+        Some(Decision::Abort(_)) => {
+            amounts.is_empty() || (registry.has_moved() && (amounts.len() == 1 || payment.is_hold()))
+        }
+        None => amounts.len() <= 1 || payment.is_hold() && registry.has_moved(),
     };
     hold!(OneEffect, is_right, "{id}: the registry says {decision:?}, and it was done at {} branches", amounts.len());
     if let Some((refusal, _)) = payment.answer {

@@ -107,6 +107,14 @@ pub enum BankBug {
     ChainPlacesForgotten,
     /// After a restart a branch without a chain's first member does not know the chain's id.
     ChainIdsForgotten,
+    /// The holds that came with an account are not replayed at its new branch.
+    CameHoldsForgotten,
+    /// The old branch goes on looking at the clock for a hold whose payer has gone.
+    GoneHoldsExpire,
+    /// That an account has gone from its holds is not replayed.
+    RehomesNotReplayed,
+    /// A branch in the middle does not tell on how a hold has ended.
+    EndsNotPassedOn,
 }
 
 impl BankBug {
@@ -150,5 +158,9 @@ impl BankBug {
         Self::ChainDecisionsReplayedInPart,
         Self::ChainPlacesForgotten,
         Self::ChainIdsForgotten,
+        Self::CameHoldsForgotten,
+        Self::GoneHoldsExpire,
+        Self::RehomesNotReplayed,
+        Self::EndsNotPassedOn,
     ];
 }

@@ -2,6 +2,7 @@
 //! committed stays, in order. What a leader had only proposed may be committed or lost when the leader is.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tally_branch_server::intake::Instruction;
@@ -172,7 +173,7 @@ impl Registry {
             Said::End(item) => coordinators.end(from, &[*item]),
             Said::Heard(item) => coordinators.heard(from, &[*item]),
             Said::Acknowledge(item) => coordinators.acknowledge(from, &[*item], state, now),
-            Said::BeginMove(item) => coordinators.begin_moves(from, &[*item], state, now),
+            Said::BeginMove(moving) => coordinators.begin_move(from, moving.body(), state, now),
             Said::RefuseMove(item) => coordinators.refuse_moves(&[*item]),
             Said::AskId(item) => coordinators.ask_ids(from, &[*item]),
             Said::TellId(item) => coordinators.tell_ids(from, &[*item]),
@@ -289,9 +290,7 @@ impl Registry {
                     instructions.extend(items.iter().map(|item| Instruction::Heard(TransferId::new(item.id.get()))))
                 }
                 LinkFrame::MoveOrder(items) => instructions.extend(items.iter().map(|item| Instruction::Leave(*item))),
-                LinkFrame::MovePrepare(items) => {
-                    instructions.extend(items.iter().map(|item| Instruction::TakeIn(*item)));
-                }
+                LinkFrame::MovePrepare(moving) => instructions.push(Instruction::TakeIn(Arc::new(moving.to_owned()))),
                 LinkFrame::IdAsk(items) => instructions.extend(items.iter().map(|item| Instruction::AskId(*item))),
                 LinkFrame::IdTold(items) => instructions.extend(items.iter().map(|item| Instruction::IdTold(*item))),
                 LinkFrame::Busy(_) => {}

@@ -330,7 +330,7 @@ impl Workload {
                 places.retain(|&place| place != at);
                 places.push(at);
             }
-            (Some(Refusal::IdUsedElsewhere), Some(at)) => payment.at = at,
+            (Some(Refusal::IdUsedElsewhere | Refusal::HoldElsewhere), Some(at)) => payment.at = at,
             // Who ends a hold names no account: it asks around.
             (Some(Refusal::WrongBranch), _) => {
                 payment.at = index(u32::from(home.get())).unwrap_or((payment.at + 1) % self.branches.len());

@@ -1,6 +1,6 @@
 //! The loop: something happens somewhere, by chance; then all heals and comes to rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tally_branch_server::intake::Instruction;
@@ -66,6 +66,8 @@ struct World {
     outcome: BankOutcome,
     weights: [u64; 11],
     moves: u128,
+    /// Holds that each of them took along, as far as it was begun.
+    held: BTreeMap<TransferId, u64>,
 }
 
 /// Runs one seed.
@@ -120,6 +122,7 @@ impl World {
             outcome: BankOutcome { seeds: 1, ..BankOutcome::default() },
             weights,
             moves: 0,
+            held: BTreeMap::new(),
             options,
             random,
         }
@@ -256,7 +259,7 @@ impl World {
                     Instruction::PrepareChain(chain) => chain.prefix.stamp.get(),
                     Instruction::Decide(.., decided_at) => decided_at.as_nanos(),
                     Instruction::Leave(order) => order.stamp.get(),
-                    Instruction::TakeIn(item) => item.stamp.get(),
+                    Instruction::TakeIn(moving) => moving.account.stamp.get(),
                     Instruction::Heard(_) | Instruction::AskId(_) | Instruction::IdTold(_) => now.as_nanos(),
                     Instruction::End(item) => item.stamp.get(),
                 };
@@ -458,7 +461,11 @@ impl World {
                     let ids = chain.members.iter().map(|member| TransferId::new(member.transfer.id.get()));
                     self.promised[at].extend(ids);
                 }
-                Said::BeginMove(item) => drop(self.promised[at].insert(TransferId::new(item.id.get()))),
+                Said::BeginMove(moving) => {
+                    let id = TransferId::new(moving.account.id.get());
+                    self.promised[at].insert(id);
+                    self.held.insert(id, moving.holds.len() as u64);
+                }
                 Said::End(item) => drop(self.ended[at].insert(TransferId::new(item.id.get()))),
                 Said::Heard(item) => drop(self.ended[at].insert(TransferId::new(item.id.get()))),
                 Said::Begin(_) | Said::Vote(_) | Said::RefuseMove(_) | Said::AskId(_) | Said::TellId(_) => {}
@@ -598,6 +605,8 @@ impl World {
         outcome.moves = (1..=self.moves)
             .filter(|&number| self.registry.decision(TransferId::new(number << 64)) == Some(Decision::Commit))
             .count() as u64;
+        let is_done = |id: &TransferId| self.registry.decision(*id) == Some(Decision::Commit);
+        outcome.moved_holds = self.held.iter().filter(|(id, _)| is_done(id)).map(|(_, count)| count).sum();
         outcome.events = self.trace.count();
         outcome.lost = self.network.lost;
         outcome.repeated = self.network.repeated;
@@ -616,7 +625,10 @@ fn words_of(said: &Said) -> String {
         Said::Ask(mark) => format!("asks about {:x}", mark.id.get()),
         Said::End(item) => format!("has ended {:x} ({}), posted {}", item.id.get(), item.end, item.posted.get()),
         Said::Heard(item) => format!("knows how {:x} ended", item.id.get()),
-        Said::BeginMove(item) => format!("has sealed {:x} for move {:x}", item.account_id.get(), item.id.get()),
+        Said::BeginMove(moving) => {
+            let (account, holds) = (&moving.account, moving.holds.len());
+            format!("has sealed {:x} with {holds} holds for move {:x}", account.account_id.get(), account.id.get())
+        }
         Said::RefuseMove(vote) => format!("refuses move {:x}: {}", vote.id.get(), vote.refusal.get()),
         Said::AskId(item) => format!("asks branch {} for id {:x}", item.asked.get(), item.id.get()),
         Said::TellId(item) => format!("says of id {:x}: {}", item.id.get(), item.answer),
@@ -631,7 +643,10 @@ fn words_of_instruction(instruction: &Instruction) -> String {
         Instruction::End(item) => format!("{:x} has ended ({}), posted {}", item.id.get(), item.end, item.posted.get()),
         Instruction::Heard(id) => format!("the end of {id} was heard"),
         Instruction::Leave(order) => format!("seal {:x} for move {:x}", order.account_id.get(), order.id.get()),
-        Instruction::TakeIn(item) => format!("take {:x} in, move {:x}", item.account_id.get(), item.id.get()),
+        Instruction::TakeIn(moving) => {
+            let (account, holds) = (&moving.account, moving.holds.len());
+            format!("take {:x} in with {holds} holds, move {:x}", account.account_id.get(), account.id.get())
+        }
         Instruction::AskId(item) => format!("was id {:x} used?", item.id.get()),
         Instruction::IdTold(item) => {
             format!("branch {} says of id {:x}: {}", item.asked.get(), item.id.get(), item.answer)

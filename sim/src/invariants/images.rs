@@ -31,9 +31,10 @@ impl Images {
             RecordBody::Cancelled(_) => Some(Vec::new()),
             RecordBody::Account(_, account) => Some(vec![self.put(record.lsn, account.clone())]),
             RecordBody::Transfer(transfer) if transfer.refusal.is_some() => Some(Vec::new()),
-            RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => {
-                self.apply_transfer(record, transfer)
-            }
+            RecordBody::Transfer(transfer)
+            | RecordBody::Expired(transfer)
+            | RecordBody::Decided(_, transfer)
+            | RecordBody::Rehomed(transfer) => self.apply_transfer(record, transfer),
         }
     }
 

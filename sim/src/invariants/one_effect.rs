@@ -23,7 +23,9 @@ impl OneEffect {
         let id = match &record.body {
             RecordBody::Transfer(transfer) => transfer.id,
             RecordBody::Cancelled(id) => *id,
-            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) => return Ok(()),
+            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Rehomed(_) | RecordBody::Account(..) => {
+                return Ok(());
+            }
         };
         if let Some(first) = self.used.insert(id, record.lsn) {
             violated!(OneEffect, "id {id} is recorded at {first} and at {}", record.lsn);

@@ -254,7 +254,9 @@ impl Auditor {
                 anyhow::ensure!(given || book.is_burnt(id), Violation::Unexpected { id });
             }
             Some(FeedKind::Account) => {}
-            Some(FeedKind::Prepared | FeedKind::Decided) => anyhow::bail!(Violation::Unexpected { id }),
+            Some(FeedKind::Prepared | FeedKind::Decided | FeedKind::Rehomed) => {
+                anyhow::bail!(Violation::Unexpected { id })
+            }
             None => anyhow::bail!("the feed has an entry of kind {}", entry.kind),
         }
         Ok(())

@@ -89,6 +89,7 @@ impl Running<'_> {
                 | Returned::InDoubt(..)
                 | Returned::IdTold(_)
                 | Returned::Contradiction
+                | Returned::TakeIn(..)
                 | Returned::Nothing,
             ) => unreachable!("this branch stands alone"),
         }

@@ -33,7 +33,10 @@ impl Target {
         }
         let mut record = record.clone();
         match &mut record.body {
-            RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => {
+            RecordBody::Transfer(transfer)
+            | RecordBody::Expired(transfer)
+            | RecordBody::Decided(_, transfer)
+            | RecordBody::Rehomed(transfer) => {
                 if self.bug == Some(Bug::RefusedIdsForgotten) && transfer.refusal.is_some() {
                     return None;
                 }

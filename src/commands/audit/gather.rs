@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use tally_ledger::audit::{BranchBooks, OpenLeg};
+use tally_ledger::audit::{BranchBooks, Committed, OpenLeg};
 use tally_protocol::{Amount, BranchId, TransferId};
 use tally_registry::client::CallError;
 
@@ -30,7 +30,7 @@ pub(super) struct Gathered {
     /// What each of them says beside its books: durable position, records read.
     pub(super) said: BTreeMap<BranchId, Value>,
     /// Open legs that the registry had committed by then, and with how much.
-    pub(super) committed: BTreeMap<TransferId, Amount>,
+    pub(super) committed: Committed,
     /// Branches that could not be asked, and why.
     pub(super) missing: Vec<(BranchId, String)>,
     /// Branches that have left the bank: nobody asks them any more.
@@ -56,7 +56,7 @@ impl Gathered {
             took: Duration::ZERO,
             books: Vec::new(),
             said: BTreeMap::new(),
-            committed: BTreeMap::new(),
+            committed: Committed::new(),
             missing: Vec::new(),
             left: Vec::new(),
         };
@@ -134,8 +134,8 @@ impl Asker<'_> {
         &self,
         all: &mut BTreeMap<BranchId, BranchBooks>,
         gathered: &mut Gathered,
-    ) -> anyhow::Result<BTreeMap<TransferId, Amount>> {
-        let mut committed = BTreeMap::new();
+    ) -> anyhow::Result<Committed> {
+        let mut committed = Committed::new();
         let mut settled = BTreeSet::new();
         loop {
             let mut unknown = BTreeSet::new();
@@ -154,7 +154,7 @@ impl Asker<'_> {
                 for ((id, leg), state) in page.iter().zip(states) {
                     match state["state"].as_str() {
                         Some("committed") => {
-                            committed.insert(leg.id, leg.amount);
+                            committed.insert(leg.key(*id), leg.amount);
                             settled.insert((*id, leg.id));
                         }
                         Some("not_committed") => drop(settled.insert((*id, leg.id))),
@@ -190,11 +190,7 @@ impl Asker<'_> {
     }
 
     /// What the payers' branches had posted of holds that are open at the payees'.
-    fn settled_holds(
-        &self,
-        all: &BTreeMap<BranchId, BranchBooks>,
-        committed: &mut BTreeMap<TransferId, Amount>,
-    ) -> anyhow::Result<()> {
+    fn settled_holds(&self, all: &BTreeMap<BranchId, BranchBooks>, committed: &mut Committed) -> anyhow::Result<()> {
         let mut by_payer: BTreeMap<BranchId, Vec<TransferId>> = BTreeMap::new();
         for leg in all.values().flat_map(|books| &books.open).filter(|leg| leg.is_hold && all.contains_key(&leg.peer)) {
             by_payer.entry(leg.peer).or_default().push(leg.id);
@@ -207,7 +203,7 @@ impl Asker<'_> {
                 let posted = answer["posted"].as_array().context("a branch does not say how holds ended")?;
                 anyhow::ensure!(posted.len() == page.len(), "branch {payer} speaks of {} holds", posted.len());
                 for (&id, posted) in page.iter().zip(posted) {
-                    committed.insert(id, Amount::new(posted.as_u64().context("an amount")?));
+                    committed.insert((id, payer), Amount::new(posted.as_u64().context("an amount")?));
                 }
             }
         }

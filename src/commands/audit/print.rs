@@ -127,8 +127,8 @@ pub(super) fn text(gathered: &Gathered, report: &Report) {
         gathered
             .books
             .iter()
-            .flat_map(|books| &books.open)
-            .filter(|leg| gathered.committed.contains_key(&leg.id))
+            .flat_map(|books| books.open.iter().map(|leg| leg.key(books.branch)))
+            .filter(|key| gathered.committed.contains_key(key))
             .count()
     );
 }

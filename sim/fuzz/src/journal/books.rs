@@ -25,7 +25,10 @@ impl Books {
     /// Does what the next record says.
     pub fn redo(&mut self, record: &Record) {
         match &record.body {
-            RecordBody::Transfer(transfer) | RecordBody::Expired(transfer) | RecordBody::Decided(_, transfer) => {
+            RecordBody::Transfer(transfer)
+            | RecordBody::Expired(transfer)
+            | RecordBody::Decided(_, transfer)
+            | RecordBody::Rehomed(transfer) => {
                 if let Some(account) = self.accounts.get_mut(&transfer.debit_account_id) {
                     redo_debit(account, transfer, record.lsn, record.timestamp);
                 }
@@ -42,6 +45,7 @@ impl Books {
         match RecordEffect::of(&record.body, record.lsn, record.timestamp) {
             RecordEffect::HoldOpened(hold) => drop(self.holds.insert(hold.id, hold)),
             RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => drop(self.holds.remove(&id)),
+            RecordEffect::HoldKept(_) | RecordEffect::HoldRehomed { .. } => {}
             RecordEffect::Reversed(_) | RecordEffect::None => {}
         }
     }

@@ -33,7 +33,7 @@ impl Careful {
             RecordBody::Transfer(TransferRecord { id, .. }) | RecordBody::Cancelled(id) => {
                 *self.used.entry(*id).or_insert(record.lsn) == record.lsn
             }
-            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Account(..) => true,
+            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Rehomed(_) | RecordBody::Account(..) => true,
         }
     }
 }
