@@ -193,9 +193,11 @@ fn effect(lives: &mut [&mut Life], registry: &Registry, payment: &Payment) -> Re
     }
     let decision = registry.decision(payment.decided_under());
     let is_right = match decision {
-        Some(Decision::Commit) if payment.chain.is_some() && !payment.is_between => amounts.len() == 1,
         // A hold is at one branch more for each time that an account has moved with it.
-        Some(Decision::Commit) => amounts.len() == 2 || payment.is_hold() && amounts.len() > 2,
+        Some(Decision::Commit) => {
+            let sides = if payment.chain.is_some() && !payment.is_between { 1 } else { 2 };
+            amounts.len() == sides || payment.is_hold() && amounts.len() > sides
+        }
         // Begun and forgotten in a crash, and then within one branch, for the account had moved.
         Some(Decision::Abort(_)) => {
             amounts.is_empty() || (registry.has_moved() && (amounts.len() == 1 || payment.is_hold()))

@@ -42,8 +42,9 @@ pub(crate) struct Book {
     pub(super) sent: HashMap<TransferId, (Transfer, Known)>,
     /// From before it, with their answers.
     kept: Vec<(Transfer, Known)>,
-    /// Holds that stand.
+    /// Holds that stand, and those that were ended since the last check.
     holds: BTreeMap<TransferId, Transfer>,
+    ended: HashMap<TransferId, Transfer>,
     accounts: BTreeMap<AccountId, Due>,
     /// Where accounts may have been since the last check, but for those that were all the time where their id says.
     places: BTreeMap<AccountId, BTreeSet<BranchId>>,
@@ -103,6 +104,7 @@ impl Book {
                     bail!("DOUBLED: {} is the second end of {id}", id_of(transfer));
                 };
                 self.holds_ended += 1;
+                self.ended.insert(id, hold);
                 self.reserve(&hold, -i128::from(hold.amount.get()));
                 // A void has no amount.
                 self.pay(&hold, amount);
@@ -154,6 +156,11 @@ impl Book {
         self.holds.values().nth(index % self.holds.len().max(1)).copied()
     }
 
+    /// A hold that stands, or did at the last check.
+    pub(super) fn known_hold(&self, id: TransferId) -> Option<&Transfer> {
+        self.holds.get(&id).or_else(|| self.ended.get(&id))
+    }
+
     /// How many holds stand.
     pub(crate) fn holds_len(&self) -> usize {
         self.holds.len()
@@ -171,6 +178,7 @@ impl Book {
 
     /// All answers are known, and were checked: begins anew.
     pub(super) fn begin_anew(&mut self) {
+        self.ended.clear();
         for (_, (transfer, known)) in self.sent.drain() {
             if let Known::Done(_) | Known::Refused(_) = known {
                 self.kept.push((transfer, known));
