@@ -13,7 +13,7 @@ use tally_branch_server::holds::Holds;
 use tally_branch_server::ids::{KeeperByHand, LogPositions};
 use tally_branch_server::intake::Instruction;
 use tally_branch_server::journal::checkpoint::{self, CheckpointMeta};
-use tally_branch_server::journal::{Records, RecoveryTarget, Unfit, recover};
+use tally_branch_server::journal::{Records, recover};
 use tally_branch_server::lookup::{Answer, Asker, Looked, Question, RecordReader, Returned, resolve};
 use tally_branch_server::recovery::Rebuilding;
 use tally_branch_server::replies::ReplyBody;
@@ -26,14 +26,15 @@ use tally_journal::published::Published;
 use tally_journal::segment::{SegmentOptions, Segments};
 use tally_journal::{Disk, JournalStats, ReadError, Reader};
 use tally_ledger::journal::cursor::Geometry;
-use tally_ledger::journal::record::{AccountChange, Record, RecordBody};
+use tally_ledger::journal::record::{Record, RecordBody};
 use tally_ledger::two_phase::{AbortReason, Decision};
 use tally_ledger::{Account, Hold, HoldEnd, HoldStage, Leg, Residence};
 use tally_protocol::message;
-use tally_protocol::{AccountStatus, BranchId, Lsn, Refusal, Timestamp, TransferId};
+use tally_protocol::{BranchId, Lsn, Refusal, Timestamp, TransferId};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::BankBug;
+use super::planted::Target;
 use crate::disk::SimDisk;
 use crate::invariants::{Violation, hold, violated};
 use crate::world::IdsDirectory;
@@ -68,7 +69,7 @@ pub(super) struct SimBranch {
 pub(super) struct Life {
     pub(super) engine: Engine,
     pub(super) shared: TwoPhase,
-    writer: LogWriter,
+    pub(super) writer: LogWriter,
     log: Arc<Log>,
     flusher: Flusher<BlockingWriter>,
     published: Arc<Published>,
@@ -83,7 +84,7 @@ pub(super) struct Life {
     /// A flush has failed: there is no other one in this life.
     has_failed: bool,
     /// For the planted bug that posts twice.
-    posted: BTreeMap<TransferId, Hold>,
+    pub(super) posted: BTreeMap<TransferId, Hold>,
 }
 
 struct Positions(Arc<Published>);
@@ -102,65 +103,6 @@ struct Durable<'a>(&'a Records, &'a Published);
 impl RecordReader for Durable<'_> {
     fn read_durable(&self, lsn: Lsn) -> Result<Record, ReadError> {
         self.0.record(lsn, self.1.durable())
-    }
-}
-
-/// Passes on what is recovered, but for what a planted bug keeps.
-struct Target {
-    inner: Rebuilding,
-    bug: Option<BankBug>,
-}
-
-impl RecoveryTarget for Target {
-    fn restart(&mut self) {
-        self.inner.restart();
-    }
-    fn checkpoint(&mut self, meta: &CheckpointMeta) {
-        self.inner.checkpoint(meta);
-    }
-    fn prefetch_accounts(&self, accounts: &[Account]) {
-        self.inner.prefetch_accounts(accounts);
-    }
-    fn prefetch_records(&self, records: &[Record]) {
-        self.inner.prefetch_records(records);
-    }
-    fn account(&mut self, account: Account) -> Result<(), Unfit> {
-        self.inner.account(account)
-    }
-    fn hold(&mut self, hold: Hold) {
-        let chain = hold.chain.filter(|_| self.bug != Some(BankBug::ChainPlacesForgotten));
-        self.inner.hold(Hold { chain, ..hold });
-    }
-    fn record(&mut self, record: &Record) -> Result<(), Unfit> {
-        let is_decision = matches!(record.body, RecordBody::Decided(..));
-        if is_decision && self.bug == Some(BankBug::DecisionsNotReplayed) {
-            return Ok(());
-        }
-        let is_behind_first = matches!(&record.body, RecordBody::Decided(_, transfer) if transfer.chain.is_some_and(|place| !place.is_head));
-        let has_come = matches!(&record.body, RecordBody::Transfer(transfer) if transfer.came_along());
-        if has_come && self.bug == Some(BankBug::CameHoldsForgotten) {
-            return Ok(());
-        }
-        if matches!(record.body, RecordBody::Rehomed(_)) && self.bug == Some(BankBug::RehomesNotReplayed) {
-            return Ok(());
-        }
-        if is_behind_first && self.bug == Some(BankBug::ChainDecisionsReplayedInPart) {
-            return Ok(());
-        }
-        let is_end_of_move = matches!(&record.body, RecordBody::Account(AccountChange::Moved, account) if account.status == AccountStatus::Moved);
-        if is_end_of_move && self.bug == Some(BankBug::MoveEndsNotReplayed) {
-            return Ok(());
-        }
-        // What is replayed is no chain's head, and so the chain's id leads nowhere.
-        if let RecordBody::Transfer(transfer) = &record.body
-            && self.bug == Some(BankBug::ChainIdsForgotten)
-            && let Some(place) = transfer.chain
-        {
-            let chain = Some(tally_ledger::ChainPlace { is_head: false, ..place });
-            let body = RecordBody::Transfer(tally_ledger::journal::record::TransferRecord { chain, ..*transfer });
-            return self.inner.record(&Record { body, ..record.clone() });
-        }
-        self.inner.record(record)
     }
 }
 
@@ -826,62 +768,5 @@ impl Life {
         };
         let is_known = |head| self.engine.holds.get(head).is_some() || self.has_ended(head);
         looked_up.facts.ended.is_some() || head.is_some_and(is_known)
-    }
-
-    /// The planted bug: an account that is to move goes on paying.
-    fn unseal(&self, id: tally_protocol::AccountId) {
-        let Some(slot) = self.engine.accounts.find(id).map(|slot| slot.lock()) else { return };
-        let account = slot.load_all();
-        if account.status == AccountStatus::Moving {
-            slot.publish_all(&Account { status: AccountStatus::Open, ..account });
-        }
-    }
-
-    /// The planted bug: what the hold took is given back at once.
-    fn hold_nothing(&self, id: TransferId) {
-        let Some(hold) = self.engine.holds.get(id) else { return };
-        for (account, is_debit) in [(hold.debit_account_id, true), (hold.credit_account_id, false)] {
-            let slot = self.engine.accounts.find(account).expect("a hold's accounts exist").lock();
-            let mut account = slot.load();
-            let held = if is_debit { &mut account.sums.debits_held } else { &mut account.sums.credits_held };
-            *held = held.checked_sub(hold.amount).unwrap_or_default();
-            slot.publish_sums(&account);
-        }
-    }
-
-    /// The planted bug: what stands for a while is given back at the payee's branch.
-    fn expire_as_payee(&mut self, now: Timestamp) {
-        let standing = |hold: &Hold| hold.leg == Leg::Destination && hold.stage == HoldStage::Open;
-        let mut due: Vec<Hold> = self.engine.holds.iter().filter(standing).collect();
-        due.sort_by_key(|hold| hold.id);
-        for hold in due.iter().filter(|hold| hold.timestamp.as_nanos() + 2_000_000 < now.as_nanos()) {
-            let source = hold.debit_account_id.settlement_peer().expect("a leg's own side is a settlement account");
-            let end = (HoldEnd::Expired, tally_protocol::Amount::ZERO, now);
-            self.engine.end_hold(&mut self.writer, (hold.id, source), end, now);
-        }
-    }
-
-    /// The planted bug: a hold whose payer has gone to another branch is given back here when its time has run out.
-    fn expire_gone(&mut self, now: Timestamp) {
-        let is_due = |hold: &Hold| hold.leg == Leg::Destination && hold.expires_at <= now;
-        let mut due: Vec<Hold> = self.engine.holds.iter().filter(is_due).collect();
-        due.sort_by_key(|hold| hold.id);
-        for hold in due {
-            let source = hold.debit_account_id.settlement_peer().expect("a leg's own side is a settlement account");
-            let end = (HoldEnd::Expired, tally_protocol::Amount::ZERO, now);
-            self.engine.end_hold(&mut self.writer, (hold.id, source), end, now);
-        }
-    }
-
-    /// The planted bug: a commit that comes again posts again.
-    fn post_again(&self, id: TransferId) {
-        let Some(hold) = self.posted.get(&id) else { return };
-        for (account, is_debit) in [(hold.debit_account_id, true), (hold.credit_account_id, false)] {
-            let slot = self.engine.accounts.find(account).expect("a hold's accounts exist").lock();
-            let mut account = slot.load();
-            let posted = if is_debit { &mut account.sums.debits_posted } else { &mut account.sums.credits_posted };
-            *posted = posted.checked_add(hold.amount).unwrap_or_default();
-            slot.publish_sums(&account);
-        }
     }
 }

@@ -21,6 +21,7 @@ mod branch;
 mod checks;
 mod network;
 mod outcome;
+mod planted;
 mod registry;
 mod workload;
 mod world;
