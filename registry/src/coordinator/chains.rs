@@ -28,6 +28,9 @@ impl Coordinators {
             self.contradiction(id, Contradiction::Stranger(from));
             return;
         }
+        if self.is_of_others(id, from, state) {
+            return;
+        }
         let is_known = self.table.contains_key(&id) || state.decisions.get(id).is_some();
         let participants = Participants::of(chain.branches());
         let is_possible = || {

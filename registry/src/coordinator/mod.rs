@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use tally_ledger::two_phase::{
-    Attempt, Contradiction, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
+    AbortReason, Attempt, Contradiction, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
 };
 use tally_protocol::link::{AccountMove, BranchStatus, CrossTransfer, EndItem, MarkItem, VoteItem};
 use tally_protocol::{AccountId, BranchId, Timestamp, TransferId};
@@ -240,6 +240,9 @@ impl Coordinators {
                 self.contradiction(id, Contradiction::Stranger(from));
                 continue;
             }
+            if self.is_of_others(id, from, state) {
+                continue;
+            }
             let is_known = self.table.contains_key(&id) || state.decisions.get(id).is_some();
             if !is_known
                 && (self.is_closed
@@ -267,6 +270,9 @@ impl Coordinators {
             // A refusal of a newer branch is a no all the same, but which one could not be passed on: the transfer is
             // left to its deadline.
             let Ok(vote) = Vote::of_item(item) else { continue };
+            if matches!(vote, Vote::Yes(_)) && self.is_of_others(id, from, state) {
+                continue;
+            }
             if let Some(slot) = self.table.get_mut(&id) {
                 slot.note_vote(from, Timestamp::from_nanos(item.stamp.get()));
             }
@@ -280,8 +286,11 @@ impl Coordinators {
     /// `from` asks what became of what it has prepared.
     pub fn ask(&mut self, from: BranchId, items: &[MarkItem], state: &State, now: Timestamp) {
         for item in items {
-            let event = CoordinatorEvent::Asked(from, Attempt::new(item.attempt.get()));
-            self.step(TransferId::new(item.id.get()), event, None, state, now);
+            let id = TransferId::new(item.id.get());
+            if !self.is_of_others(id, from, state) {
+                let event = CoordinatorEvent::Asked(from, Attempt::new(item.attempt.get()));
+                self.step(id, event, None, state, now);
+            }
         }
     }
 
@@ -498,6 +507,27 @@ impl Coordinators {
             })
     }
 
+    /// Whether `id` was committed, or is about to be, for other branches than `from`, which says that it holds a part. That is
+    /// something else under an id that is used up. It is told to give that back, once the log has the commit; before, it has
+    /// to ask again.
+    ///
+    /// Who has a part in the commit cannot hold anything else under the id: its part was durable when it promised.
+    fn is_of_others(&mut self, id: TransferId, from: BranchId, state: &State) -> bool {
+        if let Some(known) = state.decisions.get(id) {
+            let is_of_others = known.excludes(from);
+            if is_of_others {
+                let item = Decision::Abort(AbortReason::Presumed).to_item(id, known.stamp);
+                self.outbox(from, |outbox| outbox.tell(item));
+            }
+            return is_of_others;
+        }
+        let machine = self.table.get(&id).map(|slot| slot.machine);
+        matches!(
+            machine,
+            Some(Coordinator::Deciding { proposed: Decision::Commit, participants }) if !participants.contains(from)
+        )
+    }
+
     /// The machine of `id`, from the table, or as the log has it.
     fn load(&self, id: TransferId, state: &State, now: Timestamp) -> Slot {
         if let Some(slot) = self.table.get(&id) {
@@ -505,7 +535,7 @@ impl Coordinators {
         }
         match state.decisions.get(id) {
             None => Slot::new(Coordinator::Unknown, now),
-            Some(Known { decision, unacknowledged, stamp }) => {
+            Some(Known { decision, unacknowledged, stamp, .. }) => {
                 let machine = match unacknowledged.is_empty() {
                     true => Coordinator::Done(decision),
                     false => Coordinator::Decided { decision, unacknowledged },

@@ -367,7 +367,7 @@ fn show(node: &Node, id: TransferId) -> Answered {
         return Ok(transfer(&shown, now));
     }
     match core.state.decisions.get(id) {
-        Some(Known { decision, unacknowledged, stamp }) => Ok(json!({
+        Some(Known { decision, unacknowledged, stamp, .. }) => Ok(json!({
             "id": id.to_string(),
             "state": if unacknowledged.is_empty() { "done" } else { "decided" },
             "decision": decision_json(decision),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use tally_ledger::two_phase::{Decision, Participants};
-use tally_protocol::{Timestamp, TransferId};
+use tally_protocol::{BranchId, Timestamp, TransferId};
 
 /// A power of two, so that a shard is some bits of the hash.
 const SHARDS: usize = 64;
@@ -26,6 +26,8 @@ const SHARD_SEED: u64 = 0x5eed_7a11;
 pub struct Known {
     /// How it ends.
     pub decision: Decision,
+    /// Whom the log named with it. Of a commit: everybody who has a part in it.
+    pub participants: Participants,
     /// Who has not acknowledged.
     pub unacknowledged: Participants,
     /// When it was decided.
@@ -39,10 +41,18 @@ pub struct Decisions {
     remembered_max: u64,
 }
 
+/// A decision that everybody has carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Acknowledged {
+    pub(super) decision: Decision,
+    pub(super) participants: Participants,
+    pub(super) stamp: Timestamp,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Shard {
     open: HashMap<TransferId, Known, RandomState>,
-    done: HashMap<TransferId, (Decision, Timestamp), RandomState>,
+    done: HashMap<TransferId, Acknowledged, RandomState>,
     /// Of `done`, in the order in which they came. Invariant: the same ids.
     order: VecDeque<TransferId>,
 }
@@ -64,8 +74,8 @@ impl Decisions {
         if let Some(known) = shard.open.get(&id) {
             return Some(*known);
         }
-        let &(decision, stamp) = shard.done.get(&id)?;
-        Some(Known { decision, unacknowledged: Participants::default(), stamp })
+        let &Acknowledged { decision, participants, stamp } = shard.done.get(&id)?;
+        Some(Known { decision, participants, unacknowledged: Participants::default(), stamp })
     }
 
     /// The first decision on `id`: `wanted`, unless there is one already.
@@ -76,7 +86,7 @@ impl Decisions {
         let remembered_max = self.shard_remembered_max();
         let shard = Arc::make_mut(&mut self.shards[shard_of(id)]);
         if wanted.unacknowledged.is_empty() {
-            shard.remember(id, wanted.decision, wanted.stamp, remembered_max);
+            shard.remember(id, wanted.into(), remembered_max);
         } else {
             shard.open.insert(id, wanted);
         }
@@ -94,9 +104,9 @@ impl Decisions {
         let known = shard.open.get_mut(&id).expect("looked up above");
         known.unacknowledged = branches.iter().fold(known.unacknowledged, Participants::without);
         if known.unacknowledged.is_empty() {
-            let Known { decision, stamp, .. } = *known;
+            let acknowledged = Acknowledged::from(*known);
             shard.open.remove(&id);
-            shard.remember(id, decision, stamp, remembered_max);
+            shard.remember(id, acknowledged, remembered_max);
         }
     }
 
@@ -116,13 +126,10 @@ impl Decisions {
     }
 
     /// Acknowledged ones by shard, each in the order in which they came: what [`Self::restore_done`] takes.
-    pub(super) fn done(&self) -> impl Iterator<Item = (TransferId, Decision, Timestamp)> + '_ {
-        self.shards.iter().flat_map(|shard| {
-            shard.order.iter().map(|id| {
-                let &(decision, stamp) = shard.done.get(id).expect("the same ids");
-                (*id, decision, stamp)
-            })
-        })
+    pub(super) fn done(&self) -> impl Iterator<Item = (TransferId, Acknowledged)> + '_ {
+        self.shards
+            .iter()
+            .flat_map(|shard| shard.order.iter().map(|id| (*id, *shard.done.get(id).expect("the same ids"))))
     }
 
     /// Puts back what [`Self::open`] gave.
@@ -131,9 +138,9 @@ impl Decisions {
     }
 
     /// Puts back what [`Self::done`] gave, in its order.
-    pub(super) fn restore_done(&mut self, id: TransferId, decision: Decision, stamp: Timestamp) {
+    pub(super) fn restore_done(&mut self, id: TransferId, acknowledged: Acknowledged) {
         let remembered_max = self.shard_remembered_max();
-        Arc::make_mut(&mut self.shards[shard_of(id)]).remember(id, decision, stamp, remembered_max);
+        Arc::make_mut(&mut self.shards[shard_of(id)]).remember(id, acknowledged, remembered_max);
     }
 
     /// Rounded up: a small memory is still one per shard.
@@ -143,14 +150,32 @@ impl Decisions {
 }
 
 impl Shard {
-    fn remember(&mut self, id: TransferId, decision: Decision, stamp: Timestamp, remembered_max: usize) {
-        if self.done.insert(id, (decision, stamp)).is_none() {
+    fn remember(&mut self, id: TransferId, acknowledged: Acknowledged, remembered_max: usize) {
+        if self.done.insert(id, acknowledged).is_none() {
             self.order.push_back(id);
         }
         while self.order.len() > remembered_max {
             let oldest = self.order.pop_front().expect("more than the most");
             self.done.remove(&oldest);
         }
+    }
+}
+
+impl From<Known> for Acknowledged {
+    fn from(Known { decision, participants, stamp, .. }: Known) -> Self {
+        Self { decision, participants, stamp }
+    }
+}
+
+impl Known {
+    /// A decision that nobody has acknowledged.
+    pub const fn new(decision: Decision, participants: Participants, stamp: Timestamp) -> Self {
+        Self { decision, participants, unacknowledged: participants, stamp }
+    }
+
+    /// Whether `branch` has no part in what was committed. What it holds under this id is something else.
+    pub fn excludes(&self, branch: BranchId) -> bool {
+        self.decision == Decision::Commit && !self.participants.contains(branch)
     }
 }
 

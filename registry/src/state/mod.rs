@@ -106,9 +106,7 @@ impl State {
         self.stamp = self.stamp.max(command.stamp());
         let changed = match *command {
             Command::Decide { id, decision, participants, stamp } => {
-                return Outcome::Decided(
-                    self.decisions.decide(id, Known { decision, unacknowledged: participants, stamp }),
-                );
+                return Outcome::Decided(self.decisions.decide(id, Known::new(decision, participants, stamp)));
             }
             Command::Acknowledged { id, branches, .. } => {
                 self.decisions.acknowledge(id, branches);
@@ -117,7 +115,7 @@ impl State {
             Command::Resolve { id, participants, stamp, operator, reason } => {
                 return self.resolve(
                     id,
-                    Known { decision: Decision::Abort(AbortReason::Resolved), unacknowledged: participants, stamp },
+                    Known::new(Decision::Abort(AbortReason::Resolved), participants, stamp),
                     operator,
                     reason,
                 );
@@ -147,7 +145,7 @@ impl State {
             Command::MoveAccount { id, account_id, branch_id, participants, stamp } => {
                 // The place changes with the decision, or not at all.
                 let is_first = self.decisions.get(id).is_none();
-                let wanted = Known { decision: Decision::Commit, unacknowledged: participants, stamp };
+                let wanted = Known::new(Decision::Commit, participants, stamp);
                 let known = self.decisions.decide(id, wanted);
                 if is_first {
                     self.directory.move_account(account_id, branch_id);

@@ -8,16 +8,18 @@
 
 use std::sync::Arc;
 
+use tally_ledger::two_phase::Participants;
 use tally_protocol::link::BranchStatus;
 use tally_protocol::{AccountId, BranchId, Timestamp, TransferId};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::decisions::Acknowledged;
 use super::{
     AuditEntry, BranchEntry, Command, Decisions, Directory, KeyEntry, Keys, Known, MovedAccount, NodeEntry, State,
 };
 use crate::bytes::{ReadError, Reader, Write};
 
-const MAGIC: &[u8; 8] = b"TALLYST2";
+const MAGIC: &[u8; 8] = b"TALLYST3";
 const CHECKSUM_LEN_BYTES: usize = 8;
 
 /// Why bytes are no snapshot.
@@ -43,12 +45,14 @@ impl State {
         let mut open: Vec<_> = self.decisions.open().collect();
         open.sort_unstable_by_key(|(id, _)| *id);
         out.put_count(open.len());
-        for (id, Known { decision, unacknowledged: participants, stamp }) in open {
+        for (id, Known { decision, participants, unacknowledged, stamp }) in open {
             Command::Decide { id, decision, participants, stamp }.append_to(&mut out);
+            let branches = unacknowledged.iter().fold(participants, Participants::without);
+            Command::Acknowledged { id, branches, stamp }.append_to(&mut out);
         }
         out.put_count(self.decisions.done_count());
-        for (id, decision, stamp) in self.decisions.done() {
-            Command::Decide { id, decision, participants: Default::default(), stamp }.append_to(&mut out);
+        for (id, Acknowledged { decision, participants, stamp }) in self.decisions.done() {
+            Command::Decide { id, decision, participants, stamp }.append_to(&mut out);
         }
         let checksum = xxh3_64(&out);
         out.put_u64(checksum);
@@ -75,11 +79,18 @@ impl State {
         let mut decisions = Decisions::new(reader.u64()?);
         for _ in 0..reader.count(1)? {
             let (id, known) = decided(&mut reader)?;
-            decisions.restore_open(id, known);
+            let Command::Acknowledged { id: again, branches, .. } = Command::read(&mut reader)? else {
+                return Err(ReadError::Field("acknowledged").into());
+            };
+            if again != id {
+                return Err(ReadError::Field("acknowledged").into());
+            }
+            let unacknowledged = branches.iter().fold(known.participants, Participants::without);
+            decisions.restore_open(id, Known { unacknowledged, ..known });
         }
         for _ in 0..reader.count(1)? {
-            let (id, Known { decision, stamp, .. }) = decided(&mut reader)?;
-            decisions.restore_done(id, decision, stamp);
+            let (id, known) = decided(&mut reader)?;
+            decisions.restore_done(id, known.into());
         }
         reader.end()?;
         Ok(Self { directory, keys, decisions, stamp })
@@ -108,9 +119,7 @@ fn keys(reader: &mut Reader<'_>) -> Result<Keys, ReadError> {
 
 fn decided(reader: &mut Reader<'_>) -> Result<(TransferId, Known), ReadError> {
     match Command::read(reader)? {
-        Command::Decide { id, decision, participants, stamp } => {
-            Ok((id, Known { decision, unacknowledged: participants, stamp }))
-        }
+        Command::Decide { id, decision, participants, stamp } => Ok((id, Known::new(decision, participants, stamp))),
         _ => Err(ReadError::Field("decision")),
     }
 }

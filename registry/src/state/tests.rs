@@ -49,7 +49,7 @@ fn status(raw: u16, status: BranchStatus) -> Command<'static> {
 #[test]
 fn the_first_decision_stands() {
     let mut state = founded(10);
-    let commit = Known { decision: Decision::Commit, unacknowledged: both(), stamp: at(5) };
+    let commit = Known::new(Decision::Commit, both(), at(5));
     assert_eq!(state.apply(&decide(9, Decision::Commit, both())), Outcome::Decided(commit));
     let presumed = decide(9, Decision::Abort(AbortReason::Presumed), Participants::one(A));
     assert_eq!(state.apply(&presumed), Outcome::Decided(commit));
@@ -101,16 +101,13 @@ fn an_operator_ends_what_is_open_and_cannot_undo_a_commit() {
     let mut state = founded(10);
     let resolve =
         |raw| Command::Resolve { id: id(raw), participants: both(), stamp: at(8), operator: "ana", reason: "stuck" };
-    let resolved = Known { decision: Decision::Abort(AbortReason::Resolved), unacknowledged: both(), stamp: at(8) };
+    let resolved = Known::new(Decision::Abort(AbortReason::Resolved), both(), at(8));
     assert_eq!(state.apply(&resolve(1)), Outcome::Decided(resolved));
     state.apply(&decide(2, Decision::Commit, both()));
     assert_eq!(state.apply(&resolve(2)), Outcome::Refused(Refused::DecidedBefore));
     let late = Decision::Abort(AbortReason::TimedOut(B));
     state.apply(&decide(3, late, both()));
-    assert_eq!(
-        state.apply(&resolve(3)),
-        Outcome::Decided(Known { decision: late, unacknowledged: both(), stamp: at(5) })
-    );
+    assert_eq!(state.apply(&resolve(3)), Outcome::Decided(Known::new(late, both(), at(5))));
     let done: Vec<_> = state.directory.audit.iter().map(|entry| (entry.transfer_id.get(), entry.is_done)).collect();
     assert_eq!(done, [(1, true), (2, false), (3, true)], "each attempt is noted");
     assert_eq!(state.directory.audit[0].operator, "ana");

@@ -241,7 +241,7 @@ impl Registry {
             let mut reader = BatchReader::new(&batch).expect("just written");
             while let Ok(Some(command)) = reader.next_command() {
                 if let Some((id, decision, participants, stamp)) = decision_in(&command) {
-                    let known = Known { decision, unacknowledged: participants, stamp };
+                    let known = Known::new(decision, participants, stamp);
                     coordinators.replicated(id, known, participants, state, now);
                 }
             }
@@ -352,8 +352,10 @@ fn forget_decisions(state: &mut State, batch: &Bytes) {
     }
     for (id, known) in state.decisions.open() {
         if !replaced.contains(&id) {
-            let Known { decision, unacknowledged: participants, stamp } = known;
+            let Known { decision, participants, unacknowledged, stamp } = known;
             again.apply(&Command::Decide { id, decision, participants, stamp });
+            let branches = unacknowledged.iter().fold(participants, Participants::without);
+            again.apply(&Command::Acknowledged { id, branches, stamp });
         }
     }
     *state = again;
