@@ -375,10 +375,13 @@ fn an_audit_names_what_differs_counts_what_is_committed_and_says_who_is_missing(
         bank.a.books().audit.insert("audit_legs".to_owned(), json!({ "ok": legs }));
     };
     let nothing = || json!({ "open": 0, "legs": [] });
-    let open = |id: u128| {
-        let leg = json!({ "id": format!("{id:032x}"), "peer": 2, "currency": 978, "amount": 5, "outgoing": true, "hold": false });
+    // A payment by itself is decided under its own id; a member of a chain under that of the first.
+    let open = |id: u128, decided_under: u128| {
+        let (id, decided_under) = (format!("{id:032x}"), format!("{decided_under:032x}"));
+        let leg = json!({ "id": id, "decided_under": decided_under, "peer": 2, "currency": 978, "amount": 5, "outgoing": true, "hold": false });
         json!({ "open": 1, "legs": [leg] })
     };
+    let nobodys = 0xdead_beef;
     let asked = |arguments: &[&str]| cluster.audit(arguments);
 
     says(audited(2, 30, 20, 0), audited(1, 20, 30, 0), nothing());
@@ -394,12 +397,17 @@ fn an_audit_names_what_differs_counts_what_is_committed_and_says_who_is_missing(
     assert!(told.contains("branch 1 sent 0.35 EUR to branch 2") && told.contains("0.05 less"), "{told}");
 
     // What is open at one branch, and posted at the other: right where the registry had committed it, wrong where not.
-    says(audited(2, 30, 20, 1), audited(1, 20, 35, 0), open(committed));
-    let (code, answer) = asked(&[]);
-    assert_eq!((code, &answer["result"], &answer["committed"]), (0, &"ok".into(), &1.into()), "{answer:#}");
-    says(audited(2, 30, 20, 1), audited(1, 20, 35, 0), open(0xdead_beef));
-    assert_eq!(asked(&[]).0, 1, "nobody knows it: it counts nowhere");
-    says(audited(2, 30, 20, 1), audited(1, 20, 30, 0), open(0xdead_beef));
+    for id in [committed, nobodys] {
+        says(audited(2, 30, 20, 1), audited(1, 20, 35, 0), open(id, committed));
+        let (code, answer) = asked(&[]);
+        assert_eq!((code, &answer["result"], &answer["committed"]), (0, &"ok".into(), &1.into()), "{id:x}: {answer:#}");
+    }
+    for id in [committed, nobodys] {
+        says(audited(2, 30, 20, 1), audited(1, 20, 35, 0), open(id, nobodys));
+        let (code, answer) = asked(&[]);
+        assert_eq!((code, &answer["committed"]), (1, &0.into()), "nobody knows it, so it counts nowhere: {answer:#}");
+    }
+    says(audited(2, 30, 20, 1), audited(1, 20, 30, 0), open(nobodys, nobodys));
     assert_eq!(asked(&[]).0, 0);
 
     says(
