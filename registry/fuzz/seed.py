@@ -19,10 +19,12 @@ def head(kind):
     return struct.pack("<BQ", kind, 5)
 
 
+INSUFFICIENT_FUNDS = 229
 BRANCHES = struct.pack("<8H", 1, 2, 0, 0, 0, 0, 0, 0)
 COMMANDS = [
     struct.pack("<BBBBHHQ", 1, 1, 0, 2, 0, 0, 5) + u128(9) + BRANCHES,
     struct.pack("<BBBBHHQ", 2, 0, 0, 2, 0, 0, 5) + u128(9) + BRANCHES,
+    struct.pack("<BBBBHHQ", 4, 1, 1, 2, 2, INSUFFICIENT_FUNDS, 5) + u128(9) + BRANCHES,
     head(3) + u128(9) + b"\x02" + BRANCHES + text(b"ana") + text(b"why"),
     head(16) + u128(7) + struct.pack("<Q", 100),
     head(17) + struct.pack("<QQ", 1, 2),
@@ -30,7 +32,7 @@ COMMANDS = [
     head(19) + struct.pack("<Q", 1),
     head(32) + struct.pack("<H", 1) + u128(3) + text(b"b:1"),
     head(33) + struct.pack("<HB", 1, 3),
-    head(34) + u128(1 << 112 | 5) + struct.pack("<H", 1),
+    head(34) + u128(9) + b"\x02" + BRANCHES + u128(1 << 112 | 5) + struct.pack("<H", 1),
     head(35) + struct.pack("<HB", 1, 1),
     head(48) + bytes(32) + struct.pack("<I", 1) + text(b"gateway"),
     head(49) + text(b"gateway"),

@@ -45,7 +45,8 @@ impl Books {
         match RecordEffect::of(&record.body, record.lsn, record.timestamp) {
             RecordEffect::HoldOpened(hold) => drop(self.holds.insert(hold.id, hold)),
             RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => drop(self.holds.remove(&id)),
-            RecordEffect::HoldKept(_) | RecordEffect::HoldRehomed { .. } => {}
+            // Only parts of transfers between branches are kept or rehomed, and no such branch is written here.
+            RecordEffect::HoldKept(_) | RecordEffect::HoldRehomed { .. } => unreachable!("{:?}", record.body),
             RecordEffect::Reversed(_) | RecordEffect::None => {}
         }
     }

@@ -29,12 +29,16 @@ impl Careful {
 
     /// The id index takes one record for each id.
     fn is_first_use(&mut self, record: &Record) -> bool {
-        match &record.body {
-            RecordBody::Transfer(TransferRecord { id, .. }) | RecordBody::Cancelled(id) => {
-                *self.used.entry(*id).or_insert(record.lsn) == record.lsn
+        let (id, head) = match &record.body {
+            // The id of a chain leads to its first member here.
+            RecordBody::Transfer(TransferRecord { id, chain, .. }) => (*id, chain.filter(|place| place.is_head)),
+            RecordBody::Cancelled(id) => (*id, None),
+            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Rehomed(_) | RecordBody::Account(..) => {
+                return true;
             }
-            RecordBody::Expired(_) | RecordBody::Decided(..) | RecordBody::Rehomed(_) | RecordBody::Account(..) => true,
-        }
+        };
+        let mut ids = [id, head.map_or(id, |place| place.id)].into_iter();
+        ids.all(|id| *self.used.entry(id).or_insert(record.lsn) == record.lsn)
     }
 }
 

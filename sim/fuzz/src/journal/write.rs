@@ -149,8 +149,9 @@ impl Branch {
             code: 1,
             flags: 0,
             kind,
-            chain: None,
             leg: tally_ledger::Leg::Whole,
+            peer: BranchId::default(),
+            chain: None,
         }
     }
 
