@@ -582,9 +582,6 @@ impl Life {
         for id in self.engine.holds.due(now, usize::MAX) {
             self.engine.expire(&mut self.writer, id, now);
         }
-        if self.bug == Some(BankBug::GoneHoldsExpire) {
-            self.expire_gone(now);
-        }
         if self.bug == Some(BankBug::PayeeExpires) {
             self.expire_as_payee(now);
         }

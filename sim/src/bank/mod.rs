@@ -110,8 +110,6 @@ pub enum BankBug {
     ChainIdsForgotten,
     /// The holds that came with an account are not replayed at its new branch.
     CameHoldsForgotten,
-    /// The old branch goes on looking at the clock for a hold whose payer has gone.
-    GoneHoldsExpire,
     /// That an account has gone from its holds is not replayed.
     RehomesNotReplayed,
     /// A branch in the middle does not tell on how a hold has ended.
@@ -160,7 +158,6 @@ impl BankBug {
         Self::ChainPlacesForgotten,
         Self::ChainIdsForgotten,
         Self::CameHoldsForgotten,
-        Self::GoneHoldsExpire,
         Self::RehomesNotReplayed,
         Self::EndsNotPassedOn,
     ];

@@ -103,18 +103,6 @@ impl Life {
         }
     }
 
-    /// The planted bug: a hold whose payer has gone to another branch is given back here when its time has run out.
-    pub(super) fn expire_gone(&mut self, now: Timestamp) {
-        let is_due = |hold: &Hold| hold.leg == Leg::Destination && hold.expires_at <= now;
-        let mut due: Vec<Hold> = self.engine.holds.iter().filter(is_due).collect();
-        due.sort_by_key(|hold| hold.id);
-        for hold in due {
-            let source = hold.debit_account_id.settlement_peer().expect("a leg's own side is a settlement account");
-            let end = (HoldEnd::Expired, tally_protocol::Amount::ZERO, now);
-            self.engine.end_hold(&mut self.writer, (hold.id, source), end, now);
-        }
-    }
-
     /// The planted bug: a commit that comes again posts again.
     pub(super) fn post_again(&self, id: TransferId) {
         let Some(hold) = self.posted.get(&id) else { return };
