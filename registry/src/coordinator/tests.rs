@@ -12,6 +12,8 @@ use zerocopy::{FromBytes, FromZeros};
 use super::*;
 use crate::state::{BatchReader, Outcome};
 
+mod strangers;
+
 const A: BranchId = BranchId::new(1);
 const B: BranchId = BranchId::new(2);
 const C: BranchId = BranchId::new(3);
@@ -387,57 +389,6 @@ fn only_what_both_branches_hold_is_committed() {
     // Its own vote is missing: it is not asked to prepare.
     let told = decided(of(5, 6), &|all, state| all.tick(state, at(now + 3_000 * MS)));
     assert_eq!(told, [None; 2]);
-}
-
-/// Its source would post its part alone.
-#[test]
-fn an_id_that_was_committed_for_others_is_committed_to_nobody_else() {
-    let (mut state, now) = (bank(), 1_000 * MS);
-    let id = TransferId::new(5);
-    let presumed = [Heard::Decision(5, Decision::Abort(AbortReason::Presumed))];
-    let committed = [Heard::Decision(5, Decision::Commit)];
-    let (first, other) = (cross_of(5, 5, A, B, now), cross_of(70, 5, C, B, now));
-    let vote = |of: &CrossTransfer| VoteItem::yes(5, now, Attempt::of_cross(of).get());
-    let ask = |of: &CrossTransfer| MarkItem::question(5, now, Attempt::of_cross(of).get());
-    let stranger = |all: &mut Coordinators, state: &State| {
-        all.begin(C, &[other], state, at(now));
-        let begun = heard(all, C);
-        all.vote(C, &[vote(&other)], state, at(now));
-        let voted = heard(all, C);
-        all.ask(C, &[ask(&other)], state, at(now));
-        let asked = heard(all, C);
-        all.begin_chain(C, &chain(5, C, &[B], now), state, at(now));
-        [begun, voted, asked, heard(all, C)]
-    };
-    let mut all = Coordinators::new(10, &state, at(now));
-    [A, B, C].into_iter().for_each(|branch| all.connect(branch));
-    all.begin(A, &[first], &state, at(now));
-    all.vote(A, &[vote(&first)], &state, at(now));
-    all.vote(B, &[vote(&first)], &state, at(now));
-    assert_eq!(stranger(&mut all, &state), [const { vec![] }; 4], "the log does not have it yet");
-    all.tick(&state, at(now + 60_000 * MS));
-    replicate(&mut all, &mut state, at(now));
-    heard(&mut all, B);
-    assert_eq!((heard(&mut all, A), heard(&mut all, C)), (committed.to_vec(), vec![]));
-    let log = |state: &State| State::decode(&state.encode()).expect("a snapshot comes back");
-    // Told and not acknowledged; acknowledged by some; by all.
-    for acknowledged in [&[][..], &[A], &[A, B]] {
-        for &branch in acknowledged {
-            all.acknowledge(branch, &[MarkItem::new(5, now)], &state, at(now));
-            let branches = Participants::one(branch);
-            state.apply(&Command::Acknowledged { id, branches, stamp: at(now) });
-        }
-        assert_eq!(log(&state), state);
-        assert_eq!(stranger(&mut all, &state), [(); 4].map(|()| presumed.to_vec()), "{acknowledged:?}");
-        // And to a leader that has read it back.
-        let state = log(&state);
-        let mut next = Coordinators::new(10, &state, at(now));
-        [A, B, C].into_iter().for_each(|branch| next.connect(branch));
-        heard(&mut next, A);
-        assert_eq!(stranger(&mut next, &state), [(); 4].map(|()| presumed.to_vec()), "{acknowledged:?}");
-        next.ask(A, &[ask(&first)], &state, at(now));
-        assert_eq!(heard(&mut next, A), committed, "{acknowledged:?}");
-    }
 }
 
 #[test]
