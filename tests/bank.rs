@@ -4,9 +4,10 @@ mod support;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use support::bank::said;
 use support::{tally, until};
 use tally_client::{Between, ClientOptions, ConnectFile, Money, Outcome, next_transfer_id};
 use tally_protocol::message::TransferState;
@@ -84,10 +85,6 @@ impl Drop for Bank {
     fn drop(&mut self) {
         self.down();
     }
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// Nobody may be there to reap an orphan: one that has ended counts as gone.

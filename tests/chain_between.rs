@@ -3,96 +3,13 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{PATIENCE, tally};
-use tally_client::{
-    Bank as Client, ChainOutcome, ClientOptions, ConnectFile, Money, Outcome, RetryPolicy, next_transfer_id,
-};
+use support::PATIENCE;
+use support::bank::{Bank, kill};
+use tally_client::{Bank as Client, ChainOutcome, Money, Outcome, next_transfer_id};
 use tally_protocol::message::{Transfer, TransferKind};
 use tally_protocol::{AccountId, Amount, Currency, Refusal};
-
-struct Bank {
-    folder: tempfile::TempDir,
-}
-
-impl Drop for Bank {
-    fn drop(&mut self) {
-        drop(tally().arg("down").arg("--dir").arg(self.dir()).output());
-    }
-}
-
-impl Bank {
-    fn start() -> Self {
-        let bank = Self { folder: tempfile::tempdir().expect("a temporary folder") };
-        bank.up();
-        bank
-    }
-
-    fn dir(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Starts what does not run.
-    fn up(&self) {
-        let mut command = tally();
-        command.args(["up", "--detach", "--dir"]).arg(self.dir()).stdin(Stdio::null());
-        for setting in ["journal.segment_len_bytes=4194304", "journal.free_bytes_min=0"] {
-            command.args(["--set", setting]);
-        }
-        let began = Instant::now();
-        loop {
-            let output = command.output().expect("the program runs");
-            if output.status.success() {
-                return;
-            }
-            // One that was killed gives its folder back when its last thread has ended.
-            assert!(said(&output).contains("is running in") && began.elapsed() < PATIENCE, "{}", said(&output));
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn file(&self) -> ConnectFile {
-        ConnectFile::read(&self.dir().join("connect.json")).expect("written by `tally up`")
-    }
-
-    fn account(&self, name: &str) -> AccountId {
-        let file = self.file();
-        let found = file.all_accounts().find(|account| account.name == name).expect("a sample account");
-        found.account_id().expect("an id")
-    }
-
-    fn client(&self) -> Client {
-        let info = self.file().connect_info(Some("teller")).expect("a sample user");
-        let retry = RetryPolicy { attempts_max: u32::MAX, ..RetryPolicy::default() };
-        let options = ClientOptions { deadline: Duration::from_secs(5), retry, ..ClientOptions::default() };
-        Client::new(info, options).expect("the file is right")
-    }
-
-    /// The books of both branches agree, at an instant like any other.
-    fn audit(&self) {
-        let file = self.file();
-        let registry = file.registry.as_ref().expect("there is a registry");
-        let tls: PathBuf = self.dir().join("tls");
-        let mut command = tally();
-        command.args(["audit", "balance", "--json", "--registry", &registry.endpoints[0], "--tls"]).arg(tls);
-        let output = command.output().expect("the program runs");
-        assert!(output.status.success(), "{}", said(&output));
-    }
-
-    fn kill(pid: u32) {
-        let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill is there");
-        assert!(killed.success());
-        let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat"));
-        support::until(|| stat().map_or(true, |stat| stat.contains(") Z ") || stat.contains(") X ")).then_some(()));
-    }
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
 
 fn pay(debit: AccountId, credit: AccountId, amount: u64) -> Transfer {
     Transfer {
@@ -146,7 +63,7 @@ fn chains_between_branches_happen_whole_or_not_at_all_under_kills() {
     let bank = Bank::start();
     let [alice, bob, carol, dave] = ["alice", "bob", "carol", "dave"].map(|name| bank.account(name));
     assert_ne!(alice.branch(), carol.branch(), "they are of two branches");
-    let client = bank.client();
+    let client = bank.client(0, Duration::from_secs(5));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let deposit = runtime.block_on(async {
         let money = Money { amount: Amount::new(100_000), currency: Currency::EUR };
@@ -173,7 +90,7 @@ fn chains_between_branches_happen_whole_or_not_at_all_under_kills() {
         let killer = pid.map(|pid| {
             std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(2));
-                Bank::kill(pid);
+                kill(pid);
             })
         });
         if let Some(killer) = killer {

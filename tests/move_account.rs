@@ -3,97 +3,27 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{PATIENCE, tally};
-use tally_client::{
-    Bank as Client, Between, ClientOptions, ConnectFile, Money, Outcome, Receipt, RetryPolicy, next_transfer_id,
-};
+use support::PATIENCE;
+use support::bank::{Bank, kill, said};
+use tally_client::{Bank as Client, Between, Money, Outcome, Receipt, next_transfer_id};
 use tally_protocol::{AccountId, Amount, BranchId, Currency, Refusal, TransferId};
 
 const EUROS: u64 = 100;
 
-struct Bank {
-    folder: tempfile::TempDir,
+/// What moving accounts needs of a bank.
+trait Moves {
+    fn move_command(&self, account: AccountId, to: u16) -> Command;
+    fn move_over(&self, account: AccountId, to: u16);
 }
 
-impl Drop for Bank {
-    fn drop(&mut self) {
-        drop(tally().arg("down").arg("--dir").arg(self.dir()).output());
-    }
-}
-
-impl Bank {
-    fn start() -> Self {
-        let bank = Self { folder: tempfile::tempdir().expect("a temporary folder") };
-        bank.up();
-        bank
-    }
-
-    fn dir(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Starts what does not run.
-    fn up(&self) {
-        let mut command = tally();
-        command.args(["up", "--detach", "--dir"]).arg(self.dir()).stdin(Stdio::null());
-        for setting in ["journal.segment_len_bytes=4194304", "journal.free_bytes_min=0"] {
-            command.args(["--set", setting]);
-        }
-        let began = Instant::now();
-        loop {
-            let output = command.output().expect("the program runs");
-            if output.status.success() {
-                return;
-            }
-            // One that was killed gives its folder back when its last thread has ended.
-            assert!(said(&output).contains("is running in") && began.elapsed() < PATIENCE, "{}", said(&output));
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn file(&self) -> ConnectFile {
-        ConnectFile::read(&self.dir().join("connect.json")).expect("written by `tally up`")
-    }
-
-    fn account(&self, name: &str) -> AccountId {
-        let file = self.file();
-        let found = file.all_accounts().find(|account| account.name == name).expect("a sample account");
-        found.account_id().expect("an id")
-    }
-
-    /// A client that knows one endpoint.
-    fn client(&self, branch: usize) -> Client {
-        let file = self.file();
-        let mut info = file.connect_info(Some("teller")).expect("a sample user");
-        info.endpoint = file.branches[branch].endpoint.clone();
-        let retry = RetryPolicy { attempts_max: u32::MAX, ..RetryPolicy::default() };
-        let options = ClientOptions { deadline: PATIENCE, retry, ..ClientOptions::default() };
-        Client::new(info, options).expect("the file is right")
-    }
-
-    fn operator(&self, arguments: &[&str]) -> Command {
-        let file = self.file();
-        let registry = file.registry.as_ref().expect("there is a registry");
-        let tls: PathBuf = self.dir().join("tls");
-        let mut command = tally();
-        command.args(arguments).args(["--json", "--registry", &registry.endpoints[0], "--tls"]).arg(tls);
-        command
-    }
-
+impl Moves for Bank {
     fn move_command(&self, account: AccountId, to: u16) -> Command {
         self.operator(&["cluster", "move-account", &format!("{:032x}", account.get()), "--to", &to.to_string()])
-    }
-
-    /// The books of both branches agree, at an instant like any other.
-    fn audit(&self) {
-        let output = self.operator(&["audit", "balance"]).output().expect("the program runs");
-        assert!(output.status.success(), "{}", said(&output));
     }
 
     /// Moves the account, however often that has to be asked for.
@@ -108,17 +38,6 @@ impl Bank {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
-
-    fn kill(&self, pid: u32) {
-        let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill is there");
-        assert!(killed.success());
-        let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat"));
-        support::until(|| stat().map_or(true, |stat| stat.contains(") Z ") || stat.contains(") X ")).then_some(()));
-    }
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -204,7 +123,7 @@ fn an_account_moves_under_load_and_kills_and_no_cent_is_lost() {
     let accounts = ["alice", "bob", "carol", "dave"].map(|name| bank.account(name));
     let [alice, bob, carol, _] = accounts;
     let runtime = runtime();
-    let client = bank.client(0);
+    let client = bank.client(0, PATIENCE);
     let deposit = 1_000;
     runtime.block_on(async {
         for account in accounts {
@@ -219,7 +138,8 @@ fn an_account_moves_under_load_and_kills_and_no_cent_is_lost() {
     let mut paid: Paid = vec![(to_bob, 7)];
 
     let stop = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..3).map(|number| load(bank.client(number % 2), accounts, number, stop.clone())).collect();
+    let clients: Vec<_> =
+        (0..3).map(|number| load(bank.client(number % 2, PATIENCE), accounts, number, stop.clone())).collect();
     for to in [2, 1] {
         bank.move_over(alice, to);
         bank.audit();
@@ -230,7 +150,7 @@ fn an_account_moves_under_load_and_kills_and_no_cent_is_lost() {
             bank.move_command(alice, to).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
         std::thread::sleep(Duration::from_millis(15 + 10 * round as u64));
         let file = bank.file();
-        bank.kill(match round {
+        kill(match round {
             0 => file.branches[0].pid,
             1 => file.branches[1].pid,
             _ => file.registry.as_ref().expect("there is one").pid,
@@ -251,7 +171,7 @@ fn an_account_moves_under_load_and_kills_and_no_cent_is_lost() {
 
     // What is in doubt is decided soon: balances are those that the receipts say, seen from either endpoint.
     for endpoint in [0, 1] {
-        let client = bank.client(endpoint);
+        let client = bank.client(endpoint, PATIENCE);
         for account in accounts {
             let change = |(between, amount): &(Between, u64)| {
                 let amount = (amount * EUROS) as i64;
@@ -312,7 +232,7 @@ fn open_holds_go_along_and_are_ended_by_their_old_ids_from_either_endpoint() {
     let bank = Bank::start();
     let [alice, bob] = ["alice", "bob"].map(|name| bank.account(name));
     let runtime = runtime();
-    let clients = [0, 1].map(|endpoint| bank.client(endpoint));
+    let clients = [0, 1].map(|endpoint| bank.client(endpoint, PATIENCE));
     let pays = Between { debit_account_id: alice, credit_account_id: bob };
     let is_paid = Between { debit_account_id: bob, credit_account_id: alice };
     let deposit = 1_000;
@@ -341,7 +261,7 @@ fn open_holds_go_along_and_are_ended_by_their_old_ids_from_either_endpoint() {
         let mut moving = bank.move_command(alice, 2).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
         std::thread::sleep(Duration::from_millis(10 + 15 * round));
         let file = bank.file();
-        bank.kill(match round {
+        kill(match round {
             0 => file.branches[0].pid,
             1 => file.branches[1].pid,
             _ => file.registry.as_ref().expect("there is one").pid,

@@ -110,7 +110,7 @@ pub(crate) fn files_by_age(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// A disk is calm when for so long
-const CALM: Duration = Duration::from_secs(1);
+const CALM: Duration = Duration::from_secs(3);
 /// no flush took longer.
 const CALM_MAX_US: f64 = 5_000.0;
 /// A disk that is not calm after so many tries is measured as it is.

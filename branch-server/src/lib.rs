@@ -40,7 +40,6 @@ pub mod checkpointer;
 pub mod clock;
 #[cfg(not(feature = "loom"))]
 pub mod config;
-#[cfg(not(feature = "loom"))]
 pub mod endings;
 #[cfg(not(feature = "loom"))]
 pub mod engine;

@@ -24,7 +24,9 @@ use tally_ledger::two_phase::{
     Attempt, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
 };
 use tally_protocol::link::{AccountMove, BranchStatus, CrossChain, CrossTransfer, MovedItem};
-use tally_protocol::message::{self, AccountOpen, Role, Sums, TransferKind, TransferState, transfer_flags};
+use tally_protocol::message::{
+    self, AccountOpen, Role, Sums, TransferKind, TransferState, account_flags, transfer_flags,
+};
 use tally_protocol::{AccountId, BranchId, Currency, CustomerId, Refusal, Timestamp, TransferId};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -162,7 +164,7 @@ impl Bank {
             decides: true,
         };
         for at in [0, 1] {
-            bank.open(at, customer(BRANCHES[at]));
+            bank.open(at, customer(BRANCHES[at]), account_flags::DEBITS_LIMITED);
         }
         let deposit = message::Transfer {
             debit_account_id: 0.into(),
@@ -236,15 +238,15 @@ impl Bank {
         self.sides.iter().for_each(|side| side.link.shared.moved.learn(&[moved]));
     }
 
-    /// Opens an account that cannot be overdrawn.
-    fn open(&mut self, at: usize, id: AccountId) {
+    /// Opens an account; `flags` say whether it can be overdrawn.
+    fn open(&mut self, at: usize, id: AccountId, flags: u16) {
         let open = AccountOpen {
             id: id.get().into(),
             owner: 5.into(),
             currency: Currency::EUR.get().into(),
             code: 1.into(),
             kind: 1,
-            flags: message::account_flags::DEBITS_LIMITED.into(),
+            flags: flags.into(),
             day_limit: u64::MAX.into(),
             ..AccountOpen::new_zeroed()
         };

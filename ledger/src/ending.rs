@@ -57,15 +57,7 @@ impl Ending {
                 Some(Self::new((record.id, HoldEnd::Expired, Amount::ZERO), record, peer, (lsn, timestamp)))
             }
             RecordBody::Decided(None, record) if record.leg == Leg::Destination => {
-                let (end, posted) = match record.kind {
-                    TransferKind::Settle => (HoldEnd::Settled, record.amount),
-                    TransferKind::Void => (HoldEnd::Voided, Amount::ZERO),
-                    TransferKind::Transfer
-                    | TransferKind::Deposit
-                    | TransferKind::Withdraw
-                    | TransferKind::Hold
-                    | TransferKind::Reverse => return None,
-                };
+                let (end, posted) = end_by(record)?;
                 let peer = record.credit_account_id.settlement_peer()?;
                 Some(Self::new((record.id, end, posted), record, peer, (lsn, timestamp)))
             }
@@ -78,15 +70,7 @@ impl Ending {
     /// As [`Ending::of_record`], for the record of a transfer.
     #[inline]
     pub fn of_transfer(record: &TransferRecord, lsn: Lsn, timestamp: Timestamp) -> Option<Self> {
-        let (end, posted) = match record.kind {
-            TransferKind::Settle => (HoldEnd::Settled, record.amount),
-            TransferKind::Void => (HoldEnd::Voided, Amount::ZERO),
-            TransferKind::Transfer
-            | TransferKind::Deposit
-            | TransferKind::Withdraw
-            | TransferKind::Hold
-            | TransferKind::Reverse => return None,
-        };
+        let (end, posted) = end_by(record)?;
         if record.refusal.is_some() {
             return None;
         }
@@ -162,4 +146,18 @@ pub fn end_leg(
         HoldEnd::Expired => RecordBody::Expired(record),
     };
     Some((outcome, body))
+}
+
+/// How a record of this kind ends a hold, and what it posts; `None` for one that ends none.
+#[inline]
+fn end_by(record: &TransferRecord) -> Option<(HoldEnd, Amount)> {
+    match record.kind {
+        TransferKind::Settle => Some((HoldEnd::Settled, record.amount)),
+        TransferKind::Void => Some((HoldEnd::Voided, Amount::ZERO)),
+        TransferKind::Transfer
+        | TransferKind::Deposit
+        | TransferKind::Withdraw
+        | TransferKind::Hold
+        | TransferKind::Reverse => None,
+    }
 }

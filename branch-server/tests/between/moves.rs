@@ -133,7 +133,7 @@ fn what_ended_a_hold_before_the_move_has_one_answer_at_both_branches() {
     ] {
         let mut bank = Bank::new();
         let payee = AccountId::of_branch(HERE, 8);
-        bank.open(0, payee);
+        bank.open(0, payee, account_flags::DEBITS_LIMITED);
         let local = message::Transfer { credit_account_id: payee.get().into(), ..hold(2, 30, 0) };
         assert_eq!(bank.pay(local), (None, 30, false));
         let done = bank.pay(named(3, kind, amount));
@@ -235,17 +235,7 @@ const OTHER: AccountId = AccountId::of_branch(HERE, 8);
 impl Bank {
     fn with_other() -> Self {
         let mut bank = Self::new();
-        let open = AccountOpen {
-            id: OTHER.get().into(),
-            owner: 6.into(),
-            currency: Currency::EUR.get().into(),
-            code: 1.into(),
-            kind: 1,
-            day_limit: u64::MAX.into(),
-            ..AccountOpen::new_zeroed()
-        };
-        let opened = bank.sides[0].ask(Op::OpenAccounts(Bytes::copy_from_slice(open.as_bytes())));
-        assert!(matches!(opened, ReplyBody::Items(..)), "{opened:?}");
+        bank.open(0, OTHER, 0);
         let deposit = message::Transfer {
             debit_account_id: 0.into(),
             credit_account_id: OTHER.get().into(),
@@ -480,17 +470,7 @@ fn a_payment_to_an_account_that_has_gone_is_sent_after_it_or_refused_for_good() 
     let mut bank = Bank::new();
     // Somebody else here, who pays the one that has gone.
     let other = AccountId::of_branch(HERE, 8);
-    let open = AccountOpen {
-        id: other.get().into(),
-        owner: 6.into(),
-        currency: Currency::EUR.get().into(),
-        code: 1.into(),
-        kind: 1,
-        day_limit: u64::MAX.into(),
-        ..AccountOpen::new_zeroed()
-    };
-    let opened = bank.sides[0].ask(Op::OpenAccounts(Bytes::copy_from_slice(open.as_bytes())));
-    assert!(matches!(opened, ReplyBody::Items(..)), "{opened:?}");
+    bank.open(0, other, 0);
     bank.move_over(900, 0);
     let pays = |id, amount| message::Transfer {
         debit_account_id: other.get().into(),

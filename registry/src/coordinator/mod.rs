@@ -513,6 +513,14 @@ impl Coordinators {
     ///
     /// Who has a part in the commit cannot hold anything else under the id: its part was durable when it promised.
     fn is_of_others(&mut self, id: TransferId, from: BranchId, state: &State) -> bool {
+        match self.table.get(&id).map(|slot| slot.machine) {
+            // As a rule. What the log knows was read before this leader began, so it knows nothing of this.
+            Some(Coordinator::Collecting { .. }) => return false,
+            Some(Coordinator::Deciding { proposed: Decision::Commit, participants }) => {
+                return !participants.contains(from);
+            }
+            _ => {}
+        }
         if let Some(known) = state.decisions.get(id) {
             let is_of_others = known.excludes(from);
             if is_of_others {
@@ -521,11 +529,7 @@ impl Coordinators {
             }
             return is_of_others;
         }
-        let machine = self.table.get(&id).map(|slot| slot.machine);
-        matches!(
-            machine,
-            Some(Coordinator::Deciding { proposed: Decision::Commit, participants }) if !participants.contains(from)
-        )
+        false
     }
 
     /// The machine of `id`, from the table, or as the log has it.
