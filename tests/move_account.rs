@@ -333,3 +333,79 @@ fn open_holds_go_along_and_are_ended_by_their_old_ids_from_either_endpoint() {
         bank.move_over(alice, 1);
     }
 }
+
+#[test]
+fn a_hold_to_another_branch_is_one_within_it_once_either_account_has_gone_there() {
+    let bank = Bank::start();
+    let [alice, carol] = ["alice", "carol"].map(|name| bank.account(name));
+    let runtime = runtime();
+    let clients = [0, 1].map(|endpoint| bank.client(endpoint, PATIENCE));
+    let pays = Between { debit_account_id: alice, credit_account_id: carol };
+    let deposit = 1_000;
+    runtime.block_on(async {
+        let outcome = clients[0].deposit(next_transfer_id(), alice, euros(deposit)).await;
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    });
+    // The payer goes to the payee, the payee to the payer, and both once more while somebody else is killed.
+    for (round, (account, home, to)) in (0_u64..).zip([(alice, 1, 2), (carol, 2, 1), (alice, 1, 2), (carol, 2, 1)]) {
+        let [settled, voided, expires] = [(); 3].map(|()| next_transfer_id());
+        runtime.block_on(async {
+            for (id, amount, timeout_s) in [(settled, 30, 0), (voided, 10, 0), (expires, 7, 3)] {
+                ends("a hold", async || clients[0].hold(id, pays, euros(amount), timeout_s).await).await;
+            }
+        });
+        let mut moving =
+            bank.move_command(account, to).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
+        std::thread::sleep(Duration::from_millis(10 + 10 * round));
+        let file = bank.file();
+        kill(match round {
+            0 | 3 => file.branches[0].pid,
+            1 => file.branches[1].pid,
+            _ => file.registry.as_ref().expect("there is one").pid,
+        });
+        moving.kill().expect("ours");
+        moving.wait().expect("ours");
+        bank.up();
+        bank.audit();
+        // Whatever became of that attempt, no id has been used up by it.
+        bank.move_over(account, to);
+        bank.audit();
+        runtime.block_on(async {
+            let id = next_transfer_id();
+            let amount = Some(euros(12).amount);
+            let receipt = ends("a settle", async || clients[0].settle(id, alice, settled, amount).await).await;
+            assert_eq!(receipt.amount, euros(12).amount);
+            let again = ends("a settle again", async || clients[1].settle(id, alice, settled, amount).await).await;
+            assert!(again.repeated && again.timestamp == receipt.timestamp, "{again:?}");
+            let id = next_transfer_id();
+            ends("a void", async || clients[1].void(id, alice, voided).await).await;
+            let late = clients[0].settle(next_transfer_id(), alice, voided, None).await;
+            let Outcome::Refused(refused) = &late else { panic!("{late:?}") };
+            assert_eq!(refused.refusal(), Some(Refusal::HoldAlreadyVoided));
+        });
+        bank.audit();
+        let paid = ((round + 1) * 12 * EUROS) as i64;
+        let began = Instant::now();
+        for (account, expected) in [(alice, (deposit * EUROS) as i64 - paid), (carol, paid)] {
+            for client in &clients {
+                runtime.block_on(async {
+                    loop {
+                        let sums = client.balance(account).await.map(|balance| balance.sums);
+                        let is_over = sums.as_ref().is_ok_and(|sums| {
+                            let balance = sums.credits_posted.get() as i64 - sums.debits_posted.get() as i64;
+                            sums.debits_held.get() + sums.credits_held.get() == 0 && balance == expected
+                        });
+                        if is_over {
+                            return;
+                        }
+                        assert!(began.elapsed() < PATIENCE, "{account}: {sums:?}, not {expected} cents");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                });
+            }
+        }
+        bank.audit();
+        // Home again for the next round.
+        bank.move_over(account, home);
+    }
+}

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use tally_ledger::{Ending, Hold, HoldStage};
+use tally_ledger::{Ending, Hold, HoldStage, Joining};
 use tally_protocol::{AccountId, BranchId, Lsn, Timestamp, TransferId};
 
 use crate::endings::Endings;
@@ -139,20 +139,34 @@ impl Holds {
     }
 
     /// In the hold `id` the account `to` takes the place of `from`, which has gone ([`Hold::rehomed`]). Nothing happens where it
-    /// has done so before.
+    /// has done so before, but that it waits for nobody any more.
     pub fn rehome(&self, id: TransferId, from: AccountId, to: AccountId) {
+        self.change(id, |hold| hold.rehomed(from, to).unwrap_or_else(|| hold.joining_none()));
+    }
+
+    /// The hold `id` stands still, for this account is to join it; or it waits for nobody any more.
+    pub fn await_joining(&self, id: TransferId, joining: Option<Joining>) {
+        self.change(id, |hold| match joining {
+            Some(joining) => Hold { stage: HoldStage::Joining(joining), ..hold },
+            None => hold.joining_none(),
+        });
+    }
+
+    fn change(&self, id: TransferId, change: impl FnOnce(Hold) -> Hold) {
         let mut shard = self.shard(id).lock();
         let Some(hold) = shard.get_mut(&id) else { return };
-        let (before, Some(after)) = (*hold, hold.rehomed(from, to)) else { return };
+        let (before, after) = (*hold, change(*hold));
         *hold = after;
         drop(shard);
         self.forget_stage(&before);
         self.note_stage(&after);
     }
 
-    /// All that are open on an account, by id. Complete under the account's lock. Looks at every hold of the branch.
+    /// All that are open on an account, or stand still until it comes, by id. Complete under the account's lock. Looks at every hold
+    /// of the branch.
     pub fn on_account(&self, id: AccountId) -> Vec<Hold> {
-        let mut holds: Vec<Hold> = self.iter().filter(|hold| hold.is_on(id)).collect();
+        let waits = |hold: &Hold| hold.joined_by().is_some_and(|joining| joining.account_id == id);
+        let mut holds: Vec<Hold> = self.iter().filter(|hold| hold.is_on(id) || waits(hold)).collect();
         holds.sort_unstable_by_key(|hold| hold.id);
         holds
     }
@@ -238,7 +252,7 @@ impl Holds {
 }
 
 fn is_standing(hold: &Hold) -> bool {
-    hold.leg.is_part() && hold.stage == HoldStage::Open
+    hold.leg.is_part() && matches!(hold.stage, HoldStage::Open | HoldStage::Joining(_))
 }
 
 #[cfg(test)]
@@ -313,6 +327,33 @@ mod tests {
         assert_eq!(kept.iter().filter_map(Ending::of_hold).collect::<Vec<_>>(), [ending]);
         (0..2).for_each(|_| holds.ending_heard(TransferId::new(1)));
         assert_eq!(holds.taken(), 1);
+    }
+
+    #[test]
+    fn what_waits_for_an_account_is_not_due_and_joins_it_once() {
+        let holds = Holds::new(10);
+        let [ann, bob, due_from] = [1, 2, 3].map(AccountId::new);
+        let part = Hold { leg: Leg::Source, credit_account_id: due_from, far_account_id: bob, ..hold(1, 30) };
+        assert!(holds.secure_room());
+        holds.insert(part);
+        let due = || holds.due(Timestamp::from_nanos(100), 10).len();
+        let at = Timestamp::from_nanos(7);
+        let joining = Joining { account_id: bob, other_account_id: ann, made_at: at, expires_at: at };
+        holds.await_joining(part.id, Some(joining));
+        let waiting = Hold { stage: HoldStage::Joining(joining), ..part };
+        assert_eq!((due(), holds.standing(), holds.on_account(bob)), (0, 1, vec![waiting]));
+        assert_eq!(holds.on_account(ann), [waiting]);
+        holds.await_joining(part.id, None);
+        assert_eq!((due(), holds.get(part.id)), (1, Some(part)));
+        holds.await_joining(part.id, Some(joining));
+        // The clock is the payer's, and the payer was here all the time.
+        let joined = Hold { leg: Leg::Whole, credit_account_id: bob, far_account_id: ann, ..part };
+        holds.rehome(part.id, due_from, bob);
+        assert_eq!((due(), holds.standing(), holds.get(part.id)), (1, 0, Some(joined)));
+        // Replayed on a state that is behind it.
+        holds.await_joining(part.id, Some(joining));
+        holds.rehome(part.id, due_from, bob);
+        assert_eq!((due(), holds.get(part.id)), (1, Some(joined)));
     }
 
     #[test]

@@ -147,6 +147,7 @@ impl RecoveryTarget for Rebuilding {
             }
             RecordEffect::HoldKept(id) => self.holds.keep(id, record.lsn),
             RecordEffect::HoldRehomed { id, from, to } => self.holds.rehome(id, from, to),
+            RecordEffect::HoldJoining(id, joining) => self.holds.await_joining(id, joining),
             RecordEffect::Reversed(id) => self.ids.ended(named(id)?, record.lsn),
             RecordEffect::None => {}
         }

@@ -21,7 +21,7 @@ use tally_branch_server::session::Backend;
 use tally_branch_server::two_phase::{Peer, Routes, Said};
 use tally_ledger::Actor;
 use tally_ledger::two_phase::{
-    Attempt, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
+    AbortReason, Attempt, Coordinator, CoordinatorEffect, CoordinatorEvent, Decision, Participants, Vote,
 };
 use tally_protocol::link::{AccountMove, BranchStatus, CrossChain, CrossTransfer, MovedItem};
 use tally_protocol::message::{
@@ -142,6 +142,15 @@ struct Bank {
     stammers: bool,
     /// Whether its log takes decisions.
     decides: bool,
+}
+
+/// Its threads end with it: a test makes many banks, and those of others are not to wait for them.
+impl Drop for Bank {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.sides.drain(..).for_each(|side| side.branch.stop());
+        }
+    }
 }
 
 const BRANCHES: [BranchId; 2] = [HERE, THERE];

@@ -206,7 +206,7 @@ fn reference_inside(
             Some(Ended::Hold(end)) => Reference::Ended(end),
             Some(Ended::Reversed) => Reference::ReversedBefore,
             // No step decides what another branch has a part in.
-            Some(Ended::Decided(_)) | None => *reference,
+            Some(Ended::Decided(_) | Ended::Gone(_)) | None => *reference,
         },
     }
 }

@@ -4,6 +4,7 @@ use tally_protocol::{AccountId, Amount, Currency, Lsn, Timestamp, TransferId};
 
 use crate::chain_between::ChainPlace;
 use crate::closing::Closes;
+use crate::joining::Joining;
 use crate::leg::Leg;
 use crate::two_phase::Attempt;
 
@@ -18,10 +19,16 @@ pub enum HoldStage {
     AwaitsPosting,
     /// A part of a hold between branches: the registry's decision lets it stand or gives it back.
     AwaitsKeeping,
+    /// It stands, and the account at the other end of it is on its way to here: nobody ends it before that move is
+    /// decided. See [`crate::joining`].
+    Joining(Joining),
     /// It has ended here, at the payer's branch, and `amount` of it was posted; the payee's branch has not said yet that
     /// it knows. No longer part of any sum: see [`crate::ending`].
     Ended(HoldEnd),
 }
+
+/// [`HoldStage::Joining`] as one byte of a checkpoint.
+pub(crate) const JOINING_RAW: u8 = 6;
 
 impl HoldStage {
     /// As one byte of a checkpoint; 0 is what every hold within a branch, and every part of a plain transfer, has.
@@ -30,13 +37,14 @@ impl HoldStage {
             (Self::Open, Leg::Whole) | (Self::AwaitsPosting, _) => 0,
             (Self::Open, Leg::Source | Leg::Destination | Leg::Inner) => 1,
             (Self::AwaitsKeeping, _) => 2,
+            (Self::Joining(_), _) => JOINING_RAW,
             (Self::Ended(HoldEnd::Settled), _) => 3,
             (Self::Ended(HoldEnd::Voided), _) => 4,
             (Self::Ended(HoldEnd::Expired), _) => 5,
         }
     }
 
-    /// Reads what [`HoldStage::raw`] wrote.
+    /// Reads what [`HoldStage::raw`] wrote, but for [`HoldStage::Joining`], which has more to it than a byte.
     pub const fn from_raw(raw: u8, leg: Leg) -> Option<Self> {
         Some(match (raw, leg) {
             (0, Leg::Whole) | (1, Leg::Source | Leg::Destination | Leg::Inner) => Self::Open,
@@ -72,7 +80,8 @@ pub struct Hold {
     pub lsn: Lsn,
     /// Which part of a transfer between branches it is; [`Leg::Whole`] for a client's own hold.
     pub leg: Leg,
-    /// The account at the other branch; [`AccountId::NONE`] where there is none.
+    /// The account at the other branch, or that was there; [`AccountId::NONE`] where there never was one. Of a hold that is passed on,
+    /// either of its two.
     pub far_account_id: AccountId,
     /// The time stamp of that record: its day is the one that an unspent day limit goes back to.
     pub timestamp: Timestamp,
@@ -104,18 +113,25 @@ impl Hold {
 }
 
 impl Hold {
-    /// The same where `to` takes the place of `from`: one is an account that goes to another branch, the other the settlement
-    /// account for that branch. `None` when `from` is neither side.
+    /// The same where `to` takes the place of `from`: one is an account that goes to another branch, or comes from there, the
+    /// other the settlement account for that branch. `None` when `from` is neither side. What waited for that waits no longer.
     ///
     /// With a settlement account on both sides it is passed on: the branch of the debit side ends it, this one carries that
     /// out and tells the branch of the credit side.
     #[must_use]
     pub fn rehomed(self, from: AccountId, to: AccountId) -> Option<Self> {
-        let mut hold = self;
+        let mut hold = self.joining_none();
         match from {
             _ if from == self.debit_account_id => hold.debit_account_id = to,
             _ if from == self.credit_account_id => hold.credit_account_id = to,
             _ => return None,
+        }
+        if let HoldStage::Joining(joining) = self.stage {
+            hold.far_account_id = joining.other_account_id;
+            if from == self.debit_account_id {
+                // The clock and the day's limit are the payer's, and came with it.
+                (hold.timestamp, hold.expires_at) = (joining.made_at, joining.expires_at);
+            }
         }
         let is_settlement = |id: AccountId| id.settlement_peer().is_some();
         hold.leg = match (is_settlement(hold.debit_account_id), is_settlement(hold.credit_account_id)) {
@@ -127,6 +143,28 @@ impl Hold {
             hold.far_account_id = from;
         }
         Some(hold)
+    }
+
+    /// The same, waiting for no account that would join it.
+    #[must_use]
+    pub const fn joining_none(self) -> Self {
+        match self.stage {
+            HoldStage::Joining(_) => Self { stage: HoldStage::Open, ..self },
+            HoldStage::Open | HoldStage::AwaitsPosting | HoldStage::AwaitsKeeping | HoldStage::Ended(_) => self,
+        }
+    }
+
+    /// The account on its way here that is to join it.
+    pub const fn joined_by(&self) -> Option<Joining> {
+        match self.stage {
+            HoldStage::Joining(joining) => Some(joining),
+            HoldStage::Open | HoldStage::AwaitsPosting | HoldStage::AwaitsKeeping | HoldStage::Ended(_) => None,
+        }
+    }
+
+    /// Whether it was between branches, and is within this one since an account of it came here.
+    pub fn has_joined(&self) -> bool {
+        !self.leg.is_part() && !self.far_account_id.is_none()
     }
 
     /// Whether `id` is one of its two accounts.

@@ -81,7 +81,10 @@ pub fn settlement_account(branch: BranchId, peer: BranchId, currency: Currency, 
 pub fn decide_leg(hold: &Hold, decision: Decision, debit: &Account, credit: &Account) -> Outcome {
     let posted = match (decision, hold.stage) {
         (Decision::Commit, HoldStage::AwaitsKeeping) => return kept(hold, debit, credit),
-        (Decision::Commit, HoldStage::Open | HoldStage::AwaitsPosting | HoldStage::Ended(_)) => hold.amount,
+        (
+            Decision::Commit,
+            HoldStage::Open | HoldStage::AwaitsPosting | HoldStage::Joining(_) | HoldStage::Ended(_),
+        ) => hold.amount,
         (Decision::Abort(_), _) => Amount::ZERO,
     };
     crate::decide::end_hold(hold, (posted, posted), StatusChange::NONE, debit, credit)

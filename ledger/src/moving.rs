@@ -25,7 +25,8 @@
 //!   B goes   source branch:       A ---> "due to destination"        destination branch:  "due from source" ---> B
 //! ```
 //!
-//! If B is at a third branch, the source's hold is between two settlement accounts: it is passed on ([`Hold::rehomed`]). The
+//! If B is at a third branch, the source's hold is between two settlement accounts: it is passed on ([`Hold::rehomed`]). If B is at
+//! the destination, the hold is one within that from then on (`joining.rs`). The
 //! destination holds the money with the account, before it votes. The source changes its holds when it hears the commit; until
 //! then nobody ends them, for the account is closed to all.
 //!
@@ -42,6 +43,7 @@ use crate::account_change::is_here;
 use crate::closing::{Closes, StatusChange};
 use crate::decide::{check_sums, end_hold};
 use crate::hold::{Hold, HoldStage};
+use crate::joining::{await_joining, check_room as check_room_to_join, join, leave, stay_apart};
 use crate::journal::record::{
     CAME_ALONG, GIVEN_CODE, GIVEN_CREDIT, GIVEN_CURRENCY, GIVEN_DEBIT, RecordBody, TransferRecord,
 };
@@ -95,7 +97,7 @@ pub fn seal(
     }
     ensure(holds.iter().all(|hold| hold.stage == HoldStage::Open), Refusal::AccountHasHolds)?;
     ensure(
-        holds.len() <= MOVE_HOLDS_MAX && holds.iter().all(|hold| may_go(hold, destination)),
+        holds.len() <= MOVE_HOLDS_MAX && holds.iter().all(|hold| hold.closes == Closes::NONE),
         Refusal::AccountHoldsStay,
     )?;
     let Sums { debits_posted, credits_posted, .. } = account.sums;
@@ -134,15 +136,13 @@ pub fn seal(
     let balance = difference(debits_posted, credits_posted);
     let step = hold_balance(id, moving, settlement.clone(), (is_debited, balance))?;
     check_room(account, &step.settlement.sums)?;
-    let holds = holds.iter().map(|hold| goes_along(hold, account.id)).collect();
+    let holds = holds.iter().map(|hold| goes_along(hold, account.id, destination)).collect();
     Ok((step, AccountMove::new(item, holds)))
 }
 
-/// Whether a hold can go along to `destination`.
-fn may_go(hold: &Hold, destination: BranchId) -> bool {
-    let is_with_destination =
-        [hold.debit_account_id, hold.credit_account_id].iter().any(|id| id.settlement_peer() == Some(destination));
-    hold.closes == Closes::NONE && !is_with_destination
+/// Whether the rest of the hold is at `branch`.
+fn is_with(hold: &Hold, branch: BranchId) -> bool {
+    [hold.debit_account_id, hold.credit_account_id].iter().any(|id| id.settlement_peer() == Some(branch))
 }
 
 /// The settlement account takes over what is held on the account when the move is decided, and that must not fail then. Others
@@ -157,7 +157,7 @@ fn check_room(account: &Account, settlement: &Sums) -> Result<(), Refusal> {
 const ROOM: Amount = Amount::new(u64::MAX / 2);
 
 /// What the destination needs of a hold.
-fn goes_along(hold: &Hold, account_id: AccountId) -> MoveHold {
+fn goes_along(hold: &Hold, account_id: AccountId, destination: BranchId) -> MoveHold {
     let is_debited = hold.debit_account_id == account_id;
     let other = match (hold.leg, is_debited) {
         (Leg::Whole | Leg::Inner, true) => hold.credit_account_id,
@@ -177,11 +177,13 @@ fn goes_along(hold: &Hold, account_id: AccountId) -> MoveHold {
         timeout_s: u32::try_from(timeout_s).unwrap_or(u32::MAX).into(),
         code: hold.code.into(),
         side: if is_debited { move_side::DEBIT } else { move_side::CREDIT },
-        reserved: [0; 9],
+        joins: is_with(hold, destination) as u8,
+        reserved: [0; 8],
     }
 }
 
-/// Takes an account in, with the holds that come along, still closed to everybody: the destination's prepare.
+/// Takes an account in, with the holds that come along, still closed to everybody: the destination's prepare. Those that it joins
+/// are open here, and [`crate::may_join`].
 ///
 /// # Errors
 /// Those of sums that would not fit.
@@ -214,10 +216,15 @@ pub fn arrive(moving: &AccountMove, settlement: &Account) -> Result<MoveStep, Re
         residence: Residence { moves: item.moves, branches: item.former.map(|branch| BranchId::new(branch.get())) },
     };
     let (before, mut settlement) = (account.sums, settlement.clone());
-    let holds = moving.holds.iter().map(|hold| come_along(hold, &mut account, &mut settlement));
+    let account_id = account.id;
+    let holds = moving.holds.iter().map(|hold| match hold.joins {
+        0 => come_along(hold, &mut account, &mut settlement),
+        _ => Ok(await_joining(hold, account_id, &settlement)),
+    });
     let holds = holds.collect::<Result<Vec<_>, _>>()?;
     let balance = difference(debits, credits);
     let step = hold_balance(TransferId::new(item.id.get()), account, settlement, (credits < debits, balance))?;
+    check_room_to_join(&step.account.sums, moving.holds.iter().filter(|hold| hold.joins != 0))?;
     Ok(MoveStep { before, holds, ..step })
 }
 
@@ -242,7 +249,7 @@ fn come_along(hold: &MoveHold, account: &mut Account, settlement: &mut Account) 
     }))
 }
 
-/// Ends the move whose money `hold` holds, and what it does to `holds`: all others that are open on the account, by id. Never
+/// Ends the move whose money `hold` holds, and what it does to `holds`: all others that are open on the account or wait for it, by id. Never
 /// refused: whatever could refuse it was reserved when it was prepared.
 ///
 /// # Panics
@@ -263,10 +270,19 @@ pub fn end_move(
     let before = account.sums;
     let holds = match (account.status, decision) {
         (AccountStatus::Moving, Decision::Commit) => {
-            holds.iter().map(|hold| stay_behind(hold, &mut account, &mut settlement)).collect()
+            let part = |hold: &Hold| match is_with(hold, peer) {
+                true => leave(hold, &mut account, &mut settlement),
+                false => stay_behind(hold, &mut account, &mut settlement),
+            };
+            holds.iter().map(part).collect()
         }
         (AccountStatus::Arriving, _) => {
-            holds.iter().map(|hold| decide_hold(hold, decision, &mut account, &mut settlement)).collect()
+            let decide = |hold: &Hold| match (hold.joined_by(), decision) {
+                (None, _) => decide_hold(hold, decision, &mut account, &mut settlement),
+                (Some(_), Decision::Commit) => join(hold, &mut account, &mut settlement),
+                (Some(_), Decision::Abort(_)) => stay_apart(hold, &settlement),
+            };
+            holds.iter().map(decide).collect()
         }
         _ => Vec::new(),
     };
@@ -333,7 +349,12 @@ fn decide_hold(hold: &Hold, decision: Decision, account: &mut Account, settlemen
 }
 
 /// A record of `amount` between these accounts, which are as it leaves them.
-fn record_of(id: TransferId, leg: Leg, amount: Amount, (debit, credit): (&Account, &Account)) -> TransferRecord {
+pub(crate) fn record_of(
+    id: TransferId,
+    leg: Leg,
+    amount: Amount,
+    (debit, credit): (&Account, &Account),
+) -> TransferRecord {
     TransferRecord {
         id,
         debit_account_id: debit.id,
@@ -361,11 +382,11 @@ fn record_of(id: TransferId, leg: Leg, amount: Amount, (debit, credit): (&Accoun
     }
 }
 
-fn plus(sum: Amount, amount: Amount) -> Amount {
+pub(crate) fn plus(sum: Amount, amount: Amount) -> Amount {
     sum.checked_add(amount).expect("checked before")
 }
 
-fn minus(sum: Amount, amount: Amount) -> Amount {
+pub(crate) fn minus(sum: Amount, amount: Amount) -> Amount {
     sum.checked_sub(amount).expect("an open hold is part of the sums that it was added to")
 }
 
@@ -704,7 +725,6 @@ mod tests {
         }
         let closes = Closes { debit: false, credit: true };
         assert_eq!(with(Hold { closes, ..good }, &due_to), Some(Refusal::AccountHoldsStay));
-        assert_eq!(with(standing(1, ANN, due(2), FAR), &due_to), Some(Refusal::AccountHoldsStay));
         let many: Vec<Hold> =
             (0..=MOVE_HOLDS_MAX as u128).map(|id| Hold { id: TransferId::new(id + 1), ..good }).collect();
         let moved = |holds: &[Hold]| seal(ID, Some(&account(1, 50)), &due_to, (HERE, THERE), holds).err();

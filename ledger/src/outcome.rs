@@ -164,7 +164,7 @@ pub fn hold_end_record(hold: &Hold, outcome: &Outcome) -> TransferRecord {
         kind: if hold.stage == HoldStage::AwaitsPosting { TransferKind::Transfer } else { TransferKind::Hold },
         leg: hold.leg,
         given: GIVEN_DEBIT | GIVEN_CREDIT | GIVEN_CURRENCY | GIVEN_CODE,
-        reference: TransferId::new(hold.far_account_id.get()),
+        reference: if hold.leg.is_part() { TransferId::new(hold.far_account_id.get()) } else { TransferId::NONE },
         user_data_128: 0,
         user_data_64: 0,
         user_data_32: 0,

@@ -36,6 +36,8 @@ pub enum Ended {
     Reversed,
     /// It was a leg, and the registry decided: posted, or given back for this reason.
     Decided(Option<Refusal>),
+    /// It was a part of a hold between branches, and has gone with its account to this branch, which has the other part.
+    Gone(BranchId),
 }
 
 /// What was found out about the id in a transfer's `reference`.
@@ -59,7 +61,7 @@ pub enum Reference {
     /// reversed.
     Neither,
     /// A hold between branches that cannot be acted on here (`HoldElsewhere`) or now (`Busy`: the registry has not
-    /// decided). Whoever names it is refused without a trace, so the rules never see it.
+    /// decided; `AccountMoving`: an account of it is on its way). Whoever names it is refused without a trace, so the rules never see it.
     NotNow(Refusal),
 }
 
@@ -77,6 +79,7 @@ impl Ended {
                     Some(Self::Decided(None))
                 }
             },
+            RecordBody::Decided(Some(Refusal::HoldElsewhere), record) => Some(Self::Gone(record.peer())),
             RecordBody::Decided(Some(refusal), _) => Some(Self::Decided(Some(*refusal))),
             RecordBody::Transfer(record) if record.refusal.is_none() => match record.kind {
                 TransferKind::Settle => Some(Self::Hold(HoldEnd::Settled)),
@@ -106,10 +109,12 @@ impl Reference {
     pub(crate) fn of_transfer(record: &TransferRecord, lsn: Lsn, timestamp: Timestamp, ended: Option<Ended>) -> Self {
         match (record.refusal, ended) {
             (Some(_), _) => return Self::Refused,
+            (None, Some(Ended::Gone(_))) => return Self::NotNow(Refusal::HoldElsewhere),
+            // Also of the payee's part, where the payer has joined it.
+            (None, Some(Ended::Hold(end))) => return Self::Ended(end),
             (None, _) if record.leg == Leg::Destination && record.kind == TransferKind::Hold => {
                 return Self::NotNow(Refusal::HoldElsewhere);
             }
-            (None, Some(Ended::Hold(end))) => return Self::Ended(end),
             (None, Some(Ended::Reversed)) => return Self::ReversedBefore,
             (None, Some(Ended::Decided(Some(_)))) => return Self::Refused,
             // What another branch has a part in is not undone here alone: a transfer, a member of its chain, and the settle
@@ -142,6 +147,7 @@ impl Reference {
     pub const fn of_open(hold: Hold) -> Self {
         match (hold.stage, hold.leg) {
             (HoldStage::AwaitsPosting, _) => Self::Neither,
+            (HoldStage::Joining(_), _) => Self::NotNow(Refusal::AccountMoving),
             (_, Leg::Destination) => Self::NotNow(Refusal::HoldElsewhere),
             (HoldStage::AwaitsKeeping, _) => Self::NotNow(Refusal::Busy),
             (HoldStage::Open, _) => Self::Open(hold),

@@ -11,6 +11,7 @@ use tally_protocol::{AccountId, Currency, Lsn, Timestamp, TransferId};
 use crate::account::Account;
 use crate::closing::Closes;
 use crate::hold::{Hold, HoldEnd, HoldStage};
+use crate::joining::Joining;
 use crate::journal::record::{Record, RecordBody, TransferRecord};
 use crate::leg::Leg;
 use crate::two_phase::Attempt;
@@ -34,11 +35,13 @@ pub enum RecordEffect {
     HoldRehomed {
         /// The hold's.
         id: TransferId,
-        /// The account that has gone.
+        /// The account that has gone, or the settlement account of one that has come.
         from: AccountId,
-        /// The settlement account that stands for it.
+        /// The settlement account that stands for it, or the account itself.
         to: AccountId,
     },
+    /// The hold with this id waits for an account that is to join it, or no longer.
+    HoldJoining(TransferId, Option<Joining>),
 }
 
 impl RecordEffect {
@@ -56,6 +59,9 @@ impl RecordEffect {
                 }
             },
             RecordBody::Decided(Some(_), record) => Self::Decided(record.id),
+            RecordBody::Rehomed(record) if record.debit_account_id == record.credit_account_id => {
+                Self::HoldJoining(record.id, Joining::of_record(record))
+            }
             RecordBody::Rehomed(record) => {
                 Self::HoldRehomed { id: record.id, from: record.credit_account_id, to: record.debit_account_id }
             }

@@ -139,7 +139,7 @@ pub fn transfer_state(record: &TransferRecord, ended: Option<Ended>) -> Transfer
     match (record.refusal, ended) {
         (Some(_), _) => TransferState::Refused,
         (None, None) if record.leg.awaits_decision() => TransferState::Prepared,
-        (None, None | Some(Ended::Decided(None))) => TransferState::Done,
+        (None, None | Some(Ended::Decided(None) | Ended::Gone(_))) => TransferState::Done,
         (None, Some(Ended::Decided(Some(_)))) => TransferState::Refused,
         (None, Some(Ended::Hold(HoldEnd::Settled))) => TransferState::Settled,
         (None, Some(Ended::Hold(HoldEnd::Voided))) => TransferState::Voided,
@@ -220,7 +220,8 @@ pub fn feed_entry(record: &Record) -> message::FeedEntry {
         RecordBody::Expired(of) => moved(FeedKind::Expired, &of.decided(Timestamp::default())),
         RecordBody::Decided(refusal, of) => {
             // The registry's stamp is the bank's own, no client's data.
-            let entry = moved(FeedKind::Decided, &of.decided(Timestamp::default()));
+            let kind = if *refusal == Some(Refusal::HoldElsewhere) { FeedKind::Rehomed } else { FeedKind::Decided };
+            let entry = moved(kind, &of.decided(Timestamp::default()));
             let reply = message::TransferReply { refusal: refusal_code(*refusal).into(), ..entry.reply };
             message::FeedEntry { reply, ..entry }
         }

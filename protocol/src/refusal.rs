@@ -289,14 +289,15 @@ refusals! {
     AccountNotFrozen = 304 "account_not_frozen";
     /// No transfer with this id is known; it may still arrive. Cancel the id to make sure that it never does.
     TransferNotFound = 305 "transfer_not_found";
-    /// The account has open holds, or takes part in transfers between branches that are not over: it cannot be moved now.
+    /// The account takes part in transfers or holds between branches that are not decided, or of which the end or another account is
+    /// on its way: it cannot be moved now.
     AccountHasHolds = 306 "account_has_holds";
     /// The account is frozen: it cannot be moved.
     AccountFrozen = 307 "account_frozen";
     /// The account has been at as many branches as one account may be.
     AccountMovedTooOften = 308 "account_moved_too_often";
-    /// An open hold on the account cannot go along: it is with the branch that the account is to go to, which may know its id
-    /// already, or it closes an account when it is settled; or there are more than may go along.
+    /// An open hold on the account cannot go along: the branch that the account is to go to knows its id, and has not the rest of
+    /// it; or it closes an account when it is settled; or there are more than may go along.
     AccountHoldsStay = 309 "account_holds_stay";
 }
 

@@ -3,7 +3,7 @@
 use tally_sim::bank::{BankBug, BankOptions, run_bank_seed};
 
 /// Some faults have to meet: a crash, say, between two messages.
-const SEEDS_MAX: u64 = 100;
+const SEEDS_MAX: u64 = 400;
 const SEEDS_TO_PASS: u64 = 20;
 
 #[test]
@@ -23,15 +23,16 @@ fn every_planted_bug_of_the_bank_is_caught() {
 
 #[test]
 fn seeds_of_the_bank_pass_and_move_accounts() {
-    let (mut moves, mut holds) = (0, 0);
+    let (mut moves, mut holds, mut joined) = (0, 0, 0);
     for seed in 0..SEEDS_TO_PASS {
         let outcome = run_bank_seed(seed, &BankOptions::default()).unwrap_or_else(|failure| panic!("{failure}"));
         moves += outcome.moves;
         holds += outcome.moved_holds;
+        joined += outcome.joined_holds;
     }
     assert!(moves > SEEDS_TO_PASS, "{moves} accounts moved in {SEEDS_TO_PASS} seeds");
-    assert!(holds > 0, "no hold moved with them");
-    println!("{moves} accounts moved with {holds} holds");
+    assert!(holds > joined && joined > 0, "{holds} holds moved with them, {joined} to their other account");
+    println!("{moves} accounts moved with {holds} holds, {joined} of them to their other account");
 }
 
 #[test]

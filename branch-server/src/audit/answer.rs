@@ -31,6 +31,8 @@ enum Request {
     AuditEndings {
         /// Of the books.
         stamp: u64,
+        /// The branch of the payees.
+        payee: u16,
         /// The holds.
         ids: Vec<String>,
     },
@@ -51,7 +53,9 @@ impl Auditor {
         let answer = match serde_json::from_str::<Request>(question) {
             Ok(Request::Audit { stamp }) => self.audit(Timestamp::from_nanos(stamp)),
             Ok(Request::AuditLegs { stamp, from }) => self.legs(Timestamp::from_nanos(stamp), from),
-            Ok(Request::AuditEndings { stamp, ids }) => self.endings(Timestamp::from_nanos(stamp), &ids),
+            Ok(Request::AuditEndings { stamp, payee, ids }) => {
+                self.endings(Timestamp::from_nanos(stamp), BranchId::new(payee), &ids)
+            }
             Ok(Request::AuditGoOn { stamp }) => self.go_on(Timestamp::from_nanos(stamp)),
             Err(error) => failure("invalid", error.to_string()),
         };
@@ -93,11 +97,12 @@ impl Auditor {
         }
     }
 
-    fn endings(&self, stamp: Timestamp, ids: &[String]) -> Value {
+    fn endings(&self, stamp: Timestamp, payee: BranchId, ids: &[String]) -> Value {
         let ids: Result<Vec<_>, _> = ids.iter().map(|id| u128::from_str_radix(id, 16)).collect();
         match (&*self.shared.state.lock(), ids) {
             (State::Done(of, taken), Ok(ids)) if *of == stamp && ids.len() <= PAGE_LEN_MAX => {
-                let posted: Vec<u64> = ids.iter().map(|&id| taken.ended_with(TransferId::new(id)).get()).collect();
+                let posted = |id: &u128| taken.ended_with(TransferId::new(*id), payee).get();
+                let posted: Vec<u64> = ids.iter().map(posted).collect();
                 json!({ "ok": { "posted": posted } })
             }
             (State::Done(of, _), _) if *of == stamp => failure("invalid", "at most 1,000 ids, in hexadecimal digits"),

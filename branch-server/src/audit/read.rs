@@ -159,8 +159,8 @@ impl Taken {
     }
 
     /// How much of a hold the branch had posted by the cut, as the payer's.
-    pub(super) fn ended_with(&self, id: TransferId) -> Amount {
-        self.cut.ended_with(id)
+    pub(super) fn ended_with(&self, id: TransferId, payee: BranchId) -> Amount {
+        self.cut.ended_with(id, payee)
     }
 
     /// The books, with the legs that are open so far.

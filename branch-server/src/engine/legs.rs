@@ -99,6 +99,10 @@ impl Engine {
             if hold.chain.is_some() {
                 return LegStep::NotRecorded(Refusal::IdAlreadyUsed);
             }
+            // Its payer has come since, or it is another hold: its record knows.
+            if hold.has_joined() {
+                return LegStep::Lookup;
+            }
             return if hold.leg == transfer.leg {
                 LegStep::Held(hold)
             } else {
@@ -211,8 +215,9 @@ impl Engine {
         let before = hold;
         let Some(hold) = self.holds.get(id) else { return Ended::NotOpen };
         let (mut debit, mut credit) = (debit_lock.load(), credit_lock.load());
-        // On its way, or gone since: then these are not its accounts' locks.
-        if !hold.is_on(before.credit_account_id) || !credit.status.is_here() {
+        // On its way, or gone or come since: then these are not its accounts' locks. Or somebody is to join it.
+        let has_its_locks = hold.is_on(before.debit_account_id) && hold.is_on(before.credit_account_id);
+        if !has_its_locks || !credit.status.is_here() || hold.joined_by().is_some() {
             return Ended::Later;
         }
         let Some((outcome, body)) = end_leg(&hold, end, (posted, ended_at), &debit, &credit) else {

@@ -9,15 +9,15 @@
 use tally_ledger::journal::record::{AccountChange, Record, RecordBody, TransferRecord};
 use tally_ledger::two_phase::Decision;
 use tally_ledger::{
-    Account, Hold, Leg, MoveStep, RecordEffect, Residence, Sums, Transfer, arrive, end_move, leg, seal,
-    settlement_account, settlement_account_id,
+    Account, Hold, Leg, MoveStep, RecordEffect, Reference, Residence, Sums, Transfer, arrive, end_move, leg, may_join,
+    seal, settlement_account, settlement_account_id,
 };
-use tally_protocol::link::{AccountMove, MoveItem, MoveOrder};
+use tally_protocol::link::{AccountMove, MoveHold, MoveItem, MoveOrder};
 use tally_protocol::message::{self, TransferKind, account_flags};
 use tally_protocol::{AccountId, AccountStatus, BranchId, Currency, CustomerId, Lsn, Refusal, Timestamp, TransferId};
 
 use super::{Decided, Done, Engine, Step, Writer, refusal_of};
-use crate::accounts::{self, Slot};
+use crate::accounts::{self, Locked, Slot};
 use crate::ids::Reserve;
 use crate::lookup::{Asker, Looked};
 
@@ -114,7 +114,7 @@ impl Engine {
     /// Takes an account in that its branch has sealed, with its holds; it stays closed to everybody until the move is decided.
     ///
     /// # Errors
-    /// `AccountMoving`, `IdAlreadyUsed`, `AccountHoldsStay` (the id of a hold is known here), `Busy`, `DiskFull`, `CapacityReached`, and those of [`arrive`]. Nothing is
+    /// `AccountMoving`, `IdAlreadyUsed`, `AccountHoldsStay` (the id of a hold is known here), those of [`may_join`], `Busy`, `DiskFull`, `CapacityReached`, and those of [`arrive`]. Nothing is
     /// recorded.
     pub fn take_account_in(
         &self,
@@ -138,31 +138,52 @@ impl Engine {
         }
         // Nobody opens an account with this id meanwhile.
         let opening = self.accounts.opening();
-        let known = self.accounts.find(account_id);
-        let locks = match known {
-            Some(slot) => {
-                let (account, settlement) = accounts::lock_both(slot, settlement_slot);
-                (Some(account), settlement)
-            }
-            None => (None, settlement_slot.lock()),
-        };
-        let is_free = match &locks.0 {
+        let joined = self.joined_by(moving);
+        // None of the accounts whose holds it joins leaves meanwhile.
+        let held_on = joined.iter().flatten().flat_map(|hold| [hold.debit_account_id, hold.credit_account_id]);
+        let others = held_on.filter_map(|id| self.accounts.find(id));
+        let mut slots: Vec<&Slot> =
+            self.accounts.find(account_id).into_iter().chain([settlement_slot]).chain(others).collect();
+        slots.sort_unstable_by_key(|slot| slot.id());
+        slots.dedup_by_key(|slot| slot.id());
+        let locks: Vec<Locked<'_>> = slots.iter().map(|slot| slot.lock()).collect();
+        let lock_of = |id| slots.binary_search_by_key(&id, |slot| slot.id()).ok().map(|at| &locks[at]);
+        let account_lock = lock_of(account_id);
+        let settlement_lock = lock_of(settlement_slot.id()).expect("it is one of them");
+        let is_free = match account_lock {
             Some(account) if account.load().status != AccountStatus::Moved => Err(Refusal::AccountMoving),
             Some(_) => Ok(()),
             None => opening.secure(1).map_err(|_| Refusal::CapacityReached),
         };
-        let step = is_free.and_then(|()| arrive(moving, &locks.1.load_all()));
+        let is_here = |id| lock_of(id).is_some_and(|lock| lock.load().status.is_here());
+        let can_join = || {
+            // Where a hold has changed before the locks were there, they may be those of other accounts.
+            let is_same = |(hold, now): (&Option<Hold>, &Option<Hold>)| hold == now;
+            let now_open = self.joined_by(moving);
+            if !joined.iter().zip(&now_open).all(is_same) {
+                return Err(Refusal::AccountHasHolds);
+            }
+            joins_of(moving)
+                .zip(&joined)
+                .try_for_each(|(wanted, hold)| may_join((item, wanted), hold.as_ref(), settlement_slot.id(), is_here))
+        };
+        let step = is_free.and_then(|()| can_join()).and_then(|()| arrive(moving, &settlement_lock.load_all()));
         let step = step.inspect_err(|_| ids_of(moving).for_each(|id| self.give_back_id(id)))?;
         let (done, records, reservation) = self.begin_move(writer, step, now, |account, settlement| {
-            match &locks.0 {
+            match account_lock {
                 Some(lock) => lock.publish_all(account),
                 None => drop(opening.open(account)),
             }
-            locks.1.publish_sums(settlement);
+            settlement_lock.publish_sums(settlement);
         });
         drop((locks, opening));
         fill(writer, reservation, &records);
         Ok(TakenIn::Now(done))
+    }
+
+    /// The holds here that the account joins, as far as they are open.
+    fn joined_by(&self, moving: &AccountMove) -> Vec<Option<Hold>> {
+        joins_of(moving).map(|hold| self.holds.get(TransferId::new(hold.id.get()))).collect()
     }
 
     /// Ends a move as the registry decided. `hold` is open, or was a moment ago.
@@ -173,7 +194,7 @@ impl Engine {
         (decision, decided_at): (Decision, Timestamp),
         now: Timestamp,
     ) -> Decided {
-        // Nobody but this decision changes what is held on an account that moves.
+        // Nobody but this decision changes what is held on an account that moves, or stands still until it comes.
         let held = || {
             let mut holds = self.holds.on_account(hold.near_account_id());
             holds.retain(|hold| !hold.moves_account());
@@ -206,7 +227,7 @@ impl Engine {
         near_lock.publish_all(&account);
         settlement_lock.publish_sums(&settlement);
         for record in &records {
-            self.note_end_of_move(record);
+            self.note_move(record);
         }
         // Where the account stays, the clock was not looked at meanwhile.
         held.iter().filter(|hold| self.holds.get(hold.id) == Some(**hold)).for_each(|hold| self.holds.thaw(hold));
@@ -215,8 +236,8 @@ impl Engine {
         Decided::Now(done, hold)
     }
 
-    /// Holds and ids after a record of a move's end. Under the locks of account and settlement account.
-    fn note_end_of_move(&self, record: &Record) {
+    /// Holds and ids after a record of a move that is none of a transfer. Under the locks of account and settlement account.
+    fn note_move(&self, record: &Record) {
         match RecordEffect::of(&record.body, record.lsn, record.timestamp) {
             RecordEffect::Decided(id) => {
                 self.holds.remove(id).expect("it was open under these locks");
@@ -224,6 +245,7 @@ impl Engine {
             }
             RecordEffect::HoldKept(id) => self.holds.keep(id, record.lsn),
             RecordEffect::HoldRehomed { id, from, to } => self.holds.rehome(id, from, to),
+            RecordEffect::HoldJoining(id, joining) => self.holds.await_joining(id, joining),
             RecordEffect::None
             | RecordEffect::HoldOpened(_)
             | RecordEffect::HoldEnded(..)
@@ -285,7 +307,7 @@ impl Engine {
     #[inline]
     pub(super) fn whereabouts(
         &self,
-        transfer: &Transfer,
+        (transfer, reference): (&Transfer, &Reference),
         asker: &Asker,
         debit: Option<&Account>,
         credit: Option<&Account>,
@@ -293,13 +315,13 @@ impl Engine {
         let is_plain = |account: Option<&Account>| {
             account.is_none_or(|account| account.status.is_here() && !account.has(account_flags::HAS_MOVED))
         };
-        if is_plain(debit) && is_plain(credit) { None } else { self.moved(transfer, asker, debit, credit) }
+        if is_plain(debit) && is_plain(credit) { None } else { self.moved((transfer, reference), asker, debit, credit) }
     }
 
     #[cold]
     fn moved(
         &self,
-        transfer: &Transfer,
+        (transfer, reference): (&Transfer, &Reference),
         asker: &Asker,
         debit: Option<&Account>,
         credit: Option<&Account>,
@@ -327,12 +349,9 @@ impl Engine {
         // that began it: their ids were never sent elsewhere.
         let belongs_to = match transfer.kind {
             _ if transfer.leg == Leg::Destination => None,
-            // But a hold between branches may have come here with its payer: what ends it may have been sent there before.
-            TransferKind::Settle | TransferKind::Void
-                if credit.is_some_and(|account| account.id.settlement_peer().is_some()) =>
-            {
-                debit
-            }
+            // But a hold that is between branches, or was, may have come here with its payer: what ends it may have been sent there
+            // before.
+            TransferKind::Settle | TransferKind::Void if is_between(reference) => debit,
             TransferKind::Settle | TransferKind::Void | TransferKind::Reverse => None,
             TransferKind::Deposit => credit,
             TransferKind::Transfer | TransferKind::Withdraw | TransferKind::Hold => debit,
@@ -434,15 +453,28 @@ impl Engine {
         for record in &records {
             if let RecordBody::Transfer(transfer) = &record.body {
                 self.note_effects(transfer, record.lsn, record.timestamp);
+            } else {
+                self.note_move(record);
             }
         }
         (Done::of(ended.0, ended.1, &money), records, reservation)
     }
 }
 
-/// The move's, and those of all holds that go along.
+/// The move's, and those of all holds that go along and are not here.
 fn ids_of(moving: &AccountMove) -> impl Iterator<Item = TransferId> + '_ {
-    std::iter::once(moving.account.id.get()).chain(moving.holds.iter().map(|hold| hold.id.get())).map(TransferId::new)
+    let new = moving.holds.iter().filter(|hold| hold.joins == 0);
+    std::iter::once(moving.account.id.get()).chain(new.map(|hold| hold.id.get())).map(TransferId::new)
+}
+
+/// The holds of which this branch has the other part.
+fn joins_of(moving: &AccountMove) -> impl Iterator<Item = &MoveHold> + '_ {
+    moving.holds.iter().filter(|hold| hold.joins != 0)
+}
+
+/// Whether it is a hold of which another branch has a part, or had.
+fn is_between(reference: &Reference) -> bool {
+    matches!(reference, Reference::Open(hold) if !hold.far_account_id.is_none())
 }
 
 /// The registry's stamp goes with what it decided.

@@ -288,7 +288,7 @@ impl<'e> Locked<'e> {
         let (engine, transfer, asker) = (prepared.engine, &prepared.transfer, &prepared.asker);
         let whereabouts = match prepared.reference {
             Reference::Absent => engine.whereabouts_of_named(transfer, asker),
-            _ => engine.whereabouts(transfer, asker, debit.as_ref(), credit.as_ref()),
+            ref reference => engine.whereabouts((transfer, reference), asker, debit.as_ref(), credit.as_ref()),
         };
         if let Some(step) = whereabouts {
             prepared.give_back();
@@ -383,7 +383,7 @@ impl Engine {
                     self.holds.note_ending(ending);
                 }
             }
-            RecordEffect::HoldKept(_) | RecordEffect::HoldRehomed { .. } => {
+            RecordEffect::HoldKept(_) | RecordEffect::HoldRehomed { .. } | RecordEffect::HoldJoining(..) => {
                 unreachable!("a decision's record, not a transfer's")
             }
             RecordEffect::Reversed(id) => self.ids.note_ended(id, lsn),

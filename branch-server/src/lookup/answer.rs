@@ -127,6 +127,11 @@ pub(super) fn found(engine: &Engine, asker: &Asker, known: &Known) -> ReplyBody 
     if !may_read(engine, asker, record) {
         return refuse(Refusal::NotPermitted);
     }
+    // How it ended, or whether it has, is known where it has gone.
+    if let Some((Ended::Gone(branch), _)) = known.ended {
+        let (refusal, retry_after_ms) = (Refusal::HoldElsewhere, u32::from(branch.get()));
+        return ReplyBody::Refused { refusal, retry_after_ms, text: None };
+    }
     ReplyBody::Found(Box::new(match &record.body {
         RecordBody::Transfer(transfer) => {
             let [debit, credit] = sums_for(engine, asker, transfer);

@@ -104,7 +104,7 @@ pub(super) fn take_in<R: RecordReader>(
     };
     if known.record.is_none() {
         let mut ids = vec![(id, known.looked_up)];
-        for hold in &moving.holds {
+        for hold in moving.holds.iter().filter(|hold| hold.joins == 0) {
             let id = TransferId::new(hold.id.get());
             match engine.ids.lookup_on_disk(id) {
                 Ok(looked_up) => ids.push((id, looked_up)),
@@ -161,6 +161,10 @@ pub(super) fn end<R: RecordReader>(engine: &Engine, resolver: &Resolver<'_, R>, 
     };
     let Ok(end) = HoldEnd::of_item(&item) else { return Returned::Nothing };
     let state = state_of(&known);
+    // Who has the rest of it since ends it, and tells nobody here.
+    if matches!(known.ended, Some((Ended::Gone(_), _))) {
+        return contradicted(id, Contradiction::NotPromised(engine.branch));
+    }
     if matches!(state, Participant::Prepared { .. } | Participant::Held) {
         return Returned::End(item);
     }
@@ -253,7 +257,7 @@ fn state_of_whole(known: &Known) -> Participant {
         leg_of(known, Leg::Whole).is_some_and(|record| record.kind == TransferKind::Hold && record.refusal.is_none());
     match known.ended.as_ref().map(|(ended, _)| ended) {
         Some(Ended::Hold(end)) if is_hold => Participant::Ended(*end),
-        None if is_hold => Participant::Held,
+        None | Some(Ended::Gone(_)) if is_hold => Participant::Held,
         _ => Participant::Absent,
     }
 }
@@ -267,6 +271,8 @@ fn state_of(known: &Known) -> Participant {
         (None, Some(Ended::Decided(None))) => Participant::Settled,
         (None, Some(Ended::Decided(Some(_)))) => Participant::Voided,
         (None, Some(Ended::Hold(end))) => Participant::Ended(*end),
+        // It stood, and stands elsewhere.
+        (None, Some(Ended::Gone(_))) => Participant::Held,
         (None, None) if known.is_kept => Participant::Held,
         (None, _) => {
             let attempt = Attempt::of_record(record);

@@ -108,7 +108,8 @@ impl<R: RecordReader> Resolver<'_, R> {
         let looked_up = self.engine.ids.lookup_on_disk(id)?;
         let record = looked_up.facts.record.map(|lsn| self.record_of(id, lsn)).transpose()?;
         let ended = looked_up.facts.ended.map(|lsn| self.ended(id, lsn)).transpose()?;
-        let is_kept = matches!(ended, Some((Ended::Hold(_), _))) && record.as_ref().is_some_and(is_part_of_hold);
+        let is_kept =
+            matches!(ended, Some((Ended::Hold(_) | Ended::Gone(_), _))) && record.as_ref().is_some_and(is_part_of_hold);
         Ok(Known { record, ended, is_kept, is_alias: false, looked_up })
     }
 
@@ -170,6 +171,9 @@ fn member_of(id: TransferId, record: &Record) -> Option<TransferId> {
 /// The branch that ended a hold, or will, where this one has only the payee's part.
 fn ender_of(known: &Known) -> Option<BranchId> {
     let part = match (&known.record.as_ref()?.body, known.ended.as_ref()) {
+        (_, Some((Ended::Gone(branch), _))) => return Some(*branch),
+        // A client has ended it here: whatever it was made as, this has become its payer's branch.
+        (_, Some((Ended::Hold(_), Record { body: RecordBody::Transfer(_), .. }))) => return None,
         // It was to come here with an account, and did not.
         (RecordBody::Transfer(record), Some((Ended::Decided(Some(_)), _))) if record.came_along() => {
             return Some(record.peer());

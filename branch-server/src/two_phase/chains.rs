@@ -183,7 +183,11 @@ impl TwoPhase {
         // A hold's answer is the record that made it, as without a chain.
         let answer_of = |&(done, hold): &(Done, tally_ledger::Hold)| match hold.stage {
             HoldStage::AwaitsKeeping if decision == Decision::Commit => super::legs::as_held(done, &hold),
-            HoldStage::AwaitsKeeping | HoldStage::AwaitsPosting | HoldStage::Open | HoldStage::Ended(_) => done,
+            HoldStage::AwaitsKeeping
+            | HoldStage::AwaitsPosting
+            | HoldStage::Open
+            | HoldStage::Joining(_)
+            | HoldStage::Ended(_) => done,
         };
         let answers: Vec<Done> = ended.iter().map(answer_of).collect();
         let gate = last.lsn;

@@ -5,6 +5,9 @@ use tally_protocol::link::MoveOrder;
 
 use super::*;
 
+#[path = "joins.rs"]
+mod joins;
+
 impl Bank {
     /// Wants the customer of `HERE` at the other branch.
     fn order(&self, id: u128, from: usize) {
@@ -395,9 +398,10 @@ fn holds_go_along_or_stay_whatever_is_lost() {
 #[test]
 fn an_account_stays_with_a_hold_that_cannot_go_along() {
     let mut bank = Bank::with_other();
-    // Its other account is at the branch where it is to go.
-    assert_eq!(bank.pay(hold(5, 10, 0)).0, None);
-    bank.settle_down();
+    // It closes an account.
+    let flags = transfer_flags::CLOSING_CREDIT.into();
+    let closing = message::Transfer { flags, ..local_hold(5, 10, 0, true) };
+    assert_eq!(bank.transfer_at(0, closing).0, None);
     bank.order(900, 0);
     bank.until("it is refused", |bank| bank.refused_moves.contains_key(&900));
     assert_eq!(bank.refused_moves[&900], Refusal::AccountHoldsStay);

@@ -119,12 +119,16 @@ impl OpenLeg {
 }
 
 impl OpenLeg {
-    /// The transfer, and the branch that the money comes from, where the leg is `branch`'s. A hold that is passed on has legs in
-    /// several branches, and each of them posts at its own time.
-    pub const fn key(&self, branch: BranchId) -> (TransferId, BranchId) {
-        (self.id, if self.is_outgoing { branch } else { self.peer })
+    /// The transfer, the branch that the money comes from, and the one that it goes to, where the leg is `branch`'s. A hold that
+    /// is passed on has legs in several branches, and each of them posts at its own time; and where its payee went from one
+    /// branch to another, the branch of the payer may have ended it towards either.
+    pub const fn key(&self, branch: BranchId) -> LegKey {
+        if self.is_outgoing { (self.id, branch, self.peer) } else { (self.id, self.peer, branch) }
     }
 }
+
+/// See [`OpenLeg::key`].
+pub type LegKey = (TransferId, BranchId, BranchId);
 
 /// The other branch, and whether money between these accounts goes there.
 fn peer_of(debit: AccountId, credit: AccountId) -> Option<(BranchId, bool)> {

@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tally_protocol::{Amount, BranchId, Currency, TransferId};
+use tally_protocol::{Amount, BranchId, Currency};
 
-use super::books::{BranchBooks, Totals};
+use super::books::{BranchBooks, LegKey, Totals};
 
 /// Money from one branch to another, in minor units, as both count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub struct Report {
 }
 
 /// Open legs that had been decided by a cut, and how much of each is posted.
-pub type Committed = BTreeMap<(TransferId, BranchId), Amount>;
+pub type Committed = BTreeMap<LegKey, Amount>;
 
 /// Compares the books of branches at one cut. `committed` says which of their open legs had been decided by then (by the
 /// registry, or, of a hold, by the payer's branch), and how much of them is posted; those that are not in it count nowhere. By [`super::OpenLeg::key`].

@@ -38,8 +38,8 @@ pub struct Cut {
     rehomed: BTreeMap<TransferId, Vec<(AccountId, AccountId)>>,
     books: BranchBooks,
     open: BTreeMap<TransferId, OpenLeg>,
-    /// Holds between branches that this one, as the payer's, has ended, and how much of each it posted.
-    endings: BTreeMap<TransferId, Amount>,
+    /// Holds between branches that this one, as the payer's, has ended, the payee's branch, and how much of each it posted.
+    endings: BTreeMap<TransferId, (BranchId, Amount)>,
     is_reached: bool,
 }
 
@@ -103,10 +103,13 @@ impl Cut {
                 self.rehomed.entry(id).or_default().push((from, to));
             }
             // It stands as it was held.
-            RecordEffect::HoldKept(_) | RecordEffect::Reversed(_) | RecordEffect::None => {}
+            RecordEffect::HoldKept(_)
+            | RecordEffect::HoldJoining(..)
+            | RecordEffect::Reversed(_)
+            | RecordEffect::None => {}
         }
         if let Some(ending) = Ending::of_record(&record.body, record.lsn, record.timestamp) {
-            self.endings.insert(ending.hold_id, ending.posted);
+            self.endings.insert(ending.hold_id, (ending.peer, ending.posted));
         }
         true
     }
@@ -123,7 +126,7 @@ impl Cut {
     /// An open hold of the checkpoint.
     pub fn hold(&mut self, hold: Hold) {
         if let Some(ending) = Ending::of_hold(&hold) {
-            self.endings.insert(ending.hold_id, ending.posted);
+            self.endings.insert(ending.hold_id, (ending.peer, ending.posted));
         } else if !self.ended.contains(&hold.id) {
             let changes = self.rehomed.get(&hold.id).map(Vec::as_slice).unwrap_or_default();
             // What it was caught behind has happened to it already.
@@ -183,10 +186,11 @@ impl Cut {
         !self.open.is_empty()
     }
 
-    /// How much of this hold the branch, as its payer's, had posted by the cut; 0 where it had not ended it, or gave all of it
-    /// back. Only of holds that were not known by the cut to have ended at the payee's branch.
-    pub fn ended_with(&self, id: TransferId) -> Amount {
-        self.endings.get(&id).copied().unwrap_or_default()
+    /// How much of this hold the branch, as its payer's, had posted towards `payee` by the cut; 0 where it had not ended it, or gave
+    /// all of it back, or ended it when it was with another branch. Only of holds that were not known by the cut to have ended at
+    /// the payee's branch.
+    pub fn ended_with(&self, id: TransferId, payee: BranchId) -> Amount {
+        self.endings.get(&id).filter(|(peer, _)| *peer == payee).map(|&(_, posted)| posted).unwrap_or_default()
     }
 
     /// The books, as far as records were read.

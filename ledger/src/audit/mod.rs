@@ -21,6 +21,6 @@ mod cut;
 #[cfg(test)]
 mod tests;
 
-pub use books::{BranchBooks, OpenLeg, Settlement, Side, Totals};
+pub use books::{BranchBooks, LegKey, OpenLeg, Settlement, Side, Totals};
 pub use compare::{Committed, Finding, Pair, Report, compare};
 pub use cut::Cut;

@@ -114,7 +114,7 @@ fn every_kind_of_damage_is_found_and_named() {
             |books, committed| {
                 books[0].open.push(leg(9, B, 5, true));
                 books[1].open.push(leg(9, A, 5, false));
-                committed.insert((TransferId::new(9), A), Amount::new(5));
+                committed.insert((TransferId::new(9), A, B), Amount::new(5));
             },
             vec![],
         ),
@@ -123,7 +123,7 @@ fn every_kind_of_damage_is_found_and_named() {
             |books, committed| {
                 books[0].open.push(leg(9, B, 5, true));
                 books[1].settlements.get_mut(&(A, EUR)).expect("there").debits.posted += 5;
-                committed.insert((TransferId::new(9), A), Amount::new(5));
+                committed.insert((TransferId::new(9), A, B), Amount::new(5));
             },
             vec![],
         ),
@@ -303,7 +303,7 @@ impl History {
         match RecordEffect::of(&record.body, lsn, timestamp) {
             RecordEffect::HoldOpened(hold) => drop(holds.insert(hold.id, hold)),
             RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => drop(holds.remove(&id)),
-            RecordEffect::HoldRehomed { .. } => unreachable!("no account moves here"),
+            RecordEffect::HoldRehomed { .. } | RecordEffect::HoldJoining(..) => unreachable!("no account moves here"),
             RecordEffect::HoldKept(_) | RecordEffect::Reversed(_) | RecordEffect::None => {}
         }
         self.records.push(record);
@@ -473,6 +473,7 @@ fn a_hold_between_branches_counts_as_its_payer_has_ended_it() {
         cut.close();
         let books = cut.books();
         assert_eq!(books.settlements[&(B, EUR)].credits.counted(), posted);
-        assert_eq!((cut.ended_with(id), books.open.len()), (Amount::new(ended_with), 0));
+        assert_eq!((cut.ended_with(id, B), books.open.len()), (Amount::new(ended_with), 0));
+        assert_eq!(cut.ended_with(id, A), Amount::ZERO, "towards another branch");
     }
 }

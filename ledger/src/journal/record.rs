@@ -224,12 +224,16 @@ pub enum RecordBody {
     Expired(TransferRecord),
     /// An account after a change. Its `lsn` and `timestamp` are the record's.
     Account(AccountChange, Account),
-    /// What became of a prepared leg: given back, and why; or, with `None`, what `kind` says. `Transfer`: posted.
+    /// What became of a prepared leg: given back, and why (`HoldElsewhere`: a hold that stood, and has gone with its account to
+    /// the branch that has the other part); or, with `None`, what `kind` says. `Transfer`: posted.
     /// `Hold`: it stands. `Settle`, `Void`: the payer's branch ended a hold that stood, and `amount` was posted here, or
     /// given back. `id` is the transfer's or hold's.
     Decided(Option<Refusal>, TransferRecord),
     /// An account has gone to another branch, and the settlement account for that has its place in this hold. `id` is the hold's;
-    /// the credit account has gone, the debit account has taken over. Nothing is posted.
+    /// the credit account has gone, the debit account has taken over. Nothing is posted. Or the other way about: the account has
+    /// come, and takes the place of the settlement account. Where both are the same, that stays in its place:
+    /// `reference` is the account on its way here that is to take it, or 0 where none comes, `user_data_128` the other account of
+    /// the hold (`crate::joining`).
     Rehomed(TransferRecord),
     /// A transfer id that no transfer will ever carry.
     Cancelled(TransferId),

@@ -342,7 +342,9 @@ impl Bank {
             }
             match RecordEffect::of(&record.body, lsn, at) {
                 RecordEffect::None | RecordEffect::Reversed(_) | RecordEffect::HoldKept(_) => {}
-                RecordEffect::HoldRehomed { .. } => unreachable!("this branch stands alone"),
+                RecordEffect::HoldRehomed { .. } | RecordEffect::HoldJoining(..) => {
+                    unreachable!("this branch stands alone")
+                }
                 RecordEffect::HoldOpened(hold) => drop(holds.insert(hold.id, hold)),
                 RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => drop(holds.remove(&id)),
             }
@@ -426,7 +428,9 @@ impl Bank {
         let last = self.log.last().expect("the record was appended");
         let (lsn, at) = (last.lsn, last.timestamp);
         match RecordEffect::of(&last.body, lsn, at) {
-            RecordEffect::HoldRehomed { .. } => unreachable!("this branch stands alone"),
+            RecordEffect::HoldRehomed { .. } | RecordEffect::HoldJoining(..) => {
+                unreachable!("this branch stands alone")
+            }
             RecordEffect::None | RecordEffect::Reversed(_) | RecordEffect::HoldKept(_) => {}
             RecordEffect::HoldOpened(hold) => drop(self.holds.insert(hold.id, hold)),
             RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => {

@@ -121,8 +121,10 @@ wire! {
         52 code: U16,
         /// Which side the account that moves is on: 1 debit, 2 credit.
         54 side: u8,
+        /// Where its other side is: 1 at the destination, which has a part of it that this one joins; else 0.
+        55 joins: u8,
         /// 0.
-        55 reserved: [u8; 9],
+        56 reserved: [u8; 8],
     }
 }
 
@@ -203,7 +205,8 @@ impl LinkItem for MoveHold {
             _ if !is_transfer_id(self.other_account_id.get()) => Some("other_account_id"),
             _ if !(move_side::DEBIT..=move_side::CREDIT).contains(&self.side) => Some("side"),
             _ if self.timeout_s.get() != 0 && self.side == move_side::CREDIT => Some("timeout_s"),
-            _ if self.reserved != [0; 9] => Some("reserved"),
+            _ if self.joins > 1 => Some("joins"),
+            _ if self.reserved != [0; 8] => Some("reserved"),
             _ => None,
         }
     }
@@ -389,7 +392,9 @@ mod tests {
             (vec![MoveHold { side: 0, ..good }], Some("side")),
             (vec![MoveHold { side: 3, ..good }], Some("side")),
             (vec![MoveHold { side: 2, timeout_s: 5.into(), ..good }], Some("timeout_s")),
-            (vec![MoveHold { reserved: [1; 9], ..good }], Some("reserved")),
+            (vec![MoveHold { joins: 1, ..good }], None),
+            (vec![MoveHold { joins: 2, ..good }], Some("joins")),
+            (vec![MoveHold { reserved: [1; 8], ..good }], Some("reserved")),
         ] {
             assert_eq!(of(&holds), invalid, "{holds:?}");
         }

@@ -50,7 +50,8 @@ pub enum FeedKind {
     /// What was prepared was posted, or given back (`reply.refusal` says why); `transfer.id` names it.
     Decided = 6,
     /// An account has gone to another branch with its open holds: in the one that `transfer.id` names, `transfer.debit_account_id`
-    /// has taken the place of `transfer.credit_account_id`. Nothing was posted.
+    /// has taken the place of `transfer.credit_account_id`. Nothing was posted. Or an account has come, or is on its way, to where the
+    /// rest of its hold is: with `reply.refusal` this branch's part has gone there; with one account on both sides that stays in its place.
     Rehomed = 7,
 }
 

@@ -147,9 +147,10 @@ static HOLDS: LazyLock<[MoveHold; 2]> = LazyLock::new(|| {
         timeout_s: 3_600.into(),
         code: 42.into(),
         side: move_side::DEBIT,
-        reserved: [0; 9],
+        joins: 0,
+        reserved: [0; 8],
     };
-    [first, MoveHold { id: (HOLD + 1).into(), timeout_s: 0.into(), side: move_side::CREDIT, ..first }]
+    [first, MoveHold { id: (HOLD + 1).into(), timeout_s: 0.into(), side: move_side::CREDIT, joins: 1, ..first }]
 });
 
 static MOVED: LazyLock<[MovedItem; 1]> = LazyLock::new(|| {

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tally_ledger::two_phase::Decision;
+use tally_ledger::two_phase::{AbortReason, Decision};
 use tally_protocol::link::{BranchStatus, MoveOrder};
 use tally_protocol::{AccountId, BranchId, Refusal, TransferId};
 
@@ -20,6 +20,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 const ORDER_TIMEOUT: Duration = Duration::from_millis(500);
 /// For how long an order is given again while transfers on the account are under way.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// After an attempt that the other branch has refused for now. The end of a hold is not heard while the account is sealed, so it has
+/// to be open for most of the time.
+const ABORTED_PAUSE: Duration = Duration::from_millis(250);
 /// How long a move may take.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long it is waited until both branches have carried it out; they will in any case.
@@ -54,7 +57,19 @@ pub(super) async fn move_account(node: &Node, account_id: AccountId, to: BranchI
             Ok(Ordered::Waiting) => {
                 return Err(failure("unanswered", format!("branch {from} does not answer; ask again")));
             }
-            Ok(Ordered::Begun) => return decided(node, id, account_id, to).await,
+            Ok(Ordered::Begun) => match decided(node, id, account_id, to).await? {
+                Ended::Moved(answer) => return Ok(answer),
+                // So it is where the other branch has half of a hold whose end, or whose other account, is on its way.
+                Ended::Aborted(AbortReason::Refused(_, no))
+                    if may_pass(no.refusal.code()) && begun.elapsed() < BUSY_TIMEOUT =>
+                {
+                    tokio::time::sleep(ABORTED_PAUSE).await;
+                }
+                Ended::Aborted(why) => {
+                    let why = decision_json(Decision::Abort(why));
+                    return Err(failure("aborted", format!("the account stays where it is: {why}")));
+                }
+            },
             Err(failed) => return Err(failed),
         }
     }
@@ -134,8 +149,16 @@ async fn order(
     Ok(Ordered::Waiting)
 }
 
+/// How a move was decided.
+enum Ended {
+    /// The account is there: the answer for the operator.
+    Moved(Value),
+    /// It stays where it is.
+    Aborted(AbortReason),
+}
+
 /// Waits for the decision, and a while for both branches to carry it out.
-async fn decided(node: &Node, id: TransferId, account_id: AccountId, to: BranchId) -> Result<Value, Failure> {
+async fn decided(node: &Node, id: TransferId, account_id: AccountId, to: BranchId) -> Result<Ended, Failure> {
     let begun = Instant::now();
     let mut decided_at = None::<Instant>;
     loop {
@@ -143,20 +166,19 @@ async fn decided(node: &Node, id: TransferId, account_id: AccountId, to: BranchI
             let core = node.shared.lock();
             core.leading.as_ref().ok_or_else(not_leading)?;
             if let Some(known) = core.state.decisions.get(id) {
-                if let Decision::Abort(_) = known.decision {
-                    let why = decision_json(known.decision);
-                    return Err(failure("aborted", format!("the account stays where it is: {why}")));
+                if let Decision::Abort(why) = known.decision {
+                    return Ok(Ended::Aborted(why));
                 }
                 let since = decided_at.get_or_insert_with(Instant::now);
                 let is_applied = known.unacknowledged.is_empty();
                 if is_applied || since.elapsed() > APPLY_TIMEOUT {
-                    return Ok(json!({
+                    return Ok(Ended::Moved(json!({
                         "account": format!("{:032x}", account_id.get()),
                         "branch": to.get(),
                         "moved": true,
                         "applied": is_applied,
                         "move": id.to_string(),
-                    }));
+                    })));
                 }
             } else if begun.elapsed() > MOVE_TIMEOUT {
                 return Err(failure("undecided", "the move is not decided yet; ask again"));

@@ -85,6 +85,8 @@ pub(super) struct Life {
     has_failed: bool,
     /// For the planted bug that posts twice.
     pub(super) posted: BTreeMap<TransferId, Hold>,
+    /// For the planted bugs about holds that wait for an account.
+    pub(super) joining: BTreeMap<TransferId, tally_ledger::Joining>,
 }
 
 struct Positions(Arc<Published>);
@@ -145,6 +147,9 @@ impl SimBranch {
                 _ => life.shared.doubts.insert_recovered(hold),
             }
         }
+        if self.bug == Some(BankBug::JoiningForgotten) {
+            life.forget_joining();
+        }
         if self.bug == Some(BankBug::EndsForgotten) {
             life.engine.holds.endings.all().iter().for_each(|ending| life.engine.holds.ending_heard(ending.hold_id));
         }
@@ -189,6 +194,7 @@ impl SimBranch {
             bug: self.bug,
             has_failed: false,
             posted: BTreeMap::new(),
+            joining: BTreeMap::new(),
         })
     }
 
@@ -476,6 +482,9 @@ impl Life {
         looked: Option<&Looked>,
         now: Timestamp,
     ) -> Result<(), Violation> {
+        if self.bug == Some(BankBug::JoiningHoldsEnd) && matches!(instruction, Instruction::Decide(..)) {
+            self.remember_joining();
+        }
         let (engine, writer, led) = (&self.engine, &mut self.writer, &mut self.led);
         match instruction {
             Instruction::Prepare(mut cross) => {
@@ -594,6 +603,9 @@ impl Life {
     }
 
     fn pass_on(&mut self, now: Timestamp) -> Result<(), Violation> {
+        if self.bug == Some(BankBug::JoiningHoldsEnd) {
+            self.forget_joining();
+        }
         let mut led = std::mem::take(&mut self.led);
         self.said.extend(led.says.drain(..));
         self.again.extend(led.again.take());
@@ -702,7 +714,11 @@ impl Life {
         let question = Question::GetTransfer(Asker::bank(), id);
         match resolve(&self.engine, &Durable(&self.records, &self.published), question) {
             Answer::Reply(_, ReplyBody::Found(found)) => Ok(Some(*found)),
-            Answer::Reply(_, ReplyBody::Refused { refusal: Refusal::TransferNotFound, .. }) => Ok(None),
+            // One that has gone with an account is known where that is.
+            Answer::Reply(
+                _,
+                ReplyBody::Refused { refusal: Refusal::TransferNotFound | Refusal::HoldElsewhere, .. },
+            ) => Ok(None),
             other => violated!(Reads, "{id} was looked up: {other:?}"),
         }
     }

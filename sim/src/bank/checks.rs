@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tally_ledger::check;
 use tally_ledger::two_phase::Decision;
-use tally_ledger::{Account, Hold, HoldStage, Leg, Sums};
+use tally_ledger::{Account, Ending, Hold, HoldStage, Leg, Sums};
 use tally_protocol::message::{TransferKind, TransferState};
 use tally_protocol::{AccountId, BranchId, Currency, TransferId};
 
@@ -78,7 +78,9 @@ fn untold(source: &Life, destination: &Life) -> u64 {
                 && hold.credit_account_id.settlement_peer() != Some(branch)
         }
     };
-    let posted = |hold: Hold| endings.get(hold.id).map_or(0, |ending| ending.posted.get());
+    // Not what it has ended towards a branch where the payee went since.
+    let is_told_here = |ending: &Ending| ending.peer == destination.engine.branch;
+    let posted = |hold: Hold| endings.get(hold.id).filter(is_told_here).map_or(0, |ending| ending.posted.get());
     destination.engine.holds.iter().filter(is_its_part).map(posted).sum()
 }
 
@@ -193,10 +195,12 @@ fn effect(lives: &mut [&mut Life], registry: &Registry, payment: &Payment) -> Re
     }
     let decision = registry.decision(payment.decided_under());
     let is_right = match decision {
-        // A hold is at one branch more for each time that an account has moved with it.
+        // A hold is at one branch more for each time that an account has moved with it, and at one less where it has joined the
+        // other account.
         Some(Decision::Commit) => {
             let sides = if payment.chain.is_some() && !payment.is_between { 1 } else { 2 };
-            amounts.len() == sides || payment.is_hold() && amounts.len() > sides
+            let may_be_more_or_less = payment.is_hold() && registry.has_moved() && !amounts.is_empty();
+            amounts.len() == sides || payment.is_hold() && amounts.len() > sides || may_be_more_or_less
         }
         // Begun and forgotten in a crash, and then within one branch, for the account had moved.
         Some(Decision::Abort(_)) => {

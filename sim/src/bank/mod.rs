@@ -114,6 +114,12 @@ pub enum BankBug {
     RehomesNotReplayed,
     /// A branch in the middle does not tell on how a hold has ended.
     EndsNotPassedOn,
+    /// A hold is ended while the account is on its way that is to join it.
+    JoiningHoldsEnd,
+    /// A restarted branch forgets which holds wait for an account.
+    JoiningForgotten,
+    /// That a hold has gone with its account is not replayed at the branch that is left.
+    LeavesNotReplayed,
 }
 
 impl BankBug {
@@ -160,5 +166,8 @@ impl BankBug {
         Self::CameHoldsForgotten,
         Self::RehomesNotReplayed,
         Self::EndsNotPassedOn,
+        Self::JoiningHoldsEnd,
+        Self::JoiningForgotten,
+        Self::LeavesNotReplayed,
     ];
 }

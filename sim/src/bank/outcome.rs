@@ -32,6 +32,8 @@ pub struct BankOutcome {
     pub moves: u64,
     /// Open holds that went along with them.
     pub moved_holds: u64,
+    /// Those of them that became holds within a branch.
+    pub joined_holds: u64,
     /// Answers that clients were given.
     pub answers: u64,
     /// Times that the whole bank was audited while it ran.
@@ -55,6 +57,7 @@ impl BankOutcome {
         self.chains += other.chains;
         self.moves += other.moves;
         self.moved_holds += other.moved_holds;
+        self.joined_holds += other.joined_holds;
         self.answers += other.answers;
         self.cuts += other.cuts;
         self.trace_hash = self.trace_hash.rotate_left(1) ^ other.trace_hash;
@@ -64,7 +67,7 @@ impl BankOutcome {
 impl fmt::Display for BankOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { events, crashes, leaders_lost, lost, repeated, committed, aborted, local, moves, .. } = self;
-        let Self { answers, cuts, chains, moved_holds, .. } = self;
+        let Self { answers, cuts, chains, moved_holds, joined_holds, .. } = self;
         writeln!(f, "{events} events, {crashes} crashes of branches, {leaders_lost} leaders lost")?;
         writeln!(
             f,
@@ -72,7 +75,7 @@ impl fmt::Display for BankOutcome {
         )?;
         write!(
             f,
-            "between branches: {committed} committed, {aborted} aborted; {local} within a branch; {chains} chains; {moves} accounts moved with {moved_holds} holds"
+            "between branches: {committed} committed, {aborted} aborted; {local} within a branch; {chains} chains; {moves} accounts moved with {moved_holds} holds, {joined_holds} of them to their other account"
         )
     }
 }

@@ -5,7 +5,7 @@ use tally_branch_server::journal::{RecoveryTarget, Unfit};
 use tally_branch_server::recovery::Rebuilding;
 use tally_ledger::journal::record::{AccountChange, Record, RecordBody};
 use tally_ledger::{Account, Hold, HoldEnd, HoldStage, Leg};
-use tally_protocol::{AccountStatus, Timestamp, TransferId};
+use tally_protocol::{AccountStatus, Refusal, Timestamp, TransferId};
 
 use super::BankBug;
 use super::branch::Life;
@@ -49,6 +49,10 @@ impl RecoveryTarget for Target {
         if matches!(record.body, RecordBody::Rehomed(_)) && self.bug == Some(BankBug::RehomesNotReplayed) {
             return Ok(());
         }
+        let has_left = matches!(record.body, RecordBody::Decided(Some(Refusal::HoldElsewhere), _));
+        if has_left && self.bug == Some(BankBug::LeavesNotReplayed) {
+            return Ok(());
+        }
         if is_behind_first && self.bug == Some(BankBug::ChainDecisionsReplayedInPart) {
             return Ok(());
         }
@@ -76,6 +80,20 @@ impl Life {
         let account = slot.load_all();
         if account.status == AccountStatus::Moving {
             slot.publish_all(&Account { status: AccountStatus::Open, ..account });
+        }
+    }
+
+    /// The planted bug: holds do not stand still until an account has joined them; or, again, they do.
+    pub(super) fn forget_joining(&mut self) {
+        let waiting = self.engine.holds.iter().filter_map(|hold| Some((hold.id, hold.joined_by()?)));
+        self.joining.extend(waiting);
+        self.joining.keys().for_each(|&id| self.engine.holds.await_joining(id, None));
+    }
+
+    /// See [`Life::forget_joining`].
+    pub(super) fn remember_joining(&mut self) {
+        for (id, joining) in std::mem::take(&mut self.joining) {
+            self.engine.holds.await_joining(id, Some(joining));
         }
     }
 

@@ -6,8 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tally_branch_server::intake::Instruction;
 use tally_branch_server::two_phase::{Peer, Routes, Said};
 use tally_ledger::two_phase::Decision;
+use tally_ledger::{Hold, HoldStage};
 use tally_protocol::link::{BranchStatus, MoveOrder};
-use tally_protocol::{BranchId, Timestamp, TransferId};
+use tally_protocol::{AccountId, BranchId, Timestamp, TransferId};
 
 use super::branch::{SimBranch, Told};
 use super::network::{Item, Network};
@@ -66,8 +67,8 @@ struct World {
     outcome: BankOutcome,
     weights: [u64; 11],
     moves: u128,
-    /// Holds that each of them took along, as far as it was begun.
-    held: BTreeMap<TransferId, u64>,
+    /// Holds that each of them took along, as far as it was begun, and how many of them to where the rest of the hold is.
+    held: BTreeMap<TransferId, (u64, u64)>,
 }
 
 /// Runs one seed.
@@ -219,10 +220,13 @@ impl World {
 
     /// An operator wants some account at some other branch.
     fn move_account(&mut self) {
-        let home = self.branches[self.random.index(self.branches.len())].id;
-        let account_id = account(home, self.random.below(ACCOUNTS_PER_BRANCH));
+        let to_its_hold = if self.random.one_in(4) { self.account_with_hold() } else { None };
+        let (account_id, to) = to_its_hold.unwrap_or_else(|| {
+            let home = self.branches[self.random.index(self.branches.len())].id;
+            let account_id = account(home, self.random.below(ACCOUNTS_PER_BRANCH));
+            (account_id, self.branches[self.random.index(self.branches.len())].id)
+        });
         let from = self.registry.place(account_id);
-        let to = self.branches[self.random.index(self.branches.len())].id;
         if from == to {
             return;
         }
@@ -236,6 +240,21 @@ impl World {
         };
         trace!(self.trace, "account {account_id} is to go from branch {from} to branch {to}");
         self.registry.order_move(from, order);
+    }
+
+    /// An account with an open hold between branches, and the branch where the rest of that is.
+    fn account_with_hold(&mut self) -> Option<(AccountId, BranchId)> {
+        let at = self.random.index(self.branches.len());
+        let life = self.branches[at].life.as_ref()?;
+        let is_part = |hold: &Hold| {
+            let is_customers = hold.near_account_id().settlement_peer().is_none();
+            hold.leg.is_part() && hold.stage == HoldStage::Open && is_customers
+        };
+        let mut parts: Vec<Hold> = life.engine.holds.iter().filter(is_part).collect();
+        // The table's order is by a hash that differs from run to run.
+        parts.sort_unstable_by_key(|hold| hold.id);
+        let part = parts.get(self.random.index(parts.len().max(1)))?;
+        Some((part.near_account_id(), part.settlement_account_id().settlement_peer()?))
     }
 
     /// Something arrives.
@@ -464,7 +483,8 @@ impl World {
                 Said::BeginMove(moving) => {
                     let id = TransferId::new(moving.account.id.get());
                     self.promised[at].insert(id);
-                    self.held.insert(id, moving.holds.len() as u64);
+                    let joined = moving.holds.iter().filter(|hold| hold.joins != 0).count();
+                    self.held.insert(id, (moving.holds.len() as u64, joined as u64));
                 }
                 Said::End(item) => drop(self.ended[at].insert(TransferId::new(item.id.get()))),
                 Said::Heard(item) => drop(self.ended[at].insert(TransferId::new(item.id.get()))),
@@ -606,7 +626,9 @@ impl World {
             .filter(|&number| self.registry.decision(TransferId::new(number << 64)) == Some(Decision::Commit))
             .count() as u64;
         let is_done = |id: &TransferId| self.registry.decision(*id) == Some(Decision::Commit);
-        outcome.moved_holds = self.held.iter().filter(|(id, _)| is_done(id)).map(|(_, count)| count).sum();
+        let held = || self.held.iter().filter(|(id, _)| is_done(id)).map(|(_, counts)| counts);
+        (outcome.moved_holds, outcome.joined_holds) =
+            (held().map(|(all, _)| all).sum(), held().map(|(_, joined)| joined).sum());
         outcome.events = self.trace.count();
         outcome.lost = self.network.lost;
         outcome.repeated = self.network.repeated;

@@ -191,19 +191,22 @@ impl Asker<'_> {
 
     /// What the payers' branches had posted of holds that are open at the payees'.
     fn settled_holds(&self, all: &BTreeMap<BranchId, BranchBooks>, committed: &mut Committed) -> anyhow::Result<()> {
-        let mut by_payer: BTreeMap<BranchId, Vec<TransferId>> = BTreeMap::new();
-        for leg in all.values().flat_map(|books| &books.open).filter(|leg| leg.is_hold && all.contains_key(&leg.peer)) {
-            by_payer.entry(leg.peer).or_default().push(leg.id);
+        let mut by_pair: BTreeMap<(BranchId, BranchId), Vec<TransferId>> = BTreeMap::new();
+        for (&payee, books) in &*all {
+            for leg in books.open.iter().filter(|leg| leg.is_hold && all.contains_key(&leg.peer)) {
+                by_pair.entry((leg.peer, payee)).or_default().push(leg.id);
+            }
         }
-        for (payer, ids) in by_payer {
+        for ((payer, payee), ids) in by_pair {
             for page in ids.chunks(IDS_MAX) {
                 let names: Vec<String> = page.iter().map(ToString::to_string).collect();
-                let question = json!({ "call": "audit_endings", "stamp": self.stamp, "ids": names });
+                let stamp = self.stamp;
+                let question = json!({ "call": "audit_endings", "stamp": stamp, "payee": payee.get(), "ids": names });
                 let answer = self.ask(payer, &question)?;
                 let posted = answer["posted"].as_array().context("a branch does not say how holds ended")?;
                 anyhow::ensure!(posted.len() == page.len(), "branch {payer} speaks of {} holds", posted.len());
                 for (&id, posted) in page.iter().zip(posted) {
-                    committed.insert((id, payer), Amount::new(posted.as_u64().context("an amount")?));
+                    committed.insert((id, payer, payee), Amount::new(posted.as_u64().context("an amount")?));
                 }
             }
         }

@@ -1,5 +1,5 @@
 //! An open hold in a checkpoint: a fixed layout, for there are few. One that waits for the decision on a chain between
-//! branches has its place in that behind it.
+//! branches has its place in that behind it, and one that waits for an account which is to join it, what comes with that.
 
 use tally_protocol::{AccountId, Amount, Currency, Lsn, Timestamp, TransferId};
 use zerocopy::byteorder::little_endian::{U16, U64, U128};
@@ -8,7 +8,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::CheckpointDamage;
 use crate::chain_between::ChainPlace;
 use crate::closing::Closes;
-use crate::hold::{Hold, HoldStage};
+use crate::hold::{Hold, HoldStage, JOINING_RAW};
+use crate::joining::Joining;
 use crate::leg::Leg;
 use crate::two_phase::Attempt;
 
@@ -16,8 +17,10 @@ use crate::two_phase::Attempt;
 pub const HOLD_LEN_BYTES: usize = 112;
 /// What one in a chain has behind it.
 const PLACE_LEN_BYTES: usize = 24;
+/// What one has behind it that waits for an account. It stands, and so is in no chain.
+const JOINING_LEN_BYTES: usize = 48;
 /// The most that one takes.
-pub const HOLD_LEN_BYTES_MAX: usize = HOLD_LEN_BYTES + PLACE_LEN_BYTES;
+pub const HOLD_LEN_BYTES_MAX: usize = HOLD_LEN_BYTES + JOINING_LEN_BYTES;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -50,7 +53,17 @@ struct RawPlace {
     reserved: [u8; 6],
 }
 
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawJoining {
+    account_id: U128,
+    other_account_id: U128,
+    made_at: U64,
+    expires_at: U64,
+}
+
 const _: () = assert!(size_of::<RawHold>() == HOLD_LEN_BYTES);
+const _: () = assert!(size_of::<RawJoining>() == JOINING_LEN_BYTES && PLACE_LEN_BYTES <= JOINING_LEN_BYTES);
 const _: () = assert!(size_of::<RawPlace>() == PLACE_LEN_BYTES);
 
 /// Appends `hold`.
@@ -77,6 +90,15 @@ pub fn put(hold: &Hold, out: &mut Vec<u8>) {
         let raw = RawPlace { id: U128::new(id.get()), member, is_head: is_head as u8, reserved: [0; 6] };
         out.extend_from_slice(raw.as_bytes());
     }
+    if let Some(Joining { account_id, other_account_id, made_at, expires_at }) = hold.joined_by() {
+        let raw = RawJoining {
+            account_id: U128::new(account_id.get()),
+            other_account_id: U128::new(other_account_id.get()),
+            made_at: U64::new(made_at.as_nanos()),
+            expires_at: U64::new(expires_at.as_nanos()),
+        };
+        out.extend_from_slice(raw.as_bytes());
+    }
 }
 
 /// Takes a hold off the front of `bytes`.
@@ -89,6 +111,10 @@ pub fn take(bytes: &mut &[u8]) -> Result<Hold, CheckpointDamage> {
         _ => return Err(CheckpointDamage::Field("is_in_chain")),
     };
     let leg = Leg::from_raw(raw.leg).ok_or(CheckpointDamage::Field("leg"))?;
+    let stage = match raw.stage {
+        JOINING_RAW if leg.is_part() && chain.is_none() => HoldStage::Joining(take_joining(bytes)?),
+        stage => HoldStage::from_raw(stage, leg).ok_or(CheckpointDamage::Field("stage"))?,
+    };
     Ok(Hold {
         id: TransferId::new(raw.id.get()),
         debit_account_id: AccountId::new(raw.debit_account_id.get()),
@@ -102,7 +128,7 @@ pub fn take(bytes: &mut &[u8]) -> Result<Hold, CheckpointDamage> {
         far_account_id: AccountId::new(raw.far_account_id.get()),
         timestamp: Timestamp::from_nanos(raw.timestamp.get()),
         closes: Closes { debit: raw.closes & 1 != 0, credit: raw.closes & 2 != 0 },
-        stage: HoldStage::from_raw(raw.stage, leg).ok_or(CheckpointDamage::Field("stage"))?,
+        stage,
         attempt: Attempt::new(raw.attempt.get()),
         chain,
     })
@@ -117,6 +143,17 @@ fn take_place(bytes: &mut &[u8]) -> Result<ChainPlace, CheckpointDamage> {
         _ => return Err(CheckpointDamage::Field("is_head")),
     };
     Ok(ChainPlace { id: TransferId::new(raw.id.get()), member: raw.member, is_head })
+}
+
+fn take_joining(bytes: &mut &[u8]) -> Result<Joining, CheckpointDamage> {
+    let (raw, rest) = RawJoining::ref_from_prefix(bytes).map_err(|_| CheckpointDamage::Short)?;
+    *bytes = rest;
+    Ok(Joining {
+        account_id: AccountId::new(raw.account_id.get()),
+        other_account_id: AccountId::new(raw.other_account_id.get()),
+        made_at: Timestamp::from_nanos(raw.made_at.get()),
+        expires_at: Timestamp::from_nanos(raw.expires_at.get()),
+    })
 }
 
 #[cfg(test)]
@@ -149,11 +186,21 @@ mod tests {
         let place = |member| Some(ChainPlace { id: TransferId::new(9), member, is_head: member == 0 });
         let inner = Hold { leg: Leg::Inner, chain: place(0), ..hold };
         let part = Hold { stage: HoldStage::AwaitsKeeping, chain: place(255), ..hold };
-        let plain = stages.into_iter().chain(ends).map(|stage| Hold { stage, ..hold });
+        let joining = HoldStage::Joining(Joining {
+            account_id: AccountId::new(11),
+            other_account_id: AccountId::new(14),
+            made_at: Timestamp::from_nanos(12),
+            expires_at: Timestamp::from_nanos(13),
+        });
+        let plain = stages.into_iter().chain(ends).chain([joining]).map(|stage| Hold { stage, ..hold });
         for hold in plain.chain([whole, inner, part, Hold { chain: None, stage: HoldStage::Open, ..inner }]) {
             let mut out = Vec::new();
             put(&hold, &mut out);
-            let place_len_bytes = if hold.chain.is_some() { PLACE_LEN_BYTES } else { 0 };
+            let place_len_bytes = match hold {
+                Hold { chain: Some(_), .. } => PLACE_LEN_BYTES,
+                Hold { stage: HoldStage::Joining(_), .. } => JOINING_LEN_BYTES,
+                _ => 0,
+            };
             assert_eq!(out.len(), HOLD_LEN_BYTES + place_len_bytes);
             let mut bytes = &out[..];
             assert_eq!(take(&mut bytes), Ok(hold));
@@ -162,6 +209,10 @@ mod tests {
         let mut out = Vec::new();
         put(&whole, &mut out);
         out[HOLD_LEN_BYTES - 2] = 2;
+        assert_eq!(take(&mut &out[..]), Err(CheckpointDamage::Field("stage")));
+        // Nothing joins what is within the branch.
+        out[HOLD_LEN_BYTES - 2] = JOINING_RAW;
+        out.extend([0; JOINING_LEN_BYTES]);
         assert_eq!(take(&mut &out[..]), Err(CheckpointDamage::Field("stage")));
         assert_eq!(take(&mut &[0; HOLD_LEN_BYTES][..]), Err(CheckpointDamage::Field("currency")));
     }

@@ -46,7 +46,7 @@ impl Books {
             RecordEffect::HoldOpened(hold) => drop(self.holds.insert(hold.id, hold)),
             RecordEffect::HoldEnded(id, _) | RecordEffect::Decided(id) => drop(self.holds.remove(&id)),
             // Only parts of transfers between branches are kept or rehomed, and no such branch is written here.
-            RecordEffect::HoldKept(_) | RecordEffect::HoldRehomed { .. } => unreachable!("{:?}", record.body),
+            RecordEffect::HoldKept(_) | RecordEffect::HoldRehomed { .. } | RecordEffect::HoldJoining(..) => unreachable!("{:?}", record.body),
             RecordEffect::Reversed(_) | RecordEffect::None => {}
         }
     }
