@@ -8,7 +8,7 @@ use loom::thread;
 use tally_branch_server::accounts::{Slot, lock_both};
 use tally_branch_server::bell::Bell;
 use tally_branch_server::intake::{Intake, IntakeConfig, Lane, Op, Passage, Request, SessionKey};
-use tally_branch_server::replies::{self, Reply, ReplyBody};
+use tally_branch_server::replies::{self, GateBell, Reply, ReplyBody};
 use tally_ledger::journal::position::DurableLsn;
 use tally_ledger::{Account, Actor, Sums};
 use tally_protocol::message::Role;
@@ -116,7 +116,8 @@ fn reply(request_id: u64) -> Reply {
 fn a_reply_leaves_when_durable_and_never_before() {
     model(3, || {
         let (bell, sleep) = own_bell();
-        let (mut senders, mut receivers) = replies::channels(1, std::slice::from_ref(&bell));
+        let gate = GateBell::new(bell.clone());
+        let (mut senders, mut receivers) = replies::channels(1, std::slice::from_ref(&gate));
         let (mut sender, mut receiver) = (senders.remove(0), receivers.remove(0));
         let durable = Arc::new(AtomicU64::new(0));
         let read = |durable: &AtomicU64| DurableLsn::from_published(durable.load(Ordering::Acquire));
@@ -129,10 +130,10 @@ fn a_reply_leaves_when_durable_and_never_before() {
             })
         };
         let flusher = {
-            let (bell, durable) = (bell.clone(), durable.clone());
+            let durable = durable.clone();
             thread::spawn(move || {
                 durable.store(4096, Ordering::Release);
-                bell.ring();
+                gate.flushed();
             })
         };
         let mut left = Vec::new();

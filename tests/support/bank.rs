@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tally_client::{Bank as Client, ClientOptions, ConnectFile, RetryPolicy};
 use tally_protocol::AccountId;
 
-use super::{PATIENCE, tally, until};
+use super::{tally, until};
 
 /// Removed with its folder.
 pub struct Bank {
@@ -40,16 +40,8 @@ impl Bank {
         for setting in ["journal.segment_len_bytes=4194304", "journal.free_bytes_min=0"] {
             command.args(["--set", setting]);
         }
-        let began = Instant::now();
-        loop {
-            let output = command.output().expect("the program runs");
-            if output.status.success() {
-                return;
-            }
-            // One that was killed gives its folder back when its last thread has ended.
-            assert!(said(&output).contains("is running in") && began.elapsed() < PATIENCE, "{}", said(&output));
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let output = command.output().expect("the program runs");
+        assert!(output.status.success(), "{}", said(&output));
     }
 
     /// Where its processes are, and who its users.

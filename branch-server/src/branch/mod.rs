@@ -29,7 +29,7 @@ use crate::journal::{Journal, Recovered, RecoveryError, recover};
 use crate::link::LinkBell;
 use crate::lookup::{LookupQueues, LookupThreads};
 use crate::recovery::Rebuilding;
-use crate::replies::{self, GatedReceiver, ReplyReceiver};
+use crate::replies::{self, GateBell, GatedReceiver, ReplyReceiver};
 use crate::session::Backend;
 use crate::two_phase::{Routes, Said, TwoPhase};
 use crate::worker::{Between, Worker, WorkerStats};
@@ -164,16 +164,17 @@ impl Branch {
         let starving: Vec<_> = lanes.iter().map(|_| Arc::new(AtomicBool::new(false))).collect();
         let shared = options.between.then(|| Arc::new(TwoPhase::new(options.branch)));
         let link_bell = LinkBell::default();
-        let mut bells = sessions.to_vec();
-        bells.extend(shared.is_some().then(|| link_bell.bell.clone()));
-        let on_durable = on_durable(&bells, &lanes, &starving);
+        let sessions: Vec<_> = sessions.iter().cloned().map(GateBell::new).collect();
+        let link_gate = GateBell::new(link_bell.bell.clone());
+        let gates: Vec<_> = sessions.iter().chain([&link_gate]).cloned().collect();
+        let on_durable = on_durable(gates, &lanes, &starving);
         let journal = Journal::start(disk, options.journal.clone(), &recovered, on_durable)?;
         let Rebuilding { accounts, holds, ids, .. } = rebuilt;
         let ids: IdIndex = ids.finish(Arc::new(Positions(journal.clone())));
         let engine = Arc::new(Engine { branch: options.branch, accounts, holds, ids });
 
         let helpers = options.lookup.threads + 1;
-        let (mut senders, receivers) = replies::channels(options.workers + helpers, sessions);
+        let (mut senders, receivers) = replies::channels(options.workers + helpers, &sessions);
         let auditor = shared.as_ref().map(|shared| Auditor::start(shared.clone(), journal.clone())).transpose()?;
         let mut between = Vec::new();
         let link = shared.as_ref().zip(auditor.as_ref()).map(|(shared, (auditor, _))| {
@@ -182,7 +183,7 @@ impl Branch {
                 .iter()
                 .filter(|hold| engine.awaits_decision(hold))
                 .for_each(|hold| shared.doubts.insert_recovered(&hold));
-            let channel = || replies::channels::<Said>(options.workers, std::slice::from_ref(&link_bell.bell));
+            let channel = || replies::channels::<Said>(options.workers, std::slice::from_ref(&link_gate));
             let ((say, mut says), (begin, mut begins)) = (channel(), channel());
             let senders = say.into_iter().zip(begin);
             between.extend(senders.map(|(say, begin)| Between::new(shared.clone(), say, begin)));
@@ -422,12 +423,11 @@ fn lanes(options: &BranchOptions) -> Vec<LaneCell> {
 }
 
 /// After each flush: replies may leave, and a worker that found the log full may go on.
-fn on_durable(sessions: &[Bell], lanes: &[LaneCell], starving: &[Arc<AtomicBool>]) -> OnDurable {
-    let sessions = sessions.to_vec();
+fn on_durable(gates: Vec<GateBell>, lanes: &[LaneCell], starving: &[Arc<AtomicBool>]) -> OnDurable {
     let workers: Vec<_> =
         lanes.iter().zip(starving).map(|((lane, _), starving)| (lane.bell.clone(), starving.clone())).collect();
     Box::new(move |_durable| {
-        sessions.iter().for_each(Bell::ring);
+        gates.iter().for_each(GateBell::flushed);
         // Pairs with the fence of a worker that starves: it sees this flush, or its wish is seen here.
         fence(Ordering::SeqCst);
         for (bell, starving) in &workers {

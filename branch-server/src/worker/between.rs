@@ -283,9 +283,14 @@ impl Running {
             }
         }
         for (gate, said) in between.led.says.drain(..) {
-            // A queue keeps its order: behind the gates of others a begin would wait for their flush.
-            let queue = if matches!(said, Said::Begin(_)) { &mut between.begins } else { &mut between.says };
-            queue.push_to(0, gate, said);
+            match said {
+                // A queue keeps its order: behind the gates of others a begin would wait for their flush.
+                Said::Begin(_) => between.begins.push_to(0, gate, said),
+                // Nobody waits for it but the registry, to forget the transfer: it would cost two wake-ups just when the
+                // decision is on its way to the client.
+                Said::Acknowledge(_) => between.says.push_in_passing(0, gate, said),
+                _ => between.says.push_to(0, gate, said),
+            }
         }
         between.waiting.extend(between.led.again.take());
         let decided = std::mem::take(&mut between.led.decided);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tally_branch_server::engine::Engine;
 use tally_branch_server::intake::{Intake, IntakeConfig, Lane};
-use tally_branch_server::replies::{ReplyReceiver, ReplySender, channels};
+use tally_branch_server::replies::{GateBell, ReplyReceiver, ReplySender, channels};
 use tally_journal::LogWriter;
 use tally_journal::bell::Bell;
 use tally_journal::flusher::Step;
@@ -76,7 +76,7 @@ impl<'e> Running<'e> {
             IntakeConfig { control_depth: depth, two_phase_depth: depth, interactive_depth: depth, bulk_depth: depth };
         let lanes: Vec<Arc<Lane>> =
             (0..setting.workers).map(|_| Arc::new(Lane::new(&config, Bell::new(|| {})))).collect();
-        let bells: Vec<Bell> = (0..setting.session_threads).map(|_| Bell::new(|| {})).collect();
+        let bells: Vec<GateBell> = (0..setting.session_threads).map(|_| GateBell::new(Bell::new(|| {}))).collect();
         let (mut senders, receivers) = channels(setting.workers + 1, &bells);
         let lookup_replies = senders.pop().expect("one more than workers");
         let workers = senders.into_iter().zip(&lanes).enumerate();

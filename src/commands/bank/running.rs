@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tally_branch_server::config::{Config, Layers, Source};
@@ -24,6 +25,10 @@ use crate::commands::config::ConfigArgs;
 
 /// Keys that every branch must have for itself.
 const OWN_KEYS: [&str; 4] = ["branch.id", "branch.dir", "listen.address", "registry.endpoints"];
+
+/// How long a process that was killed may take to end.
+const ENDING_MAX: Duration = Duration::from_secs(30);
+const ENDING_POLL: Duration = Duration::from_millis(20);
 
 /// What `tally up` was told.
 #[derive(Clone, Debug, Default)]
@@ -226,8 +231,27 @@ fn is_whole(layout: &Layout) -> anyhow::Result<bool> {
 }
 
 /// Whether a process serves the data folder `dir`. The lock says so; a process id alone may be somebody else's by now.
+///
+/// One that was killed keeps the lock until its last thread has ended, and one of them may wait for the disk: such a folder is
+/// waited for.
 pub(crate) fn is_running(dir: &Path) -> anyhow::Result<bool> {
-    Ok(FolderLock::try_take(dir).with_context(|| format!("{}", dir.display()))?.is_none())
+    let begun = Instant::now();
+    while FolderLock::try_take(dir).with_context(|| format!("{}", dir.display()))?.is_none() {
+        if !is_ending(dir)? || begun.elapsed() > ENDING_MAX {
+            return Ok(true);
+        }
+        std::thread::sleep(ENDING_POLL);
+    }
+    Ok(false)
+}
+
+/// Whether of the process that last served `dir` no more than threads are left.
+fn is_ending(dir: &Path) -> anyhow::Result<bool> {
+    let Some(RunFile { pid, .. }) = RunFile::read(dir)? else { return Ok(false) };
+    // The name in front of the state may hold anything, also a bracket.
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    let state = state.ok().and_then(|stat| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()));
+    Ok(matches!(state, None | Some('Z' | 'X')))
 }
 
 fn endpoint_before(before: &ConnectFile, branch_id: u16) -> Option<SocketAddr> {
