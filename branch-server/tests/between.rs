@@ -5,6 +5,8 @@
 mod chains;
 #[path = "between/moves.rs"]
 mod moves;
+#[path = "between/strangers.rs"]
+mod strangers;
 mod support;
 
 use std::collections::HashMap;

@@ -42,8 +42,8 @@ pub enum Decided {
     Standing(Hold),
     /// No such leg is open here: ended before, or never held.
     NotOpen,
-    /// It is a member of a chain: decided with that, and not alone.
-    InChain,
+    /// It is a member of a chain, or came along with an account that is not here yet: decided with that, and not alone.
+    NotAlone,
     /// The log has no room just now.
     NoRoom,
 }
@@ -95,12 +95,11 @@ impl Engine {
             Err(refusal) => return LegStep::NotRecorded(refusal),
         };
         if let Some(hold) = self.holds.get(transfer.id) {
-            // A member of a chain is no transfer of its own.
-            if hold.chain.is_some() {
+            if !self.is_alone(&hold) {
                 return LegStep::NotRecorded(Refusal::IdAlreadyUsed);
             }
-            // Its payer has come since, or it is another hold: its record knows.
-            if hold.has_joined() {
+            // Its payer has come since, or it stands, or it is another hold: its record knows.
+            if hold.has_joined() || hold.leg == transfer.leg && !hold.is_in_doubt() {
                 return LegStep::Lookup;
             }
             return if hold.leg == transfer.leg {
@@ -116,6 +115,11 @@ impl Engine {
             }
             step => step,
         }
+    }
+
+    /// Whether nothing but its own id decides it, or did: not a chain, nor the move of an account that it came along with.
+    fn is_alone(&self, hold: &Hold) -> bool {
+        hold.chain.is_none() && (!hold.is_in_doubt() || self.awaits_decision(hold))
     }
 
     #[inline(never)]
@@ -152,8 +156,8 @@ impl Engine {
         let Some(hold) = self.holds.get(id).filter(|hold| hold.leg.awaits_decision()) else {
             return Decided::NotOpen;
         };
-        if hold.chain.is_some() {
-            return Decided::InChain;
+        if !self.is_alone(&hold) {
+            return Decided::NotAlone;
         }
         if !hold.is_in_doubt() {
             return Decided::Standing(hold);

@@ -28,7 +28,8 @@ pub(super) fn prepare<R: RecordReader>(engine: &Engine, resolver: &Resolver<'_, 
     }
     // Another transfer of this branch has the id, or another content.
     let no = Returned::Leg(id, ParticipantEffect::Vote(Vote::No(Refusal::IdAlreadyUsed.into())));
-    let Some(record) = leg_of(&known, Leg::Destination).filter(|record| record.chain.is_none()) else { return no };
+    let is_alone = |record: &&TransferRecord| record.chain.is_none() && !record.came_along();
+    let Some(record) = leg_of(&known, Leg::Destination).filter(is_alone) else { return no };
     let attempt = Attempt::of_cross(&cross);
     if record.refusal.is_some() && Attempt::of_record(record) != attempt {
         return no;
@@ -139,17 +140,16 @@ pub(super) fn decide<R: RecordReader>(
     decision: Decision,
     decided_at: Timestamp,
 ) -> Returned {
-    match resolver.known(id) {
-        // A member of a chain, which is decided with that and not alone.
-        Ok(known) if chain_of(&known).is_some_and(|chain| chain != id) => {
-            contradicted(id, Contradiction::NotPromised(engine.branch))
-        }
-        Ok(known) if matches!(state_of(&known), Participant::Prepared { .. }) => {
-            Returned::Decide(id, decision, decided_at)
-        }
-        Ok(known) => say(engine, id, state_of(&known), ParticipantEvent::Told(decision)),
-        Err(error) => unreadable(&error),
+    let known = match resolver.known(id) {
+        Ok(known) => known,
+        Err(error) => return unreadable(&error),
+    };
+    // Where the id was used for something else there is nothing that could be given back, and nothing was promised.
+    let state = if is_decided_under(&known, id) { state_of(&known) } else { Participant::Absent };
+    if matches!(state, Participant::Prepared { .. }) {
+        return Returned::Decide(id, decision, decided_at);
     }
+    say(engine, id, state, ParticipantEvent::Told(decision))
 }
 
 /// A hold that the payer's branch has ended is not open here.
@@ -236,17 +236,17 @@ fn unreadable(error: &ResolveError) -> Returned {
     Returned::Nothing
 }
 
+/// Whether what was recorded under `id` is decided by the registry under that id, if at all. What a chain has is decided with
+/// that, what was made within one branch is not decided by the registry, wherever it has gone since: a client has used the id at two
+/// branches, then.
+fn is_decided_under(known: &Known, id: TransferId) -> bool {
+    let Some(RecordBody::Transfer(record)) = known.record.as_ref().map(|record| &record.body) else { return true };
+    record.leg != Leg::Whole && !record.came_along() && record.chain.is_none_or(|place| place.id == id)
+}
+
 fn leg_of(known: &Known, leg: Leg) -> Option<&TransferRecord> {
     match &known.record.as_ref()?.body {
         RecordBody::Transfer(record) if record.leg == leg => Some(record),
-        _ => None,
-    }
-}
-
-/// The chain that the record is of.
-fn chain_of(known: &Known) -> Option<TransferId> {
-    match &known.record.as_ref()?.body {
-        RecordBody::Transfer(record) => record.chain.map(|place| place.id),
         _ => None,
     }
 }

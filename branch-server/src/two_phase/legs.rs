@@ -184,15 +184,12 @@ impl TwoPhase {
                 let waiting = doubt.into_iter().flat_map(|doubt| doubt.waiting);
                 led.answers.extend(waiting.map(|waiting| (gate, waiting, answer)));
             }
-            Decided::Standing(hold) => {
-                let mut effects = Vec::with_capacity(2);
-                let told = Participant::Held.handle(self.branch, ParticipantEvent::Told(decision), &mut effects);
-                effects.into_iter().for_each(|effect| led.say(id, hold.lsn, effect, now));
-                if let Err(contradiction) = told {
-                    self.contradicted(id, contradiction);
-                }
+            Decided::Standing(hold) if decision == Decision::Commit => {
+                led.say(id, hold.lsn, ParticipantEffect::Acknowledge, now);
             }
-            Decided::NotOpen | Decided::InChain => {
+            // It may be a hold on which the registry never decided, since it was made within one branch: its record knows.
+            Decided::Standing(_) => led.question = Some(Question::Decide(id, decision, decided_at)),
+            Decided::NotOpen | Decided::NotAlone => {
                 if !self.decide_chain(engine, writer, id, (decision, decided_at), now, led) {
                     led.question = Some(Question::Decide(id, decision, decided_at));
                 }

@@ -10,7 +10,7 @@ mod joins;
 
 impl Bank {
     /// Wants the customer of `HERE` at the other branch.
-    fn order(&self, id: u128, from: usize) {
+    pub(super) fn order(&self, id: u128, from: usize) {
         let order = MoveOrder {
             id: id.into(),
             account_id: customer(HERE).get().into(),
@@ -31,7 +31,7 @@ impl Bank {
     }
 
     /// Asks branch `at` for a transfer: its answer, and the branch that it names.
-    fn transfer_at(&mut self, at: usize, wire: message::Transfer) -> (Option<Refusal>, u64, bool, u32) {
+    pub(super) fn transfer_at(&mut self, at: usize, wire: message::Transfer) -> (Option<Refusal>, u64, bool, u32) {
         let id = self.sides[at].send(TELLER, Op::Transfer(wire));
         self.until("an answer", |bank| bank.sides[at].replies.contains_key(&id));
         let body = self.sides[at].replies.remove(&id).expect("it is there").body;
@@ -64,7 +64,7 @@ impl Bank {
     }
 
     /// "Due to" and "due from" mirror each other.
-    fn mirrors(&mut self) {
+    pub(super) fn mirrors(&mut self) {
         let due_to = self.sides[0].settlement(HERE, THERE);
         let due_from = self.sides[1].settlement(THERE, HERE);
         assert_eq!((due_to[1], due_to[3]), (due_from[3], due_from[1]), "the branches agree");
@@ -233,10 +233,10 @@ fn while_it_moves_an_account_takes_nothing_and_leaves_no_trace() {
 }
 
 /// Somebody else here, with 50.
-const OTHER: AccountId = AccountId::of_branch(HERE, 8);
+pub(super) const OTHER: AccountId = AccountId::of_branch(HERE, 8);
 
 impl Bank {
-    fn with_other() -> Self {
+    pub(super) fn with_other() -> Self {
         let mut bank = Self::new();
         bank.open(0, OTHER, 0);
         let deposit = message::Transfer {
@@ -255,7 +255,7 @@ impl Bank {
 }
 
 /// A hold within `HERE`, from the account that moves or to it.
-fn local_hold(id: u128, amount: u64, timeout_s: u32, pays: bool) -> message::Transfer {
+pub(super) fn local_hold(id: u128, amount: u64, timeout_s: u32, pays: bool) -> message::Transfer {
     let (debit, credit) = if pays { (customer(HERE), OTHER) } else { (OTHER, customer(HERE)) };
     message::Transfer {
         debit_account_id: debit.get().into(),

@@ -507,29 +507,30 @@ impl Coordinators {
             })
     }
 
-    /// Whether `id` was committed, or is about to be, for other branches than `from`, which says that it holds a part. That is
-    /// something else under an id that is used up. It is told to give that back, once the log has the commit; before, it has
-    /// to ask again.
+    /// Whether `id` was begun or committed for other branches than `from`, which says that it holds a part. That is something
+    /// else under an id that is used up. It is told to give that back, once the log has the commit; before, it has to ask
+    /// again.
     ///
     /// Who has a part in the commit cannot hold anything else under the id: its part was durable when it promised.
     fn is_of_others(&mut self, id: TransferId, from: BranchId, state: &State) -> bool {
         match self.table.get(&id).map(|slot| slot.machine) {
-            // As a rule. What the log knows was read before this leader began, so it knows nothing of this.
-            Some(Coordinator::Collecting { .. }) => return false,
-            Some(Coordinator::Deciding { proposed: Decision::Commit, participants }) => {
-                return !participants.contains(from);
-            }
-            _ => {}
+            // What the log knows was read before this leader began, so it knows nothing of this.
+            Some(
+                Coordinator::Collecting { participants, .. }
+                | Coordinator::Deciding { proposed: Decision::Commit, participants },
+            ) => return !participants.contains(from),
+            Some(
+                Coordinator::Unknown
+                | Coordinator::Deciding { proposed: Decision::Abort(_), .. }
+                | Coordinator::Decided { .. }
+                | Coordinator::Done(_),
+            )
+            | None => {}
         }
-        if let Some(known) = state.decisions.get(id) {
-            let is_of_others = known.excludes(from);
-            if is_of_others {
-                let item = Decision::Abort(AbortReason::Presumed).to_item(id, known.stamp);
-                self.outbox(from, |outbox| outbox.tell(item));
-            }
-            return is_of_others;
-        }
-        false
+        let Some(known) = state.decisions.get(id).filter(|known| known.excludes(from)) else { return false };
+        let item = Decision::Abort(AbortReason::Presumed).to_item(id, known.stamp);
+        self.outbox(from, |outbox| outbox.tell(item));
+        true
     }
 
     /// The machine of `id`, from the table, or as the log has it.

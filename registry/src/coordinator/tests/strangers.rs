@@ -52,3 +52,25 @@ fn an_id_that_was_committed_for_others_is_committed_to_nobody_else() {
         assert_eq!(heard(&mut next, A), committed, "{acknowledged:?}");
     }
 }
+
+/// While it is not decided, too: what one client does under another one's id ends nothing, and nobody has broken a rule.
+#[test]
+fn an_id_that_others_have_begun_goes_on_and_the_stranger_asks_again() {
+    let (mut state, now) = (bank(), 1_000 * MS);
+    let (first, other) = (cross_of(5, 5, A, B, now), cross_of(70, 5, C, B, now));
+    let vote = |of: &CrossTransfer| VoteItem::yes(5, now, Attempt::of_cross(of).get());
+    let mut all = Coordinators::new(10, &state, at(now));
+    [A, B, C].into_iter().for_each(|branch| all.connect(branch));
+    all.begin(A, &[first], &state, at(now));
+    all.begin(C, &[other], &state, at(now));
+    all.begin_chain(C, &chain(5, C, &[B], now), &state, at(now));
+    all.vote(C, &[vote(&other)], &state, at(now));
+    all.ask(C, &[MarkItem::question(5, now, Attempt::of_cross(&other).get())], &state, at(now));
+    assert_eq!((all.take_contradictions(), heard(&mut all, C)), (vec![], vec![]));
+    all.vote(A, &[vote(&first)], &state, at(now));
+    all.vote(B, &[vote(&first)], &state, at(now));
+    replicate(&mut all, &mut state, at(now));
+    assert_eq!(state.decisions.get(TransferId::new(5)).map(|known| known.decision), Some(Decision::Commit));
+    all.ask(C, &[MarkItem::question(5, now, Attempt::of_cross(&other).get())], &state, at(now));
+    assert_eq!(heard(&mut all, C), [Heard::Decision(5, Decision::Abort(AbortReason::Presumed))]);
+}
