@@ -192,7 +192,7 @@ impl Asker<'_> {
     /// What the payers' branches had posted of holds that are open at the payees'.
     fn settled_holds(&self, all: &BTreeMap<BranchId, BranchBooks>, committed: &mut Committed) -> anyhow::Result<()> {
         let mut by_pair: BTreeMap<(BranchId, BranchId), Vec<TransferId>> = BTreeMap::new();
-        for (&payee, books) in &*all {
+        for (&payee, books) in all {
             for leg in books.open.iter().filter(|leg| leg.is_hold && all.contains_key(&leg.peer)) {
                 by_pair.entry((leg.peer, payee)).or_default().push(leg.id);
             }
