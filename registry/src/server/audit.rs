@@ -71,10 +71,10 @@ pub(super) async fn branch(node: &Node, id: BranchId, question: &Value) -> Answe
     Ok(json!({ "branch": id.get(), "answer": answer }))
 }
 
-/// How transfers stood at `stamp`.
-pub(super) async fn legs(node: &Node, stamp: Timestamp, ids: &[String]) -> Answered {
-    if ids.len() > IDS_MAX {
-        return Err(failure("invalid", format!("at most {IDS_MAX} transfers at a time")));
+/// How transfers stood at `stamp`, each for the branch at its place, which holds a part under that id.
+pub(super) async fn legs(node: &Node, stamp: Timestamp, ids: &[String], branches: &[u16]) -> Answered {
+    if ids.len() > IDS_MAX || branches.len() != ids.len() {
+        return Err(failure("invalid", format!("at most {IDS_MAX} transfers at a time, and a branch for each")));
     }
     let ids = ids.iter().map(|id| transfer_id(id)).collect::<Result<Vec<_>, _>>()?;
     if barrier(node).await? <= stamp {
@@ -84,15 +84,18 @@ pub(super) async fn legs(node: &Node, stamp: Timestamp, ids: &[String]) -> Answe
     if core.leading.is_none() {
         return Err(not_leading());
     }
-    let legs = ids.into_iter().map(|id| json!({ "id": id.to_string(), "state": stood(&core, id, stamp) }));
+    let legs = ids.into_iter().zip(branches);
+    let legs = legs
+        .map(|(id, &branch)| json!({ "id": id.to_string(), "state": stood(&core, id, BranchId::new(branch), stamp) }));
     Ok(json!({ "legs": legs.collect::<Vec<_>>() }))
 }
 
 /// `committed` by then; `not_committed` by then, whatever came later; `deciding`: ask again; `unknown`: not begun, or
-/// forgotten because everybody has carried it out.
-fn stood(core: &Core, id: TransferId, stamp: Timestamp) -> &'static str {
+/// forgotten because everybody has carried it out. What was committed for other branches is not for this one: a client has used the
+/// id at two of them.
+fn stood(core: &Core, id: TransferId, branch: BranchId, stamp: Timestamp) -> &'static str {
     if let Some(known) = core.state.decisions.get(id) {
-        let is_committed = known.decision == Decision::Commit && known.stamp <= stamp;
+        let is_committed = known.decision == Decision::Commit && known.stamp <= stamp && !known.excludes(branch);
         return if is_committed { "committed" } else { "not_committed" };
     }
     let shown = core.leading.as_ref().and_then(|leading| leading.coordinators.show(id));
@@ -101,5 +104,33 @@ fn stood(core: &Core, id: TransferId, stamp: Timestamp) -> &'static str {
         // If it is decided one day, then at a later stamp.
         Some(Coordinator::Collecting { .. }) => "not_committed",
         Some(Coordinator::Unknown | Coordinator::Decided { .. } | Coordinator::Done(_)) | None => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tally_ledger::two_phase::Participants;
+
+    use super::*;
+    use crate::core::Shared;
+
+    #[test]
+    fn a_commit_counts_from_its_instant_on_and_for_those_who_have_a_part_in_it() {
+        let [one, two, three] = [1, 2, 3].map(BranchId::new);
+        let (id, other) = (TransferId::new(7), TransferId::new(8));
+        let at = Timestamp::from_nanos;
+        let shared = Shared::new(1, 1);
+        let mut core = shared.lock();
+        let participants = Participants::of([one, two]).expect("few enough");
+        core.state.apply(&Command::Decide { id, decision: Decision::Commit, participants, stamp: at(50) });
+        for (id, branch, stamp, expected) in [
+            (id, one, 50, "committed"),
+            (id, two, 50, "committed"),
+            (id, one, 49, "not_committed"),
+            (id, three, 50, "not_committed"),
+            (other, one, 50, "unknown"),
+        ] {
+            assert_eq!(stood(&core, id, branch, at(stamp)), expected, "{id} at {branch}, {stamp}");
+        }
     }
 }

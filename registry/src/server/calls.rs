@@ -79,7 +79,7 @@ enum Request {
     /// A branch's part of an audit: passed on to it over its link.
     AuditBranch { branch: u16, question: Value },
     /// How transfers stood at an instant.
-    AuditLegs { stamp: u64, ids: Vec<String> },
+    AuditLegs { stamp: u64, ids: Vec<String>, branches: Vec<u16> },
     /// An account is to be at another branch.
     MoveAccount { account: String, to: u16 },
 }
@@ -224,7 +224,9 @@ async fn answer(node: &Arc<Node>, request: Request) -> Answered {
         }
         Request::AuditCut {} => audit::cut(node).await,
         Request::AuditBranch { branch, question } => audit::branch(node, BranchId::new(branch), &question).await,
-        Request::AuditLegs { stamp, ids } => audit::legs(node, Timestamp::from_nanos(stamp), &ids).await,
+        Request::AuditLegs { stamp, ids, branches } => {
+            audit::legs(node, Timestamp::from_nanos(stamp), &ids, &branches).await
+        }
         Request::MoveAccount { account, to } => {
             moves::move_account(node, account_id(&account)?, BranchId::new(to)).await
         }

@@ -147,7 +147,8 @@ impl Asker<'_> {
                 .collect();
             for page in open.chunks(IDS_MAX) {
                 let ids: Vec<String> = page.iter().map(|(_, leg)| leg.decided_under.to_string()).collect();
-                let request = json!({ "call": "audit_legs", "stamp": self.stamp, "ids": ids });
+                let branches: Vec<u16> = page.iter().map(|(id, _)| id.get()).collect();
+                let request = json!({ "call": "audit_legs", "stamp": self.stamp, "ids": ids, "branches": branches });
                 let answer = self.calls.ask(&request).context("the registry does not say how transfers stood")?;
                 let states = answer["legs"].as_array().context("the registry names no transfers")?;
                 anyhow::ensure!(states.len() == page.len(), "the registry speaks of {} transfers", states.len());
