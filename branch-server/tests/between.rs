@@ -297,7 +297,7 @@ impl Bank {
                         let id = chain.prefix.id.get();
                         let participants = Participants::of(chain.branches()).expect("a few");
                         self.begun_chains.insert(id, chain);
-                        let (source, attempt, is_promised) = (branch, Attempt::ONLY, true);
+                        let (source, attempt, is_promised) = (branch, Attempt::of_chain(branch), true);
                         let deadline = LATER;
                         (id, CoordinatorEvent::Begin { source, participants, deadline, attempt, is_promised })
                     }

@@ -87,7 +87,7 @@ pub(super) fn prepare_chain<R: RecordReader>(
         (Participant::Refused(_), Some(why)) => Participant::Refused(why),
         (state, _) => state,
     };
-    say(engine, id, state, prepare_again(Attempt::ONLY))
+    say(engine, id, state, prepare_again(Attempt::of_chain(chain.source())))
 }
 
 /// An account is to be taken in, under an id that was used here: by the very move, or by something else. Or nothing but the disk

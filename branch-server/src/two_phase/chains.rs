@@ -112,7 +112,13 @@ impl TwoPhase {
         let id = TransferId::new(chain.prefix.id.get());
         // The begin is the source's vote: it leaves once all of its records are durable.
         led.says.push((last.lsn, Said::BeginChain(chain)));
-        self.note_chain_prepared(id, first.timestamp, &dones, vec![WaitingChain { asker: *asker, again: None }]);
+        let attempt = Attempt::of_chain(self.branch);
+        self.note_chain_prepared(
+            (id, attempt),
+            first.timestamp,
+            &dones,
+            vec![WaitingChain { asker: *asker, again: None }],
+        );
         self.stats.begun.fetch_add(1, Ordering::Relaxed);
         ChainBegun::InDoubt
     }
@@ -127,22 +133,22 @@ impl TwoPhase {
         now: Timestamp,
         led: &mut Led,
     ) {
-        let id = TransferId::new(chain.prefix.id.get());
+        let (id, attempt) = (TransferId::new(chain.prefix.id.get()), Attempt::of_chain(chain.source()));
         // Causes come before effects: this part is stamped behind the source's.
         let now = now.max(Timestamp::from_nanos(chain.prefix.stamp.get().saturating_add(1)));
         match engine.prepare_chain_destination(writer, chain, looked, now) {
             ChainLegStep::Prepared(dones) => {
                 let (first, last) = (dones.first().expect("it has a member"), dones.last().expect("it has a member"));
-                self.note_chain_prepared(id, first.timestamp, &dones, Vec::new());
-                led.say(id, last.lsn, ParticipantEffect::Vote(Vote::Yes(Attempt::ONLY)), last.timestamp);
+                self.note_chain_prepared((id, attempt), first.timestamp, &dones, Vec::new());
+                led.say(id, last.lsn, ParticipantEffect::Vote(Vote::Yes(attempt)), last.timestamp);
                 self.stats.prepared.fetch_add(1, Ordering::Relaxed);
             }
             ChainLegStep::Refused(last, why) => {
-                let event = ParticipantEvent::Prepare { ruling: Err(why), now: last.timestamp, attempt: Attempt::ONLY };
+                let event = ParticipantEvent::Prepare { ruling: Err(why), now: last.timestamp, attempt };
                 self.handle(id, last.lsn, Participant::Absent, event, (last.timestamp, led));
                 self.stats.refused.fetch_add(1, Ordering::Relaxed);
             }
-            ChainLegStep::Held(lsn) => led.say(id, lsn, ParticipantEffect::Vote(Vote::Yes(Attempt::ONLY)), now),
+            ChainLegStep::Held(lsn) => led.say(id, lsn, ParticipantEffect::Vote(Vote::Yes(attempt)), now),
             ChainLegStep::NotRecorded(why) => self.object(id, why, now, led),
             ChainLegStep::InFlight => led.again = Some(Instruction::PrepareChain(chain.clone())),
             ChainLegStep::Lookup => led.question = Some(Question::PrepareChain(chain.clone())),
@@ -175,7 +181,7 @@ impl TwoPhase {
         };
         let (last, hold) = ended.last().expect("a member was open");
         let doubt = self.doubts.remove(id);
-        let prepared = Participant::Prepared { ask_at: hold.timestamp, pause_s: 1, attempt: Attempt::ONLY };
+        let prepared = Participant::Prepared { ask_at: hold.timestamp, pause_s: 1, attempt: hold.attempt };
         let state = doubt.as_ref().map_or(prepared, |doubt| doubt.state);
         self.handle(id, last.lsn, state, ParticipantEvent::Told(decision), (last.timestamp, led));
         ended.iter().for_each(|(_, hold)| self.stats.count(decision, hold.stage));
@@ -220,9 +226,15 @@ impl TwoPhase {
     }
 
     /// The members of a chain were prepared: all of them are in doubt from here on.
-    fn note_chain_prepared(&self, id: TransferId, since: Timestamp, dones: &[Done], waiting: Vec<WaitingChain>) {
+    fn note_chain_prepared(
+        &self,
+        (id, attempt): (TransferId, Attempt),
+        since: Timestamp,
+        dones: &[Done],
+        waiting: Vec<WaitingChain>,
+    ) {
         let last = dones.last().expect("it has a member");
-        let event = ParticipantEvent::Prepare { ruling: Ok(()), now: last.timestamp, attempt: Attempt::ONLY };
+        let event = ParticipantEvent::Prepare { ruling: Ok(()), now: last.timestamp, attempt };
         let state = Participant::Absent.handle(self.branch, event, &mut Vec::with_capacity(2));
         let state = state.expect("a new chain contradicts nothing");
         let accounts = [last.debit_account_id, last.credit_account_id];

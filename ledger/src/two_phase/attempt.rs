@@ -22,9 +22,16 @@ use crate::leg::Leg;
 pub struct Attempt(u64);
 
 impl Attempt {
-    /// Of what is prepared only once under its id: the move of an account, whose id the registry has drawn, and a chain. Both
-    /// begin behind their records.
+    /// Of what is prepared only once under its id: the move of an account, whose id the registry has drawn, and which begins
+    /// behind its record.
     pub const ONLY: Self = Self(0);
+
+    /// Of a chain that `source` has begun. A branch uses an id once, and begins a chain behind its records, so the branch tells
+    /// which chain it is; but a client may use the id for another one at another branch, and what one has promised of the first is
+    /// no promise of the second.
+    pub const fn of_chain(source: BranchId) -> Self {
+        Self(source.get() as u64)
+    }
 
     /// The attempt with this number.
     pub const fn new(raw: u64) -> Self {
@@ -41,10 +48,16 @@ impl Attempt {
         Self::of(&cross.transfer, BranchId::new(cross.source.get()), BranchId::new(cross.destination.get()))
     }
 
-    /// What `record` has prepared. [`Self::ONLY`] where it is all of a transfer, or part of a move or chain.
+    /// What `record` has prepared. [`Self::ONLY`] where it is all of a transfer, or part of a move.
     pub fn of_record(record: &TransferRecord) -> Self {
         if record.chain.is_some() {
-            return Self::ONLY;
+            return match record.leg {
+                Leg::Whole => Self::ONLY,
+                Leg::Source => Self::of_chain(record.credit_account_id.branch()),
+                // No account that has moved takes part in a chain.
+                Leg::Inner => Self::of_chain(record.debit_account_id.branch()),
+                Leg::Destination => Self::of_chain(record.peer()),
+            };
         }
         let asked = record.as_asked();
         let (source, destination) = match record.leg {

@@ -55,7 +55,7 @@ impl Coordinators {
         let deadline = chain.prefix.deadline.get().min(now.as_nanos().saturating_add(DEADLINE_NANOS_MAX));
         let deadline = Timestamp::from_nanos(deadline);
         // It begins behind its records: that is the source's promise, and no crash can take what it is of.
-        let (attempt, is_promised) = (Attempt::ONLY, true);
+        let (attempt, is_promised) = (Attempt::of_chain(source), true);
         let event = CoordinatorEvent::Begin { source, participants, deadline, attempt, is_promised };
         self.step(id, event, Some(&shown(chain)), state, now);
     }

@@ -144,9 +144,10 @@ fn a_chain_is_prepared_at_every_branch_and_decided_once() {
         let shown = all.show(TransferId::new(22)).expect("by any of its members");
         assert_eq!((shown.id, shown.chain.map(|in_hand| in_hand.chain.members.len())), (TransferId::new(20), Some(4)));
         assert_eq!(all.chain_of(TransferId::new(24)), None);
-        all.vote(B, &[VoteItem::yes(20, 3, 0)], &state, at(3));
+        let attempt = Attempt::of_chain(A);
+        all.vote(B, &[VoteItem::yes(20, 3, attempt.get())], &state, at(3));
         let last = match refused {
-            None => Vote::Yes(Attempt::ONLY),
+            None => Vote::Yes(attempt),
             Some(why) => Vote::No(why),
         };
         all.vote(C, &[last.to_item(TransferId::new(20), at(3))], &state, at(3));

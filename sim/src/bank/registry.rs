@@ -153,7 +153,7 @@ impl Registry {
             Said::BeginChain(chain) => {
                 coordinators.begin_chain(from, chain, state, now);
                 if bug == Some(BankBug::CommitOnBegin) {
-                    let yes = VoteItem::yes(chain.prefix.id.get(), now.as_nanos(), Attempt::ONLY.get());
+                    let yes = VoteItem::yes(chain.prefix.id.get(), now.as_nanos(), Attempt::of_chain(from).get());
                     let others: Vec<BranchId> = chain.branches().filter(|branch| *branch != from).collect();
                     others.into_iter().for_each(|branch| coordinators.vote(branch, &[yes], state, now));
                 }
@@ -163,8 +163,9 @@ impl Registry {
                 let begun = coordinators.show(TransferId::new(item.id.get()));
                 if let (Some(BankBug::NoTakenForYes), Some(begun)) = (bug, begun) {
                     let attempt = match (begun.chain, begun.transfer) {
+                        (Some(in_hand), _) => Attempt::of_chain(in_hand.chain.source()),
                         (None, Some(cross)) => Attempt::of_cross(&cross),
-                        _ => Attempt::ONLY,
+                        (None, None) => Attempt::ONLY,
                     };
                     (item.refusal, item.member, item.attempt) = (0.into(), 0, attempt.get().into());
                 }

@@ -74,3 +74,31 @@ fn an_id_that_others_have_begun_goes_on_and_the_stranger_asks_again() {
     all.ask(C, &[MarkItem::question(5, now, Attempt::of_cross(&other).get())], &state, at(now));
     assert_eq!(heard(&mut all, C), [Heard::Decision(5, Decision::Abort(AbortReason::Presumed))]);
 }
+
+/// One id, and a chain at either of two branches, each to the other one: both have promised something, and nobody anything of the
+/// other's.
+#[test]
+fn what_a_branch_has_promised_of_its_own_chain_is_no_promise_of_another_one() {
+    let now = 1_000 * MS;
+    let attempt = Attempt::of_chain(A).get();
+    for is_question in [true, false] {
+        let mut state = bank();
+        let mut all = Coordinators::new(10, &state, at(now));
+        [A, B].into_iter().for_each(|branch| all.connect(branch));
+        // The begin of A's was lost with a leader.
+        all.begin_chain(B, &chain(5, B, &[A], now), &state, at(now));
+        if is_question {
+            all.ask(A, &[MarkItem::question(5, now, attempt)], &state, at(now));
+        } else {
+            all.vote(A, &[VoteItem::yes(5, now, attempt)], &state, at(now));
+        }
+        replicate(&mut all, &mut state, at(now));
+        let decision = state.decisions.get(TransferId::new(5)).map(|known| known.decision);
+        assert!(matches!(decision, Some(Decision::Abort(_))), "{decision:?}");
+        for branch in [A, B] {
+            let told = heard(&mut all, branch);
+            let is_abort = |heard: &Heard| matches!(heard, Heard::Decision(5, Decision::Abort(_)));
+            assert!(told.iter().any(is_abort), "{told:?}");
+        }
+    }
+}
