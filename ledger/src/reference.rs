@@ -112,11 +112,12 @@ impl Reference {
             (None, Some(Ended::Gone(_))) => return Self::NotNow(Refusal::HoldElsewhere),
             // Also of the payee's part, where the payer has joined it.
             (None, Some(Ended::Hold(end))) => return Self::Ended(end),
+            // Also of a payee's part that was given back: the payer's branch may have lost its own in a crash, and know nothing.
+            (None, Some(Ended::Decided(Some(_)))) => return Self::Refused,
             (None, _) if record.leg == Leg::Destination && record.kind == TransferKind::Hold => {
                 return Self::NotNow(Refusal::HoldElsewhere);
             }
             (None, Some(Ended::Reversed)) => return Self::ReversedBefore,
-            (None, Some(Ended::Decided(Some(_)))) => return Self::Refused,
             // What another branch has a part in is not undone here alone: a transfer, a member of its chain, and the settle
             // of a hold.
             (None, _) if record.leg.awaits_decision() && record.kind != TransferKind::Hold => return Self::Neither,

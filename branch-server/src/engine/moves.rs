@@ -337,6 +337,9 @@ impl Engine {
                 AccountStatus::Moving | AccountStatus::Arriving => {
                     return Some(Step::NotRecorded(Refusal::AccountMoving));
                 }
+                // What is named is over, or never was, and that is known here, wherever its accounts have gone since. The branch
+                // where they are may have a part of it, and would send the client back.
+                AccountStatus::Moved if is_over(reference) => {}
                 AccountStatus::Moved => {
                     let branch = residence(account).known().next().unwrap_or_default();
                     let is_payee = is_credit && !belongs_to_credit;
@@ -470,6 +473,11 @@ fn ids_of(moving: &AccountMove) -> impl Iterator<Item = TransferId> + '_ {
 /// The holds of which this branch has the other part.
 fn joins_of(moving: &AccountMove) -> impl Iterator<Item = &MoveHold> + '_ {
     moving.holds.iter().filter(|hold| hold.joins != 0)
+}
+
+/// Whether nothing can be done to it any more: the refusal is the same whatever its accounts are.
+const fn is_over(reference: &Reference) -> bool {
+    matches!(reference, Reference::Ended(_) | Reference::Refused | Reference::Neither | Reference::ReversedBefore)
 }
 
 /// Whether it is a hold of which another branch has a part, or had.

@@ -178,6 +178,8 @@ fn ender_of(known: &Known) -> Option<BranchId> {
         (RecordBody::Transfer(record), Some((Ended::Decided(Some(_)), _))) if record.came_along() => {
             return Some(record.peer());
         }
+        // Given back: it is nowhere.
+        (RecordBody::Transfer(_), Some((Ended::Decided(Some(_)), _))) => return None,
         // An account of it has moved since it was made here.
         (_, Some((Ended::Hold(_), Record { body: RecordBody::Decided(_, last) | RecordBody::Expired(last), .. }))) => {
             last
